@@ -1,0 +1,401 @@
+//! A bounded cache with single flight, for every look-up in the crate.
+//!
+//! The cache bounds and coalesces. It never decides whether a value is still good: each value has
+//! the moment at which it was stored, by our clock, and the caller says what is fresh. A value that
+//! is no longer fresh stays until it is replaced, as the stale copy for those who may use one.
+//!
+//! What an unverified caller makes us look up is stored apart, in a small part of its own, so that
+//! a stranger's made-up names never push out what real callers use. A look-up runs as a task of its
+//! own: a caller that hangs up does not fail the others who wait for it.
+
+use std::{
+    collections::HashMap,
+    future::Future,
+    hash::Hash,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use futures_util::future::{BoxFuture, FutureExt, Shared};
+
+use crate::clock::{Clock, UnixTime};
+
+/// On whose behalf a look-up is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// The caller's token is verified.
+    Verified,
+    /// The caller could be anyone.
+    Unverified,
+}
+
+/// A value and the moment at which it was stored.
+#[derive(Debug, Clone)]
+pub struct Stamped<V> {
+    /// The value.
+    pub value: V,
+    /// When it was stored, by our clock.
+    pub at: UnixTime,
+}
+
+/// How much a cache may hold.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// The weight of what verified callers look up.
+    pub verified: u64,
+    /// The weight of what unverified callers look up.
+    pub unverified: u64,
+}
+
+/// The outcome of a look-up, shared by all who waited for it.
+type Flight<V, E> = Shared<BoxFuture<'static, Result<Stamped<V>, E>>>;
+/// The look-ups under way, each with its number.
+type Flights<K, V, E> = HashMap<K, (u64, Flight<V, E>)>;
+
+/// A bounded map from `K` to `V`; a failed look-up ends as an `E` that all waiters share.
+pub struct Cache<K, V, E> {
+    inner: Arc<Inner<K, V, E>>,
+}
+
+struct Inner<K, V, E> {
+    verified: moka::sync::Cache<K, Stamped<V>>,
+    unverified: moka::sync::Cache<K, Stamped<V>>,
+    flights: Mutex<Flights<K, V, E>>,
+    next_flight: std::sync::atomic::AtomicU64,
+    clock: Arc<dyn Clock>,
+}
+
+impl<K, V, E> Clone for Cache<K, V, E> {
+    fn clone(&self) -> Self {
+        Self { inner: Arc::clone(&self.inner) }
+    }
+}
+
+impl<K, V, E> std::fmt::Debug for Cache<K, V, E> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Cache").finish_non_exhaustive()
+    }
+}
+
+impl<K, V, E> Cache<K, V, E>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    E: Clone + Send + Sync + 'static,
+{
+    /// An empty cache in which each value weighs what `weigh` says.
+    pub fn new(clock: Arc<dyn Clock>, bounds: Bounds, weigh: fn(&V) -> u32) -> Self {
+        let part = |bound| {
+            moka::sync::Cache::builder()
+                .max_capacity(bound)
+                .weigher(move |_: &K, v: &Stamped<V>| weigh(&v.value))
+                .build()
+        };
+        let inner = Inner {
+            verified: part(bounds.verified),
+            unverified: part(bounds.unverified),
+            flights: Mutex::default(),
+            next_flight: 0.into(),
+            clock,
+        };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// What is held for `key`, however old.
+    pub fn get(&self, key: &K) -> Option<Stamped<V>> {
+        self.inner.verified.get(key).or_else(|| self.inner.unverified.get(key))
+    }
+
+    /// The value for `key`: what is held if `fresh` says so, else what `load` finds. Concurrent
+    /// look-ups of one key become one. `load` is given the copy that is no longer fresh.
+    ///
+    /// # Errors
+    /// What `load` failed with; a failure is not stored, and the stale copy stays.
+    pub async fn get_or_load<F>(
+        &self,
+        key: K,
+        standing: Standing,
+        fresh: impl Fn(&Stamped<V>) -> bool,
+        load: impl FnOnce(Option<Stamped<V>>) -> F,
+    ) -> Result<Stamped<V>, E>
+    where
+        F: Future<Output = Result<V, E>> + Send + 'static,
+    {
+        let held = self.get(&key);
+        let found = match held {
+            Some(held) if fresh(&held) => held,
+            held => self.join(&key, standing, || load(held)).await?,
+        };
+        if standing == Standing::Verified {
+            self.lift(&key);
+        }
+        Ok(found)
+    }
+
+    /// Stores `value` for `key` as of now.
+    pub fn insert(&self, key: &K, value: V, standing: Standing) {
+        let at = self.inner.clock.now();
+        let _flights = self.flights();
+        self.keep(key, Stamped { value, at }, standing);
+    }
+
+    /// Forgets `key`, and keeps a look-up that is under way from storing what it finds.
+    pub fn invalidate(&self, key: &K) {
+        let mut flights = self.flights();
+        flights.remove(key);
+        self.inner.verified.invalidate(key);
+        self.inner.unverified.invalidate(key);
+        self.inner.verified.run_pending_tasks();
+        self.inner.unverified.run_pending_tasks();
+    }
+
+    /// Forgets everything.
+    pub fn clear(&self) {
+        let mut flights = self.flights();
+        flights.clear();
+        for part in [&self.inner.verified, &self.inner.unverified] {
+            part.invalidate_all();
+            part.run_pending_tasks();
+        }
+    }
+
+    /// Moves what a stranger looked up to where no stranger pushes it out.
+    fn lift(&self, key: &K) {
+        if self.inner.verified.contains_key(key) {
+            return;
+        }
+        let _flights = self.flights();
+        if let Some(held) = self.inner.unverified.get(key) {
+            self.keep(key, held, Standing::Verified);
+        }
+    }
+
+    /// Stores. To be called under the lock of the flights, or what is invalidated meanwhile comes back.
+    fn keep(&self, key: &K, value: Stamped<V>, standing: Standing) {
+        match standing {
+            Standing::Verified => {
+                self.inner.verified.insert(key.clone(), value);
+                self.inner.unverified.invalidate(key);
+            }
+            // A key that verified callers already use is refreshed in place.
+            Standing::Unverified if self.inner.verified.contains_key(key) => {
+                self.inner.verified.insert(key.clone(), value)
+            }
+            Standing::Unverified => self.inner.unverified.insert(key.clone(), value),
+        }
+    }
+
+    fn flights(&self) -> MutexGuard<'_, Flights<K, V, E>> {
+        self.inner.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Joins the look-up of `key` that is under way, or starts one.
+    fn join<F>(&self, key: &K, standing: Standing, load: impl FnOnce() -> F) -> Flight<V, E>
+    where
+        F: Future<Output = Result<V, E>> + Send + 'static,
+    {
+        let mut flights = self.flights();
+        if let Some((_, flight)) = flights.get(key) {
+            return flight.clone();
+        }
+        let number = self.inner.next_flight.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let task = tokio::spawn(self.clone().fly(key.clone(), standing, number, load()));
+        let flight = async move {
+            match task.await {
+                Ok(outcome) => outcome,
+                // The look-up itself panicked, or the runtime is going down with its callers.
+                Err(error) => match error.try_into_panic() {
+                    Ok(panic) => std::panic::resume_unwind(panic),
+                    Err(_) => std::future::pending().await,
+                },
+            }
+        }
+        .boxed()
+        .shared();
+        flights.insert(key.clone(), (number, flight.clone()));
+        flight
+    }
+
+    async fn fly<F>(self, key: K, standing: Standing, number: u64, load: F) -> Result<Stamped<V>, E>
+    where
+        F: Future<Output = Result<V, E>>,
+    {
+        let _landing = Landing { cache: &self, key: &key, number };
+        let value = load.await?;
+        let found = Stamped { value, at: self.inner.clock.now() };
+        // Whoever invalidated the key meanwhile took the flight out of the list. The lock is held on,
+        // so that nobody does so between the look and the storing.
+        let flights = self.flights();
+        if flights.get(&key).is_some_and(|(current, _)| *current == number) {
+            self.keep(&key, found.clone(), standing);
+        }
+        drop(flights);
+        Ok(found)
+    }
+}
+
+/// Takes a look-up out of the list when it ends, by whatever way.
+struct Landing<
+    'a,
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    E: Clone + Send + Sync + 'static,
+> {
+    cache: &'a Cache<K, V, E>,
+    key: &'a K,
+    number: u64,
+}
+
+impl<K, V, E> Drop for Landing<'_, K, V, E>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    V: Clone + Send + Sync + 'static,
+    E: Clone + Send + Sync + 'static,
+{
+    fn drop(&mut self) {
+        let mut flights = self.cache.flights();
+        if flights.get(self.key).is_some_and(|(number, _)| *number == self.number) {
+            flights.remove(self.key);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::atomic::{AtomicUsize, Ordering},
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::clock::ManualClock;
+
+    type Numbers = Cache<&'static str, usize, &'static str>;
+
+    fn cache(bounds: Bounds) -> (Numbers, ManualClock) {
+        let clock = ManualClock::at(UnixTime::from_secs(0));
+        (Cache::new(Arc::new(clock.clone()), bounds, |_| 1), clock)
+    }
+
+    const ROOMY: Bounds = Bounds { verified: 100, unverified: 100 };
+
+    #[tokio::test]
+    async fn concurrent_lookups_become_one_and_share_a_failure() {
+        let (cache, _) = cache(ROOMY);
+        let loads = Arc::new(AtomicUsize::new(0));
+        let ask = || {
+            let (cache, loads) = (cache.clone(), loads.clone());
+            tokio::spawn(async move {
+                let load = |_| async move {
+                    loads.fetch_add(1, Ordering::SeqCst);
+                    tokio::task::yield_now().await;
+                    Err("down")
+                };
+                cache.get_or_load("k", Standing::Verified, |_| true, load).await
+            })
+        };
+        let callers: Vec<_> = (0..20).map(|_| ask()).collect();
+        for caller in callers {
+            assert_eq!(caller.await.unwrap().unwrap_err(), "down");
+        }
+        assert_eq!(loads.load(Ordering::SeqCst), 1);
+        assert!(cache.get(&"k").is_none());
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_hangs_up_does_not_end_the_lookup() {
+        let (cache, _) = cache(ROOMY);
+        let (release, released) = tokio::sync::oneshot::channel::<()>();
+        let first = cache.get_or_load(
+            "k",
+            Standing::Verified,
+            |_| true,
+            |_| async move {
+                released.await.ok();
+                Ok(7)
+            },
+        );
+        assert!(first.now_or_never().is_none());
+        let second = cache.get_or_load("k", Standing::Verified, |_| true, |_| async { Err("second look-up") });
+        release.send(()).unwrap();
+        assert_eq!(second.await.unwrap().value, 7);
+    }
+
+    #[tokio::test]
+    async fn what_was_invalidated_meanwhile_is_not_stored() {
+        let (cache, _) = cache(ROOMY);
+        let (release, released) = tokio::sync::oneshot::channel::<()>();
+        let lookup = cache.get_or_load(
+            "k",
+            Standing::Verified,
+            |_| true,
+            |_| async move {
+                released.await.ok();
+                Ok(7)
+            },
+        );
+        let mut lookup = Box::pin(lookup);
+        assert!((&mut lookup).now_or_never().is_none());
+        cache.invalidate(&"k");
+        release.send(()).unwrap();
+        assert_eq!(lookup.await.unwrap().value, 7);
+        assert!(cache.get(&"k").is_none());
+    }
+
+    #[tokio::test]
+    async fn the_caller_decides_what_is_fresh_and_gets_the_stale_copy() {
+        let (cache, clock) = cache(ROOMY);
+        cache.insert(&"k", 1, Standing::Verified);
+        clock.advance(Duration::from_secs(61));
+        let fresh = |held: &Stamped<usize>| clock.now().since(held.at) < Duration::from_secs(60);
+        let found =
+            cache.get_or_load("k", Standing::Verified, fresh, |stale| async move { Ok(stale.unwrap().value + 1) });
+        assert_eq!(found.await.unwrap().value, 2);
+    }
+
+    #[tokio::test]
+    async fn strangers_push_out_only_strangers() {
+        let (cache, _) = cache(Bounds { verified: 2, unverified: 2 });
+        cache.insert(&"real", 1, Standing::Verified);
+        for name in ["a", "b", "c", "d", "e", "f"] {
+            cache.insert(&name, 0, Standing::Unverified);
+        }
+        cache.inner.unverified.run_pending_tasks();
+        assert_eq!(cache.get(&"real").unwrap().value, 1);
+        assert!(cache.inner.unverified.entry_count() <= 2);
+    }
+
+    #[tokio::test]
+    async fn a_verified_caller_lifts_what_a_stranger_looked_up() {
+        let (cache, _) = cache(ROOMY);
+        cache.insert(&"k", 1, Standing::Unverified);
+        let load = |_| async { Err("looked up again") };
+        assert_eq!(cache.get_or_load("k", Standing::Verified, |_| true, load).await.unwrap().value, 1);
+        assert!(cache.inner.verified.contains_key(&"k"));
+    }
+
+    #[tokio::test]
+    async fn what_was_invalidated_is_not_lifted_back() {
+        let (cache, _) = cache(ROOMY);
+        cache.insert(&"k", 1, Standing::Unverified);
+        let invalidating = cache.clone();
+        let fresh = move |_: &Stamped<usize>| {
+            invalidating.invalidate(&"k");
+            true
+        };
+        let load = |_| async { Err("not asked for") };
+        assert_eq!(cache.get_or_load("k", Standing::Verified, fresh, load).await.unwrap().value, 1);
+        assert!(cache.get(&"k").is_none());
+    }
+
+    #[test]
+    fn what_goes_is_dropped_at_once() {
+        let clock = ManualClock::at(UnixTime::from_secs(0));
+        let cache: Cache<u32, Arc<u32>, ()> = Cache::new(Arc::new(clock), Bounds { verified: 5_000, ..ROOMY }, |_| 1);
+        let values: Vec<_> = (0..3_000).map(Arc::new).collect();
+        values.iter().for_each(|value| cache.insert(value, Arc::clone(value), Standing::Verified));
+        cache.invalidate(&7);
+        assert_eq!(Arc::strong_count(&values[7]), 1);
+        cache.clear();
+        assert!(values.iter().all(|value| Arc::strong_count(value) == 1));
+    }
+}

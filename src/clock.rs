@@ -1,0 +1,159 @@
+//! Time: the only file that reads it.
+//!
+//! Freshness of caches and the times in tokens are decided by a [`Clock`] that is handed in, so a
+//! test can move through hours in no time and nothing else in the crate depends on when it runs.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use futures_util::future::BoxFuture;
+use tokio::sync::watch;
+
+/// A moment: microseconds since the Unix epoch, UTC.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct UnixTime(i64);
+
+impl UnixTime {
+    /// The moment that many whole seconds after the epoch; beyond the representable, the last one.
+    pub const fn from_secs(secs: i64) -> Self {
+        Self(secs.saturating_mul(1_000_000))
+    }
+
+    /// Whole seconds since the epoch, rounded down.
+    pub const fn as_secs(self) -> i64 {
+        self.0.div_euclid(1_000_000)
+    }
+
+    /// The moment `by` later.
+    #[must_use]
+    pub fn plus(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(micros(by)))
+    }
+
+    /// The moment `by` earlier.
+    #[must_use]
+    pub fn minus(self, by: Duration) -> Self {
+        Self(self.0.saturating_sub(micros(by)))
+    }
+
+    /// How long ago `earlier` was; zero if it is still to come.
+    pub fn since(self, earlier: Self) -> Duration {
+        Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
+    }
+
+    /// RFC 3339 in UTC with whole seconds: `2026-01-01T00:00:00Z`.
+    pub fn rfc3339(self) -> String {
+        self.timestamp().map(|t| t.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()).unwrap_or_default()
+    }
+
+    /// RFC 3339 in UTC with milliseconds, for records.
+    pub fn rfc3339_millis(self) -> String {
+        self.timestamp().map(|t| t.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()).unwrap_or_default()
+    }
+
+    /// Reads RFC 3339, as GitHub writes it.
+    pub fn parse_rfc3339(text: &str) -> Option<Self> {
+        text.parse::<jiff::Timestamp>().ok().map(|t| Self(t.as_microsecond()))
+    }
+
+    fn timestamp(self) -> Option<jiff::Timestamp> {
+        jiff::Timestamp::from_microsecond(self.0).ok()
+    }
+}
+
+fn micros(duration: Duration) -> i64 {
+    i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
+}
+
+/// Reads the time and waits for it.
+pub trait Clock: Send + Sync + 'static {
+    /// The present moment.
+    fn now(&self) -> UnixTime;
+
+    /// Ends when `duration` has passed on this clock.
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
+}
+
+/// The machine's clock.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct SystemClock;
+
+impl Clock for SystemClock {
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the time")]
+    fn now(&self) -> UnixTime {
+        let since_epoch = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        UnixTime(micros(since_epoch))
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep(duration))
+    }
+}
+
+/// A clock that stands still until it is moved. For tests and the emulator.
+#[derive(Debug, Clone)]
+pub struct ManualClock(Arc<watch::Sender<UnixTime>>);
+
+impl ManualClock {
+    /// A clock that shows `now`.
+    pub fn at(now: UnixTime) -> Self {
+        Self(Arc::new(watch::Sender::new(now)))
+    }
+
+    /// Moves the clock on and wakes whoever slept until then.
+    pub fn advance(&self, by: Duration) {
+        self.0.send_modify(|now| *now = now.plus(by));
+    }
+
+    /// Sets the clock, back or forth.
+    pub fn set(&self, now: UnixTime) {
+        self.0.send_replace(now);
+    }
+}
+
+impl Clock for ManualClock {
+    fn now(&self) -> UnixTime {
+        *self.0.borrow()
+    }
+
+    fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
+        let mut time = self.0.subscribe();
+        let until = self.now().plus(duration);
+        Box::pin(async move {
+            // The sender outlives every sleeper that anyone still waits for; if it is gone, so is the test.
+            if time.wait_for(|now| *now >= until).await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_as_text() {
+        let moment = UnixTime::from_secs(1_767_225_600);
+        assert_eq!(moment.rfc3339(), "2026-01-01T00:00:00Z");
+        assert_eq!(moment.plus(Duration::from_millis(5)).rfc3339_millis(), "2026-01-01T00:00:00.005Z");
+        assert_eq!(UnixTime::parse_rfc3339("2026-01-01T00:00:00Z"), Some(moment));
+        assert_eq!(UnixTime::parse_rfc3339("soon"), None);
+    }
+
+    #[test]
+    fn arithmetic_saturates() {
+        assert_eq!(UnixTime::from_secs(1).since(UnixTime::from_secs(2)), Duration::ZERO);
+        assert!(UnixTime::from_secs(i64::MAX).plus(Duration::MAX) > UnixTime::from_secs(0));
+    }
+
+    #[tokio::test]
+    async fn a_manual_clock_wakes_sleepers() {
+        let clock = ManualClock::at(UnixTime::from_secs(0));
+        let sleeper = tokio::spawn(clock.sleep(Duration::from_secs(60)));
+        clock.advance(Duration::from_secs(60));
+        sleeper.await.unwrap();
+    }
+}

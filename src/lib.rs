@@ -1,0 +1,7 @@
+//! A Security Token Service for GitHub.
+
+pub mod name;
+pub mod clock;
+pub mod reason;
+pub mod telemetry;
+pub mod cache;

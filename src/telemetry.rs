@@ -1,0 +1,281 @@
+//! Logs and metrics: how they are set up, and the names in them.
+//!
+//! Logs go to stderr, because stdout belongs to the audit record. A message can be read alone;
+//! what one would search for stands in fields, and their names are the constants in [`field`], so
+//! that every module calls a thing the same. Metrics are kept by a recorder that is rendered on
+//! demand; who serves the page is not the business of this file. Nothing here ever holds a token:
+//! labels come from closed sets, and no field carries a stranger's unbounded text as its name.
+
+use std::io::{self, IsTerminal};
+
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, registry, util::SubscriberInitExt};
+
+/// The fields of log lines.
+pub mod field {
+    /// The identifier of the request, ours.
+    pub const REQUEST_ID: &str = "request_id";
+    /// `grpc` or `rest`.
+    pub const PROTOCOL: &str = "protocol";
+    /// What the request is about, `OWNER` or `OWNER/REPO`.
+    pub const SCOPE: &str = "scope";
+    /// The name of the trust policy.
+    pub const IDENTITY: &str = "identity";
+    /// The token's issuer.
+    pub const ISSUER: &str = "issuer";
+    /// An account on GitHub.
+    pub const OWNER: &str = "owner";
+    /// A GitHub App's id.
+    pub const APP_ID: &str = "app_id";
+    /// The id of an App's installation.
+    pub const INSTALLATION_ID: &str = "installation_id";
+    /// The stable word of a refusal.
+    pub const REASON: &str = "reason";
+    /// What lies behind a refusal; for operators only.
+    pub const CAUSE: &str = "cause";
+    /// How long it took, in milliseconds.
+    pub const DURATION_MS: &str = "duration_ms";
+}
+
+/// The metrics.
+pub mod metric {
+    /// Counter: exchanges that ended, by [`super::label::RESULT`], `REASON` and `PROTOCOL`.
+    pub const EXCHANGES: &str = "octosts_exchanges_total";
+    /// Histogram: seconds from a well-formed request to its reply.
+    pub const EXCHANGE_DURATION: &str = "octosts_exchange_duration_seconds";
+    /// Counter: calls to GitHub, by [`super::label::KIND`] and `STATUS`.
+    pub const GITHUB_REQUESTS: &str = "octosts_github_requests_total";
+    /// Counter: policy-read tokens given back to GitHub, by [`super::label::OUTCOME`].
+    pub const GITHUB_REVOCATIONS: &str = "octosts_github_revocations_total";
+    /// Counter: fetches of issuers' documents and keys, by [`super::label::OUTCOME`].
+    pub const ISSUER_FETCHES: &str = "octosts_issuer_fetches_total";
+    /// Gauge: audit records that wait to be written.
+    pub const AUDIT_QUEUE_DEPTH: &str = "octosts_audit_queue_depth";
+    /// Counter: attempts that ended without a place in the audit queue.
+    pub const AUDIT_UNRECORDED: &str = "octosts_audit_unrecorded_total";
+    /// Gauge, always 1: which build this is, by [`super::label::VERSION`].
+    pub const BUILD_INFO: &str = "octosts_build_info";
+}
+
+/// The labels of metrics. Their values come from closed sets, never from a request.
+pub mod label {
+    /// `granted` or `denied`.
+    pub const RESULT: &str = "result";
+    /// The stable word of a refusal; empty for a grant.
+    pub const REASON: &str = "reason";
+    /// `grpc` or `rest`.
+    pub const PROTOCOL: &str = "protocol";
+    /// Which of GitHub's endpoints.
+    pub const KIND: &str = "kind";
+    /// The HTTP status, or why there was none.
+    pub const STATUS: &str = "status";
+    /// How a fetch ended.
+    pub const OUTCOME: &str = "outcome";
+    /// The version of this program.
+    pub const VERSION: &str = "version";
+}
+
+/// Bounds of the duration buckets, in seconds, up to the 15 s in which every exchange ends.
+const DURATION_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0];
+
+/// Why logs or metrics could not be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// The process has a log subscriber already.
+    #[error("this process has a log subscriber already")]
+    LogInstalled,
+    /// The process has a metrics recorder already.
+    #[error("this process has a metrics recorder already")]
+    MetricsInstalled,
+    /// The buckets of a histogram are refused: our fault.
+    #[error("the metrics recorder cannot be built")]
+    Recorder,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For people.
+    Text,
+}
+
+/// Which log lines are written: directives in the manner of `RUST_LOG`, known to parse.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFilter(String);
+
+impl LogFilter {
+    /// Reads directives such as `info,octo_sts=debug`; `None` if they do not parse.
+    pub fn parse(directives: &str) -> Option<Self> {
+        EnvFilter::try_new(directives).is_ok().then(|| Self(directives.to_owned()))
+    }
+
+    fn to_env_filter(&self) -> EnvFilter {
+        EnvFilter::new(&self.0)
+    }
+}
+
+/// Sends the log of the whole process to stderr.
+///
+/// # Errors
+/// [`TelemetryError::LogInstalled`] if something did so before.
+pub fn install_log(filter: &LogFilter, format: LogFormat) -> Result<(), TelemetryError> {
+    subscriber(filter, format, io::stderr).try_init().map_err(|_| TelemetryError::LogInstalled)
+}
+
+/// A subscriber that writes to `writer`. A line that cannot be written is lost in silence: to
+/// complain on a stderr that is gone would panic.
+fn subscriber<W>(filter: &LogFilter, format: LogFormat, writer: W) -> Box<dyn tracing::Subscriber + Send + Sync>
+where
+    W: for<'w> fmt::MakeWriter<'w> + Send + Sync + 'static,
+{
+    let lines = fmt::layer().with_writer(writer).log_internal_errors(false);
+    let base = registry().with(filter.to_env_filter());
+    match format {
+        LogFormat::Json => Box::new(base.with(lines.json().flatten_event(true).with_span_list(false))),
+        LogFormat::Text => Box::new(base.with(lines.with_ansi(io::stderr().is_terminal()))),
+    }
+}
+
+/// The metrics of this process, to be rendered.
+#[derive(Clone)]
+pub struct Metrics(PrometheusHandle);
+
+impl Metrics {
+    /// Makes a recorder the process's own.
+    ///
+    /// # Errors
+    /// [`TelemetryError::MetricsInstalled`] if the process has one already.
+    pub fn install() -> Result<Self, TelemetryError> {
+        let (recorder, metrics) = Self::recorder()?;
+        metrics::set_global_recorder(recorder).map_err(|_| TelemetryError::MetricsInstalled)?;
+        Ok(metrics)
+    }
+
+    /// A recorder that is not the process's own, for [`metrics::with_local_recorder`].
+    ///
+    /// # Errors
+    /// [`TelemetryError::Recorder`] if the exporter refuses the buckets.
+    pub fn recorder() -> Result<(PrometheusRecorder, Self), TelemetryError> {
+        let recorder = PrometheusBuilder::new()
+            .set_buckets_for_metric(Matcher::Full(metric::EXCHANGE_DURATION.to_owned()), DURATION_BUCKETS)
+            .map_err(|_| TelemetryError::Recorder)?
+            .build_recorder();
+        let handle = recorder.handle();
+        metrics::with_local_recorder(&recorder, describe);
+        Ok((recorder, Self(handle)))
+    }
+
+    /// Everything recorded so far, in the text format of Prometheus.
+    pub fn render(&self) -> String {
+        self.0.render()
+    }
+
+    /// Folds the histograms' raw samples together. Rendering does so too; where nobody scrapes,
+    /// call this every few seconds, or the samples pile up.
+    pub fn upkeep(&self) {
+        self.0.run_upkeep();
+    }
+}
+
+/// Tells the recorder what each metric means.
+fn describe() {
+    metrics::describe_counter!(metric::EXCHANGES, "Exchanges that ended, by result, reason and protocol");
+    metrics::describe_histogram!(metric::EXCHANGE_DURATION, metrics::Unit::Seconds, "Time to answer an exchange");
+    metrics::describe_counter!(metric::GITHUB_REQUESTS, "Calls to GitHub, by kind and status");
+    metrics::describe_counter!(metric::GITHUB_REVOCATIONS, "Tokens given back to GitHub, by outcome");
+    metrics::describe_counter!(metric::ISSUER_FETCHES, "Fetches from issuers, by outcome");
+    metrics::describe_gauge!(metric::AUDIT_QUEUE_DEPTH, "Audit records that wait to be written");
+    metrics::describe_counter!(metric::AUDIT_UNRECORDED, "Attempts without a place in the audit queue");
+    metrics::describe_gauge!(metric::BUILD_INFO, "Which build this is; always 1");
+    metrics::gauge!(metric::BUILD_INFO, label::VERSION => env!("CARGO_PKG_VERSION")).set(1.0);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Lines(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Lines {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn logged(filter: &str, format: LogFormat, work: impl FnOnce()) -> String {
+        let lines = Lines::default();
+        let sink = lines.clone();
+        let subscriber = subscriber(&LogFilter::parse(filter).unwrap(), format, move || sink.clone());
+        tracing::subscriber::with_default(subscriber, work);
+        String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
+    }
+
+    #[test]
+    fn a_json_line_has_its_fields_beside_the_message() {
+        let text = logged("info", LogFormat::Json, || {
+            tracing::info!({ field::ISSUER } = "https://issuer.example", "keys fetched");
+            tracing::debug!("not asked for");
+        });
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert_eq!(line["message"], "keys fetched");
+        assert_eq!(line[field::ISSUER], "https://issuer.example");
+        assert_eq!(line["level"], "INFO");
+    }
+
+    #[test]
+    fn a_text_line_reads_alone() {
+        let text = logged("warn", LogFormat::Text, || {
+            tracing::warn!({ field::REASON } = "RATE_LIMITED", "an exchange was refused");
+            tracing::info!("not asked for");
+        });
+        assert_eq!(text.lines().count(), 1);
+        assert!(text.contains("WARN") && text.contains("an exchange was refused"), "{text}");
+        assert!(text.contains("RATE_LIMITED"), "{text}");
+    }
+
+    #[test]
+    fn directives_that_do_not_parse_are_refused() {
+        assert!(LogFilter::parse("info,octo_sts=debug").is_some());
+        assert!(LogFilter::parse("octo_sts=loud").is_none());
+    }
+
+    #[test]
+    fn the_page_describes_what_was_recorded() {
+        let (recorder, page) = Metrics::recorder().unwrap();
+        metrics::with_local_recorder(&recorder, || {
+            metrics::counter!(metric::EXCHANGES, label::RESULT => "granted", label::REASON => "", label::PROTOCOL => "rest")
+                .increment(2);
+            metrics::histogram!(metric::EXCHANGE_DURATION).record(0.02);
+        });
+        let page = page.render();
+        for line in [
+            "# TYPE octosts_exchanges_total counter",
+            r#"octosts_exchanges_total{result="granted",reason="",protocol="rest"} 2"#,
+            r#"octosts_exchange_duration_seconds_bucket{le="0.01"} 0"#,
+            r#"octosts_exchange_duration_seconds_bucket{le="0.025"} 1"#,
+            "octosts_exchange_duration_seconds_count 1",
+            concat!(r#"octosts_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#),
+        ] {
+            assert!(page.lines().any(|l| l == line), "{line:?} is not in\n{page}");
+        }
+    }
+
+    #[test]
+    fn a_second_install_is_an_error() {
+        let first = Metrics::install();
+        assert!(matches!((first, Metrics::install()), (_, Err(TelemetryError::MetricsInstalled))));
+        let filter = LogFilter::parse("off").unwrap();
+        let first = install_log(&filter, LogFormat::Json);
+        assert!(matches!((first, install_log(&filter, LogFormat::Json)), (_, Err(TelemetryError::LogInstalled))));
+    }
+}
