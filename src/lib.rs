@@ -5,3 +5,4 @@ pub mod clock;
 pub mod reason;
 pub mod telemetry;
 pub mod cache;
+pub mod egress;

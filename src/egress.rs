@@ -1,0 +1,211 @@
+//! The one outbound HTTP stack: GitHub and issuers are reached through it and through nothing else.
+//!
+//! Three things are decided here, once, for every client: which addresses may be connected to
+//! (`address` says what an address is, `dial` asks it about the very address that it connects to,
+//! so neither a literal in a URL nor a name that resolves differently the second time gets past),
+//! which roots a server's certificate must lead to, and that a redirect is an answer, never followed.
+//! How long a request may take is the caller's business; [`Documents`] has it built in.
+
+mod address;
+mod dial;
+mod document;
+#[cfg(test)]
+mod tests;
+
+use std::{error::Error as StdError, net::IpAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use futures_util::future::BoxFuture;
+use hyper_util::{
+    client::{legacy::Client, proxy::matcher::Matcher},
+    rt::{TokioExecutor, TokioTimer},
+};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+
+pub use self::{
+    dial::Dialer,
+    document::{Document, Documents},
+};
+
+/// Which addresses a client may connect to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressRule {
+    /// Any address, over TLS or on loopback, through the proxy where one is set: for GitHub, whose
+    /// address the operator configures.
+    Any,
+    /// Public addresses only, over TLS only: for issuers.
+    Public,
+    /// Private ones too, but never link-local and cloud metadata addresses; plain http on loopback only.
+    PrivateToo,
+}
+
+/// Finds the addresses of a host. Injected, so that rebinding can be tested.
+pub trait Resolve: Send + Sync + 'static {
+    /// The addresses of `host`, in the order in which they are tried.
+    fn resolve(&self, host: String) -> BoxFuture<'static, std::io::Result<Vec<IpAddr>>>;
+}
+
+/// What the outbound stack needs to know.
+#[derive(Clone, Default)]
+pub struct Settings {
+    /// Replaces the system's resolver.
+    pub resolver: Option<Arc<dyn Resolve>>,
+    /// PEM files of roots, trusted beside the platform's (`SSL_CERT_FILE` and `SSL_CERT_DIR` included).
+    pub ca_files: Vec<PathBuf>,
+    /// Hosts that the address rule does not bind (a configured GitHub Enterprise Server).
+    pub exempt_hosts: Vec<String>,
+    /// `HTTPS_PROXY`, used under [`AddressRule::Any`] alone: `[http://][USER:PASSWORD@]HOST:PORT`.
+    pub https_proxy: Option<String>,
+    /// `NO_PROXY`: hosts, domains and networks that are reached without the proxy, comma separated.
+    pub no_proxy: Option<String>,
+}
+
+/// Why an outbound request failed. It says nothing that the other side wrote.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Error {
+    /// The address rule admits none of the host's addresses, or not this scheme.
+    #[error("refused by the address rule")]
+    Refused,
+    /// The URL is not one that can be fetched.
+    #[error("not an absolute http or https URL without user")]
+    Url,
+    /// No connection: the name, the address, the proxy or TLS.
+    #[error("the connection failed")]
+    Connect,
+    /// Not done in time.
+    #[error("timed out")]
+    Timeout,
+    /// The answer is larger than its cap.
+    #[error("the answer is too large")]
+    TooLarge,
+    /// An answer other than 200 where only that one will do; a redirect is such an answer.
+    #[error("the answer has status {0}")]
+    Status(u16),
+    /// The connection broke, or the answer is not HTTP, or it is compressed although nobody asked for that.
+    #[error("the answer is broken")]
+    Broken,
+}
+
+impl Error {
+    /// What an error of a [`Client`], or one that a tower layer wrapped around it, comes to.
+    pub fn of(error: &(dyn StdError + 'static)) -> Self {
+        let mut next = Some(error);
+        let mut found = Self::Broken;
+        while let Some(error) = next {
+            if let Some(ours) = error.downcast_ref::<Self>() {
+                return *ours;
+            }
+            if error.is::<http_body_util::LengthLimitError>() {
+                return Self::TooLarge;
+            }
+            if error.is::<tower::timeout::error::Elapsed>() || error.is::<tokio::time::error::Elapsed>() {
+                return Self::Timeout;
+            }
+            if error.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(|error| error.is_connect()) {
+                found = Self::Connect;
+            }
+            next = error.source();
+        }
+        found
+    }
+}
+
+/// The connector of all clients: TLS over connections that the address rule allowed.
+pub type Connector = hyper_rustls::HttpsConnector<Dialer>;
+
+/// Makes clients.
+#[derive(Clone)]
+pub struct Egress {
+    network: Arc<dial::Network>,
+    tls: rustls::ClientConfig,
+}
+
+impl Egress {
+    /// Reads the roots and the proxy's address; nothing is connected to.
+    ///
+    /// # Errors
+    /// What is wrong with the roots or the proxy, for the operator.
+    pub fn new(settings: Settings) -> Result<Self, String> {
+        let roots = roots(&settings.ca_files)?;
+        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        let proxy = proxy(settings.https_proxy.as_deref(), settings.no_proxy.as_deref())?;
+        let exempt_hosts = settings.exempt_hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
+        let network = dial::Network { resolver: settings.resolver, exempt_hosts, proxy };
+        Ok(Self { network: Arc::new(network), tls })
+    }
+
+    /// A pooled client under `rule`, HTTP/2 where the server offers it. Redirects are never followed.
+    pub fn client<B>(&self, rule: AddressRule) -> Client<Connector, B>
+    where
+        B: http_body::Body + Send,
+        B::Data: Send,
+    {
+        let connector = hyper_rustls::HttpsConnectorBuilder::new()
+            .with_tls_config(self.tls.clone())
+            .https_or_http()
+            .enable_all_versions()
+            .wrap_connector(Dialer::new(Arc::clone(&self.network), rule));
+        let mut builder = Client::builder(TokioExecutor::new());
+        builder.timer(TokioTimer::new()).pool_timer(TokioTimer::new());
+        builder.http2_keep_alive_interval(Duration::from_secs(20)).http2_keep_alive_timeout(Duration::from_secs(10));
+        // Issuers are many and asked rarely; GitHub is one and asked all the time.
+        match rule {
+            AddressRule::Any => builder.pool_idle_timeout(Duration::from_secs(90)),
+            AddressRule::Public | AddressRule::PrivateToo => {
+                builder.pool_idle_timeout(Duration::from_secs(10)).pool_max_idle_per_host(1)
+            }
+        };
+        builder.build(connector)
+    }
+
+    /// A client for small documents under `rule`.
+    pub fn documents(&self, rule: AddressRule) -> Documents {
+        Documents::new(self.client(rule))
+    }
+}
+
+impl std::fmt::Debug for Egress {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Egress").finish_non_exhaustive()
+    }
+}
+
+/// The platform's roots and those of `ca_files`.
+fn roots(ca_files: &[PathBuf]) -> Result<rustls::RootCertStore, String> {
+    let mut roots = rustls::RootCertStore::empty();
+    let platform = rustls_native_certs::load_native_certs();
+    // A platform may have certificates that webpki does not read; the others serve.
+    roots.add_parsable_certificates(platform.certs);
+    for file in ca_files {
+        let unreadable = |error| format!("{}: {error}", file.display());
+        let certificates: Vec<_> =
+            CertificateDer::pem_file_iter(file).map_err(unreadable)?.collect::<Result<_, _>>().map_err(unreadable)?;
+        if certificates.is_empty() {
+            return Err(format!("{}: no certificate in PEM form", file.display()));
+        }
+        for certificate in certificates {
+            roots.add(certificate).map_err(|error| format!("{}: {error}", file.display()))?;
+        }
+    }
+    match (roots.is_empty(), platform.errors.first()) {
+        (true, Some(error)) => return Err(format!("no root certificates: {error}")),
+        (true, None) => tracing::warn!("no root certificates: no TLS connection can be made"),
+        (false, _) => {}
+    }
+    Ok(roots)
+}
+
+/// Which requests go through the proxy. A proxy that cannot be used is an error, lest traffic
+/// silently go around it.
+fn proxy(https_proxy: Option<&str>, no_proxy: Option<&str>) -> Result<Option<Matcher>, String> {
+    let Some(proxy) = https_proxy.filter(|proxy| !proxy.is_empty()) else { return Ok(None) };
+    let probe = http::Uri::from_static("https://host.invalid");
+    let found = Matcher::builder().https(proxy).build().intercept(&probe);
+    if found.is_none_or(|found| found.uri().scheme_str() != Some("http")) {
+        return Err("HTTPS_PROXY is [http://][USER:PASSWORD@]HOST:PORT".to_owned());
+    }
+    Ok(Some(Matcher::builder().https(proxy).no(no_proxy.unwrap_or_default()).build()))
+}

@@ -1,0 +1,180 @@
+//! Opens connections to addresses that the rule allows.
+//!
+//! The address that was checked is the address that is connected to: the name is looked up here,
+//! once, and the connection goes to one of the addresses found. A literal takes the same way.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use futures_util::future::BoxFuture;
+use http::{Uri, uri::Scheme};
+use hyper_util::{
+    client::{legacy::connect::proxy::Tunnel, proxy::matcher::Matcher},
+    rt::TokioIo,
+};
+use tokio::{net::TcpStream, time::timeout};
+use tower::Service;
+
+use super::{AddressRule, Error, Resolve, address};
+use crate::name;
+
+/// How long one address may take before the next is tried.
+const EACH_ADDRESS: Duration = Duration::from_secs(2);
+
+/// How long everything before TLS may take: the look-up, all addresses, the proxy.
+const ALTOGETHER: Duration = Duration::from_secs(10);
+
+/// No host needs more addresses than this tried.
+const MOST_ADDRESSES: usize = 8;
+
+/// What all dialers share.
+pub(super) struct Network {
+    pub(super) resolver: Option<Arc<dyn Resolve>>,
+    /// In lowercase.
+    pub(super) exempt_hosts: Vec<String>,
+    pub(super) proxy: Option<Matcher>,
+}
+
+/// Opens connections under an address rule.
+#[derive(Clone)]
+pub struct Dialer {
+    network: Arc<Network>,
+    rule: AddressRule,
+}
+
+impl Dialer {
+    pub(super) fn new(network: Arc<Network>, rule: AddressRule) -> Self {
+        Self { network, rule }
+    }
+
+    async fn dial(self, uri: Uri) -> Result<TokioIo<TcpStream>, Error> {
+        let (host, port) = target(&uri)?;
+        let admits = Admits {
+            rule: self.rule,
+            plain: uri.scheme() == Some(&Scheme::HTTP),
+            exempt: self.network.exempt_hosts.contains(&host),
+        };
+        // A name that merely resolves to loopback is not the operator's own machine by intent.
+        if admits.plain && !(self.rule != AddressRule::Public && name::is_loopback(&host)) {
+            return Err(Error::Refused);
+        }
+        if let Some(proxy) = self.proxy_for(&uri) {
+            return self.tunnel(proxy, uri).await;
+        }
+        self.network.open(host, port, |address| admits.admits(address)).await
+    }
+
+    fn proxy_for(&self, uri: &Uri) -> Option<hyper_util::client::proxy::matcher::Intercept> {
+        match self.rule {
+            AddressRule::Any => self.network.proxy.as_ref()?.intercept(uri),
+            AddressRule::Public | AddressRule::PrivateToo => None,
+        }
+    }
+
+    async fn tunnel(
+        self,
+        proxy: hyper_util::client::proxy::matcher::Intercept,
+        uri: Uri,
+    ) -> Result<TokioIo<TcpStream>, Error> {
+        let to_proxy = tower::service_fn(move |proxy: Uri| {
+            let network = Arc::clone(&self.network);
+            Box::pin(async move {
+                let (host, port) = target(&proxy)?;
+                network.open(host, port, |_| true).await
+            }) as BoxFuture<'static, Result<_, Error>>
+        });
+        let mut tunnel = Tunnel::new(proxy.uri().clone(), to_proxy);
+        if let Some(auth) = proxy.basic_auth() {
+            tunnel = tunnel.with_auth(auth.clone());
+        }
+        tunnel.call(uri).await.map_err(|_| Error::Connect)
+    }
+}
+
+impl std::fmt::Debug for Dialer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dialer").field("rule", &self.rule).finish_non_exhaustive()
+    }
+}
+
+impl Service<Uri> for Dialer {
+    type Response = TokioIo<TcpStream>;
+    type Error = Error;
+    type Future = BoxFuture<'static, Result<Self::Response, Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, uri: Uri) -> Self::Future {
+        let dialer = self.clone();
+        Box::pin(async move { timeout(ALTOGETHER, dialer.dial(uri)).await.unwrap_or(Err(Error::Timeout)) })
+    }
+}
+
+impl Network {
+    /// Connects to the first of the host's addresses that is admitted and answers.
+    async fn open(
+        &self,
+        host: String,
+        port: u16,
+        admits: impl Fn(IpAddr) -> bool,
+    ) -> Result<TokioIo<TcpStream>, Error> {
+        let found = self.addresses(host).await.map_err(|_| Error::Connect)?;
+        let mut outcome = if found.is_empty() { Error::Connect } else { Error::Refused };
+        for address in found.into_iter().filter(|address| admits(*address)).take(MOST_ADDRESSES) {
+            outcome = match timeout(EACH_ADDRESS, TcpStream::connect(SocketAddr::new(address, port))).await {
+                Ok(Ok(stream)) => {
+                    // Without it, small requests wait for delayed acknowledgements.
+                    stream.set_nodelay(true).map_err(|_| Error::Connect)?;
+                    return Ok(TokioIo::new(stream));
+                }
+                Ok(Err(_)) => Error::Connect,
+                Err(_) => Error::Timeout,
+            };
+        }
+        Err(outcome)
+    }
+
+    async fn addresses(&self, host: String) -> std::io::Result<Vec<IpAddr>> {
+        if let Ok(literal) = host.parse() {
+            return Ok(vec![literal]);
+        }
+        match &self.resolver {
+            Some(resolver) => resolver.resolve(host).await,
+            None => Ok(tokio::net::lookup_host((host, 0)).await?.map(|found| found.ip()).collect()),
+        }
+    }
+}
+
+/// The host, in lowercase and without the brackets of a literal, and the port.
+fn target(uri: &Uri) -> Result<(String, u16), Error> {
+    let host = uri.host().filter(|host| !host.is_empty()).ok_or(Error::Url)?;
+    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    let default = if uri.scheme() == Some(&Scheme::HTTP) { 80 } else { 443 };
+    Ok((bare.to_ascii_lowercase(), uri.port_u16().unwrap_or(default)))
+}
+
+/// What is asked of each address before it is connected to.
+struct Admits {
+    rule: AddressRule,
+    plain: bool,
+    exempt: bool,
+}
+
+impl Admits {
+    fn admits(&self, found: IpAddr) -> bool {
+        if self.plain {
+            return address::is_loopback(found);
+        }
+        match self.rule {
+            AddressRule::Any => true,
+            AddressRule::Public => self.exempt || address::is_public(found),
+            AddressRule::PrivateToo => self.exempt || !address::is_forbidden(found),
+        }
+    }
+}

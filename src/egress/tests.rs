@@ -1,0 +1,352 @@
+//! Servers on loopback, and a name server that may lie.
+
+use std::{
+    net::SocketAddr,
+    sync::{
+        Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Empty};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+};
+
+use super::*;
+
+/// Long enough for a busy machine.
+const SOON: Duration = Duration::from_secs(10);
+
+/// A server that counts connections and says `answer` to each.
+struct Server {
+    address: SocketAddr,
+    connects: Arc<AtomicUsize>,
+    heard: Arc<Mutex<String>>,
+}
+
+impl Server {
+    async fn saying(answer: impl Into<Vec<u8>>) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = Self { address: listener.local_addr().unwrap(), connects: Arc::default(), heard: Arc::default() };
+        let (connects, heard, answer) = (Arc::clone(&server.connects), Arc::clone(&server.heard), answer.into());
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                connects.fetch_add(1, Ordering::SeqCst);
+                let (heard, answer) = (Arc::clone(&heard), answer.clone());
+                tokio::spawn(async move {
+                    let mut buffer = [0; 4096];
+                    let read = stream.read(&mut buffer).await.unwrap_or(0);
+                    heard.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..read]));
+                    stream.write_all(&answer).await.ok();
+                    std::future::pending::<()>().await;
+                });
+            }
+        });
+        server
+    }
+
+    async fn with_body(body: &str) -> Self {
+        Self::saying(format!(
+            "HTTP/1.1 200 OK\r\ncache-control: max-age=7\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+        .await
+    }
+
+    fn url(&self) -> String {
+        format!("http://{}/", self.address)
+    }
+
+    fn connects(&self) -> usize {
+        self.connects.load(Ordering::SeqCst)
+    }
+}
+
+/// Answers with one list after the other, as a rebinding name server does; the last one stays.
+struct Answers(Mutex<Vec<&'static str>>);
+
+impl Resolve for Answers {
+    fn resolve(&self, _: String) -> BoxFuture<'static, std::io::Result<Vec<IpAddr>>> {
+        let mut answers = self.0.lock().unwrap();
+        let answer = if answers.len() > 1 { answers.remove(0) } else { answers[0] };
+        Box::pin(async move { Ok(answer.split_whitespace().map(|a| a.parse().unwrap()).collect()) })
+    }
+}
+
+fn resolving(answers: &[&'static str]) -> Settings {
+    Settings { resolver: Some(Arc::new(Answers(Mutex::new(answers.to_vec())))), ..Settings::default() }
+}
+
+async fn get(settings: Settings, rule: AddressRule, url: &str) -> Result<Document, Error> {
+    Egress::new(settings).unwrap().documents(rule).get(url, SOON).await
+}
+
+#[tokio::test]
+async fn a_small_document_arrives() {
+    let server = Server::with_body("{}").await;
+    let document = get(Settings::default(), AddressRule::PrivateToo, &server.url()).await.unwrap();
+    assert_eq!(document.body, "{}");
+    assert_eq!(document.cache_control.as_deref(), Some("max-age=7"));
+    assert!(server.heard.lock().unwrap().contains("user-agent: octo-sts/"));
+}
+
+#[tokio::test]
+async fn literals_obey_the_rule() {
+    let server = Server::with_body("{}").await;
+    let port = server.address.port();
+    for host in
+        ["127.0.0.1", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "0.0.0.0", "[::]", "[::7f00:1]", "[64:ff9b::7f00:1]"]
+    {
+        let url = format!("https://{host}:{port}/");
+        assert_eq!(get(Settings::default(), AddressRule::Public, &url).await.unwrap_err(), Error::Refused, "{host}");
+    }
+    for host in
+        ["0.0.0.0", "[::]", "169.254.169.254", "[::ffff:169.254.169.254]", "[64:ff9b::a9fe:a9fe]", "[2002:a9fe:a9fe::]"]
+    {
+        let url = format!("https://{host}:{port}/");
+        assert_eq!(
+            get(Settings::default(), AddressRule::PrivateToo, &url).await.unwrap_err(),
+            Error::Refused,
+            "{host}"
+        );
+    }
+    assert_eq!(server.connects(), 0);
+}
+
+#[tokio::test]
+async fn spellings_that_only_the_system_takes_for_an_address_obey_the_rule() {
+    let server = Server::with_body("{}").await;
+    for host in ["2130706433", "0x7f000001", "0x7f.1", "127.1", "0177.0.0.1", "localhost", "LOCALHOST"] {
+        let url = format!("https://{host}:{}/", server.address.port());
+        assert!(get(Settings::default(), AddressRule::Public, &url).await.is_err(), "{host}");
+    }
+    assert_eq!(server.connects(), 0);
+}
+
+#[tokio::test]
+async fn names_obey_the_rule_by_the_address_that_is_connected_to() {
+    let server = Server::with_body("{}").await;
+    let url = format!("https://issuer.example:{}/", server.address.port());
+    for answer in [
+        "127.0.0.1",
+        "::1",
+        "::ffff:127.0.0.1",
+        "10.0.0.1",
+        "169.254.169.254",
+        "64:ff9b::a00:1",
+        "fd00::1",
+        "2002:7f00:1::",
+    ] {
+        assert_eq!(get(resolving(&[answer]), AddressRule::Public, &url).await.unwrap_err(), Error::Refused, "{answer}");
+    }
+    for answer in ["169.254.169.254", "fe80::1", "fd00:ec2::254", "168.63.129.16", "100.100.100.200", "0.0.0.0"] {
+        assert_eq!(
+            get(resolving(&[answer]), AddressRule::PrivateToo, &url).await.unwrap_err(),
+            Error::Refused,
+            "{answer}"
+        );
+    }
+    assert_eq!(server.connects(), 0);
+}
+
+#[tokio::test]
+async fn a_name_that_rebinds_gains_nothing() {
+    let server = Server::with_body("{}").await;
+    let url = format!("https://issuer.example:{}/", server.address.port());
+    let egress = Egress::new(resolving(&["127.0.0.1", "169.254.169.254", "::ffff:169.254.169.254 fe80::1"])).unwrap();
+    let documents = egress.documents(AddressRule::PrivateToo);
+    // The first is allowed and fails for want of TLS; each connection is checked anew.
+    assert_eq!(documents.get(&url, SOON).await.unwrap_err(), Error::Connect);
+    assert_eq!(documents.get(&url, SOON).await.unwrap_err(), Error::Refused);
+    assert_eq!(documents.get(&url, SOON).await.unwrap_err(), Error::Refused);
+    assert_eq!(server.connects(), 1);
+}
+
+#[tokio::test]
+async fn of_several_addresses_only_the_admitted_are_tried() {
+    let server = Server::with_body("{}").await;
+    let port = server.address.port();
+    let egress = Egress::new(resolving(&["169.254.169.254 fe80::1 127.0.0.9 127.0.0.1"])).unwrap();
+    let mut client = egress.client::<Empty<Bytes>>(AddressRule::PrivateToo);
+    // TLS then fails on the answer: what matters is who was connected to.
+    let request = http::Request::get(format!("https://issuer.example:{port}/")).body(Empty::new()).unwrap();
+    let error = tower::ServiceExt::oneshot(&mut client, request).await.unwrap_err();
+    assert_eq!(Error::of(&error), Error::Connect);
+    assert_eq!(server.connects(), 1);
+}
+
+#[tokio::test]
+async fn exempt_hosts_are_not_bound() {
+    let server = Server::with_body("{}").await;
+    let settings = Settings { exempt_hosts: vec!["GHES.example".to_owned()], ..resolving(&["127.0.0.1"]) };
+    let url = format!("https://ghes.EXAMPLE:{}/", server.address.port());
+    assert_eq!(get(settings.clone(), AddressRule::Public, &url).await.unwrap_err(), Error::Connect);
+    assert_eq!(server.connects(), 1);
+    let other = format!("https://other.example:{}/", server.address.port());
+    assert_eq!(get(settings, AddressRule::Public, &other).await.unwrap_err(), Error::Refused);
+}
+
+#[tokio::test]
+async fn plain_http_is_for_loopback() {
+    let server = Server::with_body("{}").await;
+    let port = server.address.port();
+    let loopback = || resolving(&["127.0.0.1"]);
+    assert_eq!(get(loopback(), AddressRule::Public, &server.url()).await.unwrap_err(), Error::Refused);
+    let (named, local) = (format!("http://issuer.example:{port}/"), format!("http://localhost:{port}/"));
+    for rule in [AddressRule::PrivateToo, AddressRule::Any] {
+        assert_eq!(get(loopback(), rule, &named).await.unwrap_err(), Error::Refused);
+        assert_eq!(get(resolving(&["10.0.0.1"]), rule, &local).await.unwrap_err(), Error::Refused);
+        assert_eq!(get(loopback(), rule, "http://10.0.0.1/").await.unwrap_err(), Error::Refused);
+    }
+    assert_eq!(server.connects(), 0);
+    assert!(get(loopback(), AddressRule::Any, &local).await.is_ok());
+    assert!(get(loopback(), AddressRule::PrivateToo, &local).await.is_ok());
+}
+
+#[tokio::test]
+async fn redirects_are_answers() {
+    let target = Server::with_body("{}").await;
+    let answer = format!("HTTP/1.1 302 Found\r\nlocation: {}\r\ncontent-length: 0\r\n\r\n", target.url());
+    let server = Server::saying(answer).await;
+    assert_eq!(get(Settings::default(), AddressRule::PrivateToo, &server.url()).await.unwrap_err(), Error::Status(302));
+    assert_eq!(target.connects(), 0);
+}
+
+#[tokio::test]
+async fn sizes_are_capped_told_or_not() {
+    let told = Server::saying(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 1 << 30)).await;
+    let untold = [&b"HTTP/1.1 200 OK\r\n\r\n"[..], &vec![b'x'; 300 << 10]].concat();
+    let untold = Server::saying(untold).await;
+    for server in [told, untold] {
+        assert_eq!(
+            get(Settings::default(), AddressRule::PrivateToo, &server.url()).await.unwrap_err(),
+            Error::TooLarge
+        );
+    }
+}
+
+#[tokio::test]
+async fn slow_servers_are_left() {
+    let documents = Egress::new(Settings::default()).unwrap().documents(AddressRule::PrivateToo);
+    for begun in ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{"] {
+        let server = Server::saying(begun).await;
+        let answer = documents.get(&server.url(), Duration::from_millis(300)).await;
+        assert_eq!(answer.unwrap_err(), Error::Timeout);
+    }
+}
+
+#[tokio::test]
+async fn compressed_and_broken_answers_are_refused() {
+    for answer in
+        ["HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}", "220 smtp.example ESMTP\r\n"]
+    {
+        let server = Server::saying(answer).await;
+        assert_eq!(get(Settings::default(), AddressRule::PrivateToo, &server.url()).await.unwrap_err(), Error::Broken);
+    }
+}
+
+#[tokio::test]
+async fn odd_urls_are_refused() {
+    for url in ["", "/x", "ftp://a/", "https://", "http://u@127.0.0.1/", "https://u:p@a/", "file:///etc/passwd", "a b"]
+    {
+        assert_eq!(get(Settings::default(), AddressRule::PrivateToo, url).await.unwrap_err(), Error::Url, "{url:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_closed_port_and_an_unknown_name_are_failed_connections() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let closed = format!("http://{}/", listener.local_addr().unwrap());
+    drop(listener);
+    assert_eq!(get(Settings::default(), AddressRule::PrivateToo, &closed).await.unwrap_err(), Error::Connect);
+    assert_eq!(get(resolving(&[""]), AddressRule::Public, "https://a.example/").await.unwrap_err(), Error::Connect);
+}
+
+#[tokio::test]
+async fn the_proxy_is_for_github_alone() {
+    let proxy = Server::saying("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n").await;
+    let settings = |no: &str| Settings {
+        https_proxy: Some(format!("http://user:secret@{}", proxy.address)),
+        no_proxy: Some(no.to_owned()),
+        ..resolving(&["127.0.0.1"])
+    };
+    let url = format!("https://github.example:{}/x", proxy.address.port());
+    assert_eq!(get(settings(""), AddressRule::Public, &url).await.unwrap_err(), Error::Refused);
+    assert_eq!(proxy.connects(), 0);
+    assert_eq!(get(settings(""), AddressRule::Any, &url).await.unwrap_err(), Error::Connect);
+    let heard = proxy.heard.lock().unwrap().clone();
+    assert!(heard.starts_with(&format!("CONNECT github.example:{} HTTP/1.1\r\n", proxy.address.port())), "{heard}");
+    assert!(heard.contains("Proxy-Authorization: Basic dXNlcjpzZWNyZXQ="), "{heard}");
+    get(settings("github.example"), AddressRule::Any, &url).await.unwrap_err();
+    assert!(!proxy.heard.lock().unwrap()[heard.len()..].starts_with("CONNECT"));
+}
+
+/// A TLS server for `issuer.example` that answers with the HTTP version it was asked in. Gives its URL
+/// and its certificate in PEM form.
+async fn tls_server() -> (String, String) {
+    let key = rcgen::generate_simple_self_signed(vec!["issuer.example".to_owned()]).unwrap();
+    let private = rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut tls = builder.with_no_client_auth().with_single_cert(vec![key.cert.der().clone()], private).unwrap();
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://issuer.example:{}/", listener.local_addr().unwrap().port());
+    tokio::spawn(async move {
+        let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
+        let version = hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| async move {
+            let body = http_body_util::Full::new(Bytes::from(format!("{:?}", request.version())));
+            Ok::<_, std::convert::Infallible>(http::Response::new(body))
+        });
+        while let Ok((stream, _)) = listener.accept().await {
+            let Ok(stream) = acceptor.accept(stream).await else { continue };
+            let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+            server.serve_connection(hyper_util::rt::TokioIo::new(stream), version).await.ok();
+        }
+    });
+    (url, key.cert.pem())
+}
+
+#[tokio::test]
+async fn trust_comes_from_the_given_roots() {
+    let (url, certificate) = tls_server().await;
+    let directory = std::env::temp_dir().join(format!("octo-sts-egress-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    let (roots, empty) = (directory.join("roots.pem"), directory.join("empty.pem"));
+    std::fs::write(&roots, certificate).unwrap();
+    std::fs::write(&empty, "").unwrap();
+    let with = |ca_files| Settings { ca_files, ..resolving(&["127.0.0.1"]) };
+    assert_eq!(get(with(vec![]), AddressRule::PrivateToo, &url).await.unwrap_err(), Error::Connect);
+    let answer = get(with(vec![roots.clone()]), AddressRule::PrivateToo, &url).await.unwrap();
+    assert_eq!(answer.body, "HTTP/2.0", "the newest that both sides speak");
+    let other_name = url.replace("issuer.example", "other.example");
+    assert_eq!(get(with(vec![roots]), AddressRule::PrivateToo, &other_name).await.unwrap_err(), Error::Connect);
+    assert!(Egress::new(with(vec![empty])).unwrap_err().ends_with("no certificate in PEM form"));
+    assert!(Egress::new(with(vec![directory.join("absent.pem")])).is_err());
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[test]
+fn a_proxy_that_cannot_be_used_is_a_mistake() {
+    for bad in ["https://proxy:1", "socks5://proxy:1", "http://", "://"] {
+        assert!(Egress::new(Settings { https_proxy: Some(bad.to_owned()), ..Settings::default() }).is_err(), "{bad}");
+    }
+    for good in ["", "proxy:3128", "http://proxy:3128", "http://u:p@proxy:3128/"] {
+        assert!(Egress::new(Settings { https_proxy: Some(good.to_owned()), ..Settings::default() }).is_ok(), "{good}");
+    }
+}
+
+#[tokio::test]
+async fn a_connection_has_no_delay() {
+    let server = Server::with_body("{}").await;
+    let egress = Egress::new(Settings::default()).unwrap();
+    let mut dialer = Dialer::new(Arc::clone(&egress.network), AddressRule::PrivateToo);
+    let stream = tower::Service::call(&mut dialer, server.url().parse().unwrap()).await.unwrap();
+    assert!(stream.inner().nodelay().unwrap());
+    drop(stream);
+    let body = egress.client::<Empty<Bytes>>(AddressRule::Any).get(server.url().parse().unwrap()).await.unwrap();
+    assert_eq!(body.into_body().collect().await.unwrap().to_bytes(), "{}");
+}
