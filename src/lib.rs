@@ -6,3 +6,4 @@ pub mod reason;
 pub mod telemetry;
 pub mod cache;
 pub mod egress;
+pub mod oidc;

@@ -1,0 +1,183 @@
+//! What a verified token says, and the last checks that make it one: its claims and its times.
+//!
+//! The times are ours, not the JWT library's: it leaves `nbf` and `iat` alone, takes claims of the
+//! wrong type for absent ones, and reads a clock that cannot be set.
+
+use std::time::Duration;
+
+use serde_json::{Map, Value};
+
+use super::{
+    error::Error,
+    json::{self, NotAnObject},
+    keys::Signed,
+};
+use crate::{
+    clock::UnixTime,
+    name::{Audience, Issuer, Subject},
+};
+
+/// How long after `exp` a token is still taken.
+const EXPIRY_LEEWAY: Duration = Duration::from_secs(30);
+
+/// The end of the year 9999. A token that says it lives longer says nothing about its life.
+const LAST_SECOND: i64 = 253_402_300_799;
+
+/// How the token's issuer came to be verified against.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum IssuerKind {
+    /// GitHub Actions of the configured GitHub.
+    Actions,
+    /// One of the other built-in issuers.
+    BuiltIn,
+    /// Named by the operator.
+    Configured,
+    /// Admitted by the gate.
+    Admitted,
+}
+
+impl IssuerKind {
+    /// Whether the issuer is one of the six built-in ones.
+    pub fn is_built_in(self) -> bool {
+        matches!(self, Self::Actions | Self::BuiltIn)
+    }
+}
+
+/// Against what the times in a token are held.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    pub(super) now: UnixTime,
+    /// How far `nbf` and `iat` may lie ahead.
+    pub(super) leeway: Duration,
+}
+
+/// A token whose signature, times and form were checked. Only this file makes one.
+#[derive(Debug, Clone)]
+pub struct VerifiedToken {
+    issuer: Issuer,
+    kind: IssuerKind,
+    subject: Subject,
+    audiences: Vec<Audience>,
+    claims: Map<String, Value>,
+    expires_at: UnixTime,
+}
+
+impl VerifiedToken {
+    /// Reads and checks the claims of a token whose signature was verified.
+    pub(super) fn read(signed: &Signed<'_>, kind: IssuerKind, times: Times) -> Result<Self, Error> {
+        let token = signed.token();
+        let claims = json::object(token.payload()).map_err(|error| match error {
+            NotAnObject::Malformed => Error::Claims("not a JSON object"),
+            NotAnObject::Duplicate => Error::Claims("a claim stands twice"),
+        })?;
+        if claims.get("iss").and_then(Value::as_str) != Some(token.issuer().as_str()) {
+            return Err(Error::Claims("iss is another one now"));
+        }
+        let expires_at = check_times(&claims, times)?;
+        let subject = match claims.get("sub") {
+            Some(Value::String(subject)) => {
+                subject.parse().map_err(|_| Error::Claims("sub is not one that we accept"))?
+            }
+            Some(_) => return Err(Error::Claims("sub is not a string")),
+            None => return Err(Error::Claims("sub is missing")),
+        };
+        let audiences = read_audiences(claims.get("aud"))?;
+        Ok(Self { issuer: token.issuer().clone(), kind, subject, audiences, claims, expires_at })
+    }
+
+    /// `iss`
+    pub fn issuer(&self) -> &Issuer {
+        &self.issuer
+    }
+
+    /// How the issuer came to be trusted to sign.
+    pub fn issuer_kind(&self) -> IssuerKind {
+        self.kind
+    }
+
+    /// `sub`
+    pub fn subject(&self) -> &Subject {
+        &self.subject
+    }
+
+    /// The well-formed ones of `aud`; none, where the token has none.
+    pub fn audiences(&self) -> &[Audience] {
+        &self.audiences
+    }
+
+    /// All claims, no two of one name at any depth.
+    pub fn claims(&self) -> &Map<String, Value> {
+        &self.claims
+    }
+
+    /// `exp`
+    pub fn expires_at(&self) -> UnixTime {
+        self.expires_at
+    }
+
+    /// `jti`, if it is a string.
+    pub fn id(&self) -> Option<&str> {
+        self.claims.get("jti").and_then(Value::as_str)
+    }
+
+    /// A token as if it had been verified, for unit tests of what comes after.
+    #[cfg(test)]
+    pub(crate) fn for_test(kind: IssuerKind, claims: Value) -> Self {
+        let Value::Object(claims) = claims else { panic!("claims are an object") };
+        let text = |name: &str| claims.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let audiences = match claims.get("aud") {
+            Some(Value::String(one)) => one.parse().into_iter().collect(),
+            Some(Value::Array(many)) => many.iter().filter_map(|a| a.as_str()?.parse().ok()).collect(),
+            _ => Vec::new(),
+        };
+        Self {
+            issuer: text("iss").parse().unwrap(),
+            kind,
+            subject: text("sub").parse().unwrap(),
+            audiences,
+            expires_at: UnixTime::from_secs(claims.get("exp").and_then(Value::as_i64).unwrap_or(i64::MAX / 2_000_000)),
+            claims,
+        }
+    }
+}
+
+/// RFC 7519 sections 4.1.4 to 4.1.6: `exp` must be there; `nbf` and `iat` must be right if they are.
+fn check_times(claims: &Map<String, Value>, times: Times) -> Result<UnixTime, Error> {
+    let expires_at = moment(claims, "exp")?.ok_or(Error::Claims("exp is missing"))?;
+    if expires_at > UnixTime::from_secs(LAST_SECOND) {
+        return Err(Error::Claims("exp is beyond the year 9999"));
+    }
+    if times.now >= expires_at.plus(EXPIRY_LEEWAY) {
+        return Err(Error::Expired);
+    }
+    for name in ["nbf", "iat"] {
+        if moment(claims, name)?.is_some_and(|begin| begin > times.now.plus(times.leeway)) {
+            return Err(Error::NotYetValid(name));
+        }
+    }
+    Ok(expires_at)
+}
+
+/// A NumericDate (RFC 7519 section 2), in whole seconds.
+fn moment(claims: &Map<String, Value>, name: &str) -> Result<Option<UnixTime>, Error> {
+    let seconds = match claims.get(name) {
+        None => return Ok(None),
+        Some(Value::Number(number)) => number
+            .as_i64()
+            // A fraction is cut off; what no i64 holds becomes the first or the last moment there is.
+            .or_else(|| number.as_f64().map(|float| float.floor() as i64)),
+        Some(_) => None,
+    };
+    seconds.map(|seconds| Some(UnixTime::from_secs(seconds))).ok_or(Error::Claims("exp, nbf or iat is not a number"))
+}
+
+/// One audience or several. An odd one among them matches nothing and harms no other.
+fn read_audiences(audience: Option<&Value>) -> Result<Vec<Audience>, Error> {
+    let well_formed = |audience: &Value| audience.as_str()?.parse().ok();
+    match audience {
+        None => Ok(Vec::new()),
+        Some(one @ Value::String(_)) => Ok(well_formed(one).into_iter().collect()),
+        Some(Value::Array(several)) => Ok(several.iter().filter_map(well_formed).collect()),
+        Some(_) => Err(Error::Claims("aud is neither a string nor a list")),
+    }
+}
