@@ -7,3 +7,4 @@ pub mod telemetry;
 pub mod cache;
 pub mod egress;
 pub mod oidc;
+pub mod policy;

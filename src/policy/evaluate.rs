@@ -1,0 +1,274 @@
+//! Token × policy → grant or denial. Every condition is evaluated, so that a denial can say all
+//! that is wrong at once. A [`Grant`] is made here and nowhere else.
+
+use serde_json::Value;
+
+use super::{Kind, Permissions, Policy, claim, compile::Matcher, hint};
+use crate::{
+    name::{Owner, RepoName, Scope},
+    oidc::{IssuerKind, VerifiedToken},
+    reason::{Condition, Reason},
+};
+
+/// The longest value that a condition carries, in bytes.
+const MOST_SHOWN: usize = 256;
+
+/// Which repositories a grant covers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Repositories {
+    /// All that the installation sees.
+    All,
+    /// These, at least one.
+    These(Vec<RepoName>),
+}
+
+/// Which App must mint.
+#[derive(Debug, Clone)]
+pub enum AppPin {
+    /// `app`: an id in decimal, or a slug.
+    Exact(String),
+    /// `app_pattern`: held against the slug and the decimal id, whole texts only.
+    Pattern(regex::Regex),
+}
+
+/// What a token may have by a policy that it satisfied. Only evaluation makes one.
+#[derive(Debug, Clone)]
+pub struct Grant {
+    owner: Owner,
+    repositories: Repositories,
+    permissions: Permissions,
+    pin: Option<AppPin>,
+    conditions: Vec<Condition>,
+}
+
+impl Grant {
+    /// Whose installation mints.
+    pub fn owner(&self) -> &Owner {
+        &self.owner
+    }
+
+    /// What the token reaches.
+    pub fn repositories(&self) -> &Repositories {
+        &self.repositories
+    }
+
+    /// What the token may do there; never empty.
+    pub fn permissions(&self) -> &Permissions {
+        &self.permissions
+    }
+
+    /// Which App must mint.
+    pub fn pin(&self) -> Option<&AppPin> {
+        self.pin.as_ref()
+    }
+
+    /// The conditions, all satisfied, in the order of [`Denied::conditions`].
+    pub fn conditions(&self) -> &[Condition] {
+        &self.conditions
+    }
+
+    /// A grant as if evaluated, for unit tests of what comes after.
+    #[cfg(test)]
+    pub(crate) fn for_test(owner: &str, repositories: Repositories, permissions: Permissions) -> Self {
+        Self { owner: owner.parse().unwrap(), repositories, permissions, pin: None, conditions: Vec::new() }
+    }
+}
+
+/// A token does not satisfy a policy.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("the token does not satisfy the trust policy")]
+pub struct Denied {
+    conditions: Vec<Condition>,
+}
+
+impl Denied {
+    /// The word on the wire.
+    pub fn reason(&self) -> Reason {
+        Reason::PolicyMismatch
+    }
+
+    /// Every condition, in stable order: issuer, subject, audience, claim patterns by name. What
+    /// was wanted is filled in; who may be shown it is decided elsewhere.
+    pub fn conditions(&self) -> &[Condition] {
+        &self.conditions
+    }
+
+    /// Every condition, to keep.
+    pub fn into_conditions(self) -> Vec<Condition> {
+        self.conditions
+    }
+
+    /// The fields of the conditions that failed, at least one, in the same order.
+    pub fn failed(&self) -> impl Iterator<Item = &str> {
+        self.conditions.iter().filter(|condition| !condition.satisfied).map(|condition| condition.field.as_str())
+    }
+}
+
+/// What is asked of a policy, and by which names this server goes.
+#[derive(Debug, Clone, Copy)]
+pub struct Asked<'a> {
+    /// The scope of the request.
+    pub scope: &'a Scope,
+    /// `STS_DOMAIN`: the default audience.
+    pub domain: &'a str,
+    /// The host of the configured GitHub, as in `https://HOST/OWNER/REPO`.
+    pub github_host: &'a str,
+    /// The name of the repository that holds organization policies.
+    pub policy_repo: &'a RepoName,
+}
+
+impl Policy {
+    /// Holds a token against every condition of this policy.
+    ///
+    /// # Errors
+    /// [`Denied`] if any condition fails. So does a scope that this policy is not for, which
+    /// callers that choose the policy by [`Kind::of`] never see.
+    pub fn evaluate(&self, token: &VerifiedToken, asked: &Asked<'_>) -> Result<Grant, Denied> {
+        let mut conditions = Vec::with_capacity(3 + self.claims.len());
+        conditions.push(simple("issuer", &self.issuer, token.issuer().as_str()));
+        conditions.push(self.subject_condition(token));
+        conditions.push(match &self.audience {
+            Some(wanted) => given_audience(wanted, token),
+            None => default_audience(token, asked),
+        });
+        conditions.extend(self.claims.iter().map(|(name, pattern)| {
+            let value = claim::lookup(token.claims(), name);
+            Condition {
+                field: format!("claim_pattern.{name}"),
+                satisfied: value.is_some_and(|value| claim::matches(value, |text| pattern.is_match(text))),
+                got: value.map(shown_value),
+                wanted: Some(pattern.as_str().to_owned()),
+                hint: None,
+            }
+        }));
+        match self.coverage(asked) {
+            Some(repositories) if conditions.iter().all(|condition| condition.satisfied) => Ok(Grant {
+                owner: asked.scope.owner().clone(),
+                repositories,
+                permissions: self.permissions.clone(),
+                pin: self.pin.clone(),
+                conditions,
+            }),
+            Some(_) => Err(Denied { conditions }),
+            None => {
+                conditions.push(unfit_scope());
+                Err(Denied { conditions })
+            }
+        }
+    }
+
+    fn subject_condition(&self, token: &VerifiedToken) -> Condition {
+        let subject = token.subject().as_str();
+        let mut condition = simple("subject", &self.subject, subject);
+        if !condition.satisfied {
+            condition.hint = hint::subject(&self.subject, subject).or(condition.hint);
+        }
+        condition
+    }
+
+    /// Which repositories the policy covers for a scope, or `None` if it is not for that scope.
+    fn coverage(&self, asked: &Asked<'_>) -> Option<Repositories> {
+        if self.kind != Kind::of(asked.scope, asked.policy_repo) {
+            return None;
+        }
+        Some(match (&self.repositories, asked.scope.repo()) {
+            (Some(listed), _) => Repositories::These(listed.clone()),
+            (None, Some(repo)) => Repositories::These(vec![repo.clone()]),
+            (None, None) => Repositories::All,
+        })
+    }
+}
+
+fn simple(field: &str, wanted: &Matcher, got: &str) -> Condition {
+    let satisfied = wanted.is_match(got);
+    Condition {
+        field: field.to_owned(),
+        satisfied,
+        got: Some(cut(got.to_owned())),
+        wanted: Some(wanted.as_str().to_owned()),
+        hint: if satisfied { None } else { hint::mismatch(field, wanted, got) },
+    }
+}
+
+/// `audience` or `audience_pattern`: any of the token's audiences.
+fn given_audience(wanted: &Matcher, token: &VerifiedToken) -> Condition {
+    let satisfied = token.audiences().iter().any(|audience| wanted.is_match(audience.as_str()));
+    let hint = || token.audiences().iter().find_map(|got| hint::mismatch("audience", wanted, got.as_str()));
+    Condition {
+        field: "audience".to_owned(),
+        satisfied,
+        got: audiences(token),
+        wanted: Some(wanted.as_str().to_owned()),
+        hint: if satisfied { None } else { hint() },
+    }
+}
+
+/// Neither is given: this server's domain, exactly. Kubernetes guides ask for tokens with the
+/// repository's URL, so for one repository that is accepted as well, but not from built-in
+/// issuers: whoever gets a token of a shared issuer with that audience need not have meant us.
+fn default_audience(token: &VerifiedToken, asked: &Asked<'_>) -> Condition {
+    let has_domain = token.audiences().iter().any(|audience| audience.as_str() == asked.domain);
+    let repository = repository_url(token, asked);
+    let has_repository = repository.as_ref().is_some_and(|url| url.is_audience_of(token));
+    let satisfied = has_domain || has_repository;
+    let hint = || {
+        (token.issuer_kind() == IssuerKind::Actions)
+            .then(|| format!("ask for the token with the audience `{}`", asked.domain))
+    };
+    Condition {
+        field: "audience".to_owned(),
+        satisfied,
+        got: audiences(token),
+        wanted: Some(match &repository {
+            Some(url) => format!("{} or {}{}", asked.domain, url.host, url.path),
+            None => asked.domain.to_owned(),
+        }),
+        hint: if satisfied { None } else { hint() },
+    }
+}
+
+/// `https://HOST/` as it stands, then `OWNER/REPO` without ASCII case.
+struct RepositoryUrl {
+    host: String,
+    path: String,
+}
+
+impl RepositoryUrl {
+    fn is_audience_of(&self, token: &VerifiedToken) -> bool {
+        let is_path = |rest: &str| rest.eq_ignore_ascii_case(&self.path);
+        token.audiences().iter().any(|audience| audience.as_str().strip_prefix(&self.host).is_some_and(is_path))
+    }
+}
+
+/// The repository's URL, where it is an audience at all.
+fn repository_url(token: &VerifiedToken, asked: &Asked<'_>) -> Option<RepositoryUrl> {
+    let is_one_repository = Kind::of(asked.scope, asked.policy_repo) == Kind::Repository;
+    (is_one_repository && !token.issuer_kind().is_built_in())
+        .then(|| RepositoryUrl { host: format!("https://{}/", asked.github_host), path: asked.scope.to_string() })
+}
+
+fn audiences(token: &VerifiedToken) -> Option<String> {
+    let texts: Vec<_> = token.audiences().iter().map(|audience| audience.as_str()).collect();
+    (!texts.is_empty()).then(|| cut(texts.join(", ")))
+}
+
+/// The policy does not speak about this scope at all.
+fn unfit_scope() -> Condition {
+    Condition { field: "scope".to_owned(), satisfied: false, got: None, wanted: None, hint: None }
+}
+
+/// A claim's value as its owner would recognize it.
+fn shown_value(value: &Value) -> String {
+    cut(match value {
+        Value::String(text) => text.clone(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+    })
+}
+
+fn cut(mut text: String) -> String {
+    text.truncate(text.floor_char_boundary(MOST_SHOWN));
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,253 @@
+//! Go's answers, hostile patterns, slashes.
+
+use proptest::prelude::*;
+use serde::Deserialize;
+
+use super::*;
+
+#[derive(Deserialize)]
+struct Line {
+    pattern: String,
+    #[serde(default)]
+    matches: Vec<usize>,
+    #[serde(default)]
+    error: bool,
+}
+
+fn matches(pattern: &str, text: &str) -> bool {
+    Pattern::compile(pattern).unwrap_or_else(|error| panic!("{pattern}: {error}")).is_match(text)
+}
+
+fn refused(pattern: &str) -> PatternError {
+    match Pattern::compile(pattern) {
+        Ok(_) => panic!("{pattern:.100} is taken"),
+        Err(error) => error,
+    }
+}
+
+/// What Go says of each pattern of the fixture: our answer is the same, or the pattern is refused.
+#[test]
+fn patterns_mean_what_go_makes_of_them_or_are_refused() {
+    let subjects: Vec<String> =
+        serde_json::from_str(include_str!("../../../tests/fixtures/re2/subjects.json")).unwrap();
+    let lines = include_str!("../../../tests/fixtures/re2/patterns.jsonl").lines();
+    let (mut taken_by_go, mut refused_by_us) = (0, Vec::new());
+    for line in lines {
+        let line: Line = serde_json::from_str(line).unwrap();
+        let ours = Pattern::compile(&line.pattern);
+        if line.error {
+            assert!(ours.is_err(), "Go refuses {}", line.pattern);
+            continue;
+        }
+        taken_by_go += 1;
+        let Ok(ours) = ours else {
+            refused_by_us.push(line.pattern);
+            continue;
+        };
+        let found: Vec<usize> = (0..subjects.len()).filter(|index| ours.is_match(&subjects[*index])).collect();
+        assert_eq!(found, line.matches, "{}", line.pattern);
+    }
+    assert!(taken_by_go > 1500, "the fixture is whole");
+    assert!(refused_by_us.len() * 100 <= taken_by_go * 3, "{} refused: {refused_by_us:?}", refused_by_us.len());
+}
+
+#[test]
+fn alternations_stay_inside() {
+    assert!(matches("main|release", "main") && matches("main|release", "release"));
+    for text in ["main-evil", "evil-release", "mainrelease", "main\n", "\nmain", "main\nrelease", ""] {
+        assert!(!matches("main|release", text), "{text:?}");
+        assert!(!matches("(?m)main|release", text), "{text:?}");
+        assert!(!matches("(?m)^main$|^release$", text), "{text:?}");
+    }
+}
+
+#[test]
+fn patterns_that_would_break_out_of_the_group_are_refused() {
+    for pattern in ["a)|(", "a)|(b", "a|b)", "(a", "a\\", "[a", "(?x)#", "(?x)a#", "(?i", "(?:", ")", "a(?#", "\\Qa"] {
+        refused(pattern);
+    }
+}
+
+#[test]
+fn classes_are_ascii_and_folding_is_unicode() {
+    for (pattern, text) in
+        [(r"\d", "٣"), (r"\w", "é"), (r"\s", "\u{a0}"), (r"\s", "\u{b}"), (r"[\w-]", "é"), (r"[[:alpha:]]", "é")]
+    {
+        assert!(!matches(pattern, text), "{pattern} {text:?}");
+    }
+    for (pattern, text) in
+        [(r"\D", "٣"), (r"\W", "é"), (r"\S", "\u{a0}"), ("(?i)k", "\u{212a}"), (r"a\b.", "aé"), (r"(?i)\w", "ſ")]
+    {
+        assert!(matches(pattern, text), "{pattern} {text:?}");
+    }
+    assert!(!matches(".", "\n") && matches("(?s).", "\n") && !matches("a$", "a\n"));
+}
+
+#[test]
+fn what_go_refuses_or_reads_otherwise_is_refused() {
+    let patterns = [
+        "a**",
+        "a{2}{3}",
+        "a{1001}",
+        "(a{100}){11}",
+        r"\u0041",
+        r"\p{Script=Latin}",
+        r"\p{latin}",
+        r"\p{Alphabetic}",
+        "(?x)a b",
+        "(?u)a",
+        "(?R)a",
+        "[a&&b]",
+        "[a~~b]",
+        "[--a]",
+        "[+--]",
+        "[[a]]",
+        "[a[b]c]",
+        r"\<a",
+        r"\b{start}a",
+        r"\B",
+        r"(a)\1",
+        "(?=a)",
+        "(?P<n.x>a)",
+        "(?<né>a)",
+        r"\C",
+        r"\Z",
+        r"\101",
+        r"\pC",
+        r"\p{Cn}",
+        r"\x{110000}",
+        "[b-a]",
+        r"[a-\d]",
+    ];
+    for pattern in patterns {
+        refused(pattern);
+    }
+}
+
+#[test]
+fn hostile_patterns_cost_little() {
+    assert_eq!(refused(&"a".repeat(8193)), PatternError::TooLong);
+    assert_eq!(refused(&"(".repeat(4000)), PatternError::Malformed);
+    assert_eq!(refused(&format!("{}{}", "(".repeat(65), ")".repeat(65))), PatternError::TooDeep);
+    assert_eq!(refused(&r"\pL".repeat(2700)), PatternError::TooLarge);
+    assert_eq!(refused(r"\S\pL{999}"), PatternError::TooLarge);
+    assert!(matches!(refused("((a{10}){10}){11}"), PatternError::NotSupported(_)));
+    assert!(matches!(refused("(((a{1000}){1000}){1000}){1000}"), PatternError::NotSupported(_)));
+    assert!(!matches("(.*){1,300}x", &"a".repeat(4096)));
+    assert!(!matches("((.*a){1,10}){1,90}[b-c]", &"a".repeat(4096)));
+    assert!(!matches("((a*)*)*b", &"a".repeat(4096)));
+}
+
+#[test]
+fn compiled_sizes_are_told() {
+    assert_eq!(Pattern::compile("main").unwrap().compiled(), LEAST_COMPILED);
+    let large = Pattern::compile(r"\pL{20}").unwrap().compiled();
+    assert!((LEAST_COMPILED * 2..=MOST_COMPILED).contains(&large), "{large}");
+}
+
+#[test]
+fn slashes_by_class_are_seen_in_every_spelling() {
+    let by_class = |pattern: &str| Pattern::compile(pattern).unwrap().slashes().by_class;
+    for pattern in [
+        ".",
+        "(?s).",
+        r"\S",
+        r"\D",
+        r"\W",
+        r"[^a]",
+        r"[.-0]",
+        r"[!-~]",
+        r"[\x2f]",
+        r"[/]",
+        r"[\W]",
+        r"[\D]",
+        "[[:punct:]]",
+        "[[:^alpha:]]",
+        "[[:graph:]]",
+        "[[:print:]]",
+        r"\PL",
+        r"\p{Po}",
+        r"\pP",
+        r"[\p{P}]",
+        r"\p{Any}",
+        r"[^\pL]",
+        r"\p{Common}",
+        "(?i)[^a]",
+        r"(?:a|(b\S))",
+    ] {
+        assert!(by_class(pattern), "{pattern}");
+    }
+}
+
+#[test]
+fn classes_without_a_slash_are_seen_too() {
+    let by_class = |pattern: &str| Pattern::compile(pattern).unwrap().slashes().by_class;
+    for pattern in [
+        "a/b",
+        "[^/]+",
+        r"[^\x2f]",
+        r"[^!-~]",
+        r"\w",
+        r"\d+",
+        "[a-z0-9-]",
+        "[[:alpha:]]",
+        r"\pL",
+        r"\P{Po}",
+        "[^[:punct:]]",
+        r"[^\W]",
+    ] {
+        assert!(!by_class(pattern), "{pattern}");
+    }
+}
+
+#[test]
+fn optional_slashes_are_seen_in_every_spelling() {
+    let optional = |pattern: &str| Pattern::compile(pattern).unwrap().slashes().optional;
+    for pattern in
+        ["/?", "/*", "(a/)+", "a|/", r"(?:\/b)?", r"\x2F{2}", r"(\x{2f}|x)", "(/a|/b)", "(?i:/)?", "((/))*", "/{1}"]
+    {
+        assert!(optional(pattern), "{pattern}");
+    }
+    for pattern in ["https://a/b", r"https:\/\/a", "a+/b?", "(a|b)/c", "(/)"] {
+        assert!(!optional(pattern), "{pattern}");
+    }
+}
+
+/// Patterns of the kind that policies hold.
+fn part() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[a-c]{1,3}",
+        Just("a*".into()),
+        Just("[ab]+".into()),
+        Just(".".into()),
+        Just(r"\w".into()),
+        Just("(?i:B)".into())
+    ]
+}
+
+proptest! {
+    #[test]
+    fn a_match_is_a_match_of_the_whole_text(parts in prop::collection::vec(part(), 1..4), text in "[a-cA-C\n-]{0,8}") {
+        for pattern in [parts.concat(), parts.join("|"), format!("(?m){}", parts.join("|"))] {
+            let Ok(compiled) = Pattern::compile(&pattern) else { continue };
+            let found = compiled.regex.find(&text);
+            prop_assert_eq!(found.is_some(), compiled.is_match(&text));
+            if let Some(found) = found {
+                prop_assert_eq!(found.as_str(), text.as_str());
+            }
+        }
+    }
+
+    #[test]
+    fn an_alternation_matches_what_one_of_its_sides_matches(a in part(), b in part(), text in "[a-cA-C\n-]{0,6}") {
+        let either = matches(&a, &text) || matches(&b, &text);
+        prop_assert_eq!(matches(&format!("{a}|{b}"), &text), either);
+    }
+
+    #[test]
+    fn no_pattern_panics(pattern in r"[\x20-\x7e\n]{0,24}", text in ".{0,8}") {
+        if let Ok(compiled) = Pattern::compile(&pattern) {
+            compiled.is_match(&text);
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! What a scalar says, in words that every YAML version agrees on.
+//!
+//! YAML 1.1 and 1.2 give types to plain scalars, and not the same ones: `no` is a boolean to one
+//! and a text to the other, `010` is eight or ten. Those that all read alike are taken, the rest
+//! must be quoted.
+
+use std::sync::LazyLock;
+
+use crate::policy::pattern::Pattern;
+
+/// A scalar's meaning.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Scalar {
+    /// Nothing, `~` or `null`, unquoted.
+    Null,
+    /// Unquoted `true` or `false`.
+    Bool(bool),
+    /// Unquoted `0` or `-?[1-9][0-9]*`, of any length, as written.
+    Integer(String),
+    /// Any other text.
+    Text(String),
+}
+
+/// Why a plain scalar is refused.
+pub(super) const AMBIGUOUS: &str =
+    "YAML readers disagree on this unquoted value (a number, date or boolean to some); put it in quotes";
+
+impl Scalar {
+    /// What an unquoted scalar means, or `None` if that depends on the reader.
+    pub(super) fn plain(text: &str) -> Option<Self> {
+        match text {
+            "" | "~" | "null" | "Null" | "NULL" => Some(Self::Null),
+            "true" => Some(Self::Bool(true)),
+            "false" => Some(Self::Bool(false)),
+            _ if is_integer(text) => Some(Self::Integer(text.into())),
+            _ if TYPED.is_match(text) => None,
+            _ => Some(Self::Text(text.into())),
+        }
+    }
+
+    /// The text that this scalar stands for where a text is wanted.
+    pub(super) fn text(&self) -> Option<&str> {
+        match self {
+            Self::Null => None,
+            Self::Bool(true) => Some("true"),
+            Self::Bool(false) => Some("false"),
+            Self::Integer(text) | Self::Text(text) => Some(text),
+        }
+    }
+}
+
+/// `0` or `-?[1-9][0-9]*`: what every reader takes for the same integer.
+fn is_integer(text: &str) -> bool {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    text == "0" || (digits.bytes().all(|b| b.is_ascii_digit()) && matches!(digits.bytes().next(), Some(b'1'..=b'9')))
+}
+
+/// What the type repository of YAML 1.1 or the core schema of YAML 1.2 gives a type.
+static TYPED: LazyLock<Pattern> = LazyLock::new(|| {
+    let alternatives = [
+        // booleans
+        "y|Y|yes|Yes|YES|n|N|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF",
+        // integers: binary, octal, decimal, hexadecimal, base 60
+        "[-+]?0b[01_]+|[-+]?0o?[0-7_]+|[-+]?[0-9][0-9_]*|[-+]?0x[0-9A-Fa-f_]+|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+",
+        // floats: decimal, base 60, the special ones
+        r"[-+]?([0-9][0-9_]*)?\.[0-9][0-9_]*([eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9]+)?",
+        r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+\.[0-9_]*|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        // dates and times
+        r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(([Tt]|[ \t]+)[0-9]{1,2}:[0-9]{2}:[0-9]{2}(\.[0-9]*)?([ \t]*(Z|[-+][0-9]{1,2}(:[0-9]{2})?))?)?",
+        // merge and default values
+        "<<|=",
+    ];
+    #[expect(clippy::expect_used, reason = "a constant; every test of this module compiles it")]
+    Pattern::compile(&alternatives.join("|")).expect("a constant pattern")
+});
