@@ -8,3 +8,4 @@ pub mod cache;
 pub mod egress;
 pub mod oidc;
 pub mod policy;
+pub mod github;

@@ -1,0 +1,236 @@
+//! Every GitHub path, header and error.
+//!
+//! The way through: [`GitHub::installation`] finds the owner's installation of our App,
+//! [`GitHub::read_token`] mints a token that reads one repository, [`GitHub::file`] reads a policy
+//! with it, and [`GitHub::mint`] mints what a [`Grant`] says. All calls pass one gate, which
+//! remembers the limits that GitHub announced, and then one client, which tries three times. A
+//! token that was minted and not handed over is revoked, whatever happened in between.
+
+mod client;
+mod contents;
+mod error;
+mod installation;
+mod jwt;
+mod lag;
+mod limits;
+mod mint;
+mod revoke;
+mod signer;
+#[cfg(test)]
+mod tests;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use http::Uri;
+use tokio_util::task::TaskTracker;
+
+use self::{
+    client::{Call, Client, Patience, Reply},
+    error::Failure,
+    installation::Installations,
+    jwt::AppJwt,
+    limits::{Gate, Lane},
+    revoke::Revoker,
+};
+pub use self::{
+    contents::{File, ReadToken},
+    error::{Cause, Error},
+    installation::Installation,
+    mint::{IssuedToken, check_pin},
+    signer::{KeyError, PemSigner, Signer, SignerError},
+};
+use crate::{
+    cache::Standing,
+    clock::Clock,
+    egress::Egress,
+    name::{AppId, Owner, RepoName},
+    policy::Grant,
+};
+
+/// An App, and who signs for it.
+#[derive(Clone)]
+pub struct AppSettings {
+    /// The App's id.
+    pub id: AppId,
+    /// Holds the App's private key, or knows who does.
+    pub signer: Arc<dyn Signer>,
+}
+
+impl fmt::Debug for AppSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AppSettings").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+/// What this module needs to know.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The API's root: `https://api.github.com`, or `https://HOST/api/v3`. A slash at its end does
+    /// not matter.
+    pub api: Uri,
+    /// The App that everything is done with; without one, every look-up ends as [`Error::NoApp`].
+    pub app: Option<AppSettings>,
+    /// How long one try of one call may take, from the connection to the end of the body; and how
+    /// long the signer may take.
+    pub try_timeout: Duration,
+    /// The wait before the second try; it doubles from there, and varies.
+    pub first_backoff: Duration,
+    /// The largest reply that is read, in bytes.
+    pub max_body: usize,
+}
+
+impl Settings {
+    /// The usual figures: three tries of 4 s fit into an exchange's 15 s, and 2 MiB hold a file of
+    /// 1 MB, the largest that GitHub sends as JSON, in base64.
+    pub fn new(api: Uri, app: Option<AppSettings>) -> Self {
+        let (try_timeout, first_backoff) = (Duration::from_secs(4), Duration::from_millis(100));
+        Self { api, app, try_timeout, first_backoff, max_body: 2 << 20 }
+    }
+}
+
+/// The API's root is not an absolute `http` or `https` URI.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the address of the GitHub API is not an absolute http or https URI")]
+pub struct ApiAddressError;
+
+/// GitHub, as one App sees it. Clones share everything.
+#[derive(Clone)]
+pub struct GitHub {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    gate: Arc<Gate>,
+    app: Option<App>,
+    installations: Installations,
+    revoker: Revoker,
+    /// Mints go on when their caller does not, so that their tokens can be revoked.
+    minting: TaskTracker,
+}
+
+struct App {
+    id: AppId,
+    jwt: AppJwt,
+}
+
+impl fmt::Debug for GitHub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("GitHub").finish_non_exhaustive()
+    }
+}
+
+impl GitHub {
+    /// Sets everything up; calls nothing. Must run within a tokio runtime.
+    ///
+    /// # Errors
+    /// The API's address is no absolute URI.
+    pub fn new(settings: Settings, egress: &Egress, clock: Arc<dyn Clock>) -> Result<Self, ApiAddressError> {
+        let Settings { api, app, try_timeout, first_backoff, max_body } = settings;
+        if !matches!(api.scheme_str(), Some("https" | "http")) {
+            return Err(ApiAddressError);
+        }
+        let patience = Patience { each_try: try_timeout, first_backoff, max_body };
+        let client = Client::new(&api, patience, egress).ok_or(ApiAddressError)?;
+        let app = app.map(|app| App { id: app.id, jwt: AppJwt::new(app, try_timeout, Arc::clone(&clock)) });
+        let gate = Arc::new(Gate::new(client, Arc::clone(&clock)));
+        let inner = Inner {
+            revoker: Revoker::start(Arc::clone(&gate)),
+            installations: installation::cache(clock),
+            minting: TaskTracker::new(),
+            gate,
+            app,
+        };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Proves that the App's key signs. Asks GitHub nothing.
+    ///
+    /// # Errors
+    /// [`Error::NoApp`], [`Error::Signer`].
+    pub async fn prove_key(&self) -> Result<(), Error> {
+        self.inner.app()?.jwt.header().await.map(|_| ())
+    }
+
+    /// The owner's installation of the App: held for an hour, its absence for 30 s.
+    ///
+    /// # Errors
+    /// [`Error::NotInstalled`], [`Error::Suspended`], or that GitHub could not be asked.
+    pub async fn installation(&self, owner: &Owner, standing: Standing) -> Result<Installation, Error> {
+        installation::find(&self.inner, owner, standing).await
+    }
+
+    /// Forgets what is held of the owner's installation. To be called when GitHub no longer knows
+    /// it ([`Error::Stale`]) or says that it changed.
+    pub fn forget_installation(&self, owner: &Owner) {
+        self.inner.installations.invalidate(owner);
+    }
+
+    /// A token that reads the contents of one repository, and nothing else.
+    ///
+    /// # Errors
+    /// [`Error::RepositoryNotAccessible`], [`Error::Forbidden`], [`Error::Stale`],
+    /// [`Error::Suspended`], [`Error::Wider`], or that GitHub could not be asked.
+    pub async fn read_token(&self, installation: &Installation, repo: &RepoName) -> Result<ReadToken, Error> {
+        contents::read_token(&self.inner, installation, repo).await
+    }
+
+    /// The file at `path` on the default branch of the token's repository. With the `etag` of an
+    /// earlier answer to the same token, an unchanged file costs no quota.
+    ///
+    /// # Errors
+    /// [`Error::TokenRefused`], [`Error::Forbidden`], [`Error::Moved`], or that GitHub could not be
+    /// asked. A token that is a few seconds old is tried again before it counts as refused or
+    /// forbidden: GitHub takes a moment to spread it.
+    pub async fn file(&self, token: &ReadToken, path: &str, etag: Option<&str>) -> Result<File, Error> {
+        contents::file(&self.inner, token, path, etag).await
+    }
+
+    /// Whether GitHub shows the token its repository. It may not yet, in the token's first moments.
+    ///
+    /// # Errors
+    /// As [`GitHub::file`].
+    pub async fn repository_visible(&self, token: &ReadToken) -> Result<bool, Error> {
+        contents::repository_visible(&self.inner, token).await
+    }
+
+    /// Mints what the grant says, and nothing wider. If the caller goes away meanwhile, the token
+    /// is revoked.
+    ///
+    /// # Errors
+    /// [`Error::Pin`], [`Error::PermissionRefused`], [`Error::RepositoryRefused`], [`Error::Stale`],
+    /// [`Error::Suspended`], [`Error::Wider`], or that GitHub could not be asked.
+    pub async fn mint(&self, grant: &Grant, installation: &Installation) -> Result<IssuedToken, Error> {
+        mint::mint(&self.inner, grant, installation).await
+    }
+
+    /// Waits for mints that are under way and revokes what is queued, for no longer than `within`.
+    /// What is dropped after that is not revoked.
+    pub async fn close(&self, within: Duration) {
+        let drain = async {
+            self.inner.minting.close();
+            self.inner.minting.wait().await;
+            self.inner.revoker.close().await;
+        };
+        if tokio::time::timeout(within, drain).await.is_err() {
+            tracing::warn!("not all tokens could be revoked before the end");
+        }
+    }
+}
+
+impl Inner {
+    fn app(&self) -> Result<&App, Error> {
+        self.app.as_ref().ok_or(Error::NoApp)
+    }
+
+    /// A call that was made with the App's own credential. One that GitHub does not take is not used
+    /// again: after the operator mended the clock or the key, a new one works.
+    async fn call_as(&self, app: &App, lane: Lane, call: &Call) -> Result<Reply, Failure> {
+        let outcome = self.gate.call(lane, call).await;
+        if let Err(Failure::Answered(answer)) = &outcome
+            && answer.refuses_app()
+        {
+            app.jwt.forget();
+        }
+        outcome
+    }
+}

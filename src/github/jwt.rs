@@ -1,0 +1,87 @@
+//! The App's own credential: a JWT of ten minutes at most, signed once and used for eight.
+//!
+//! jsonwebtoken signs synchronously and parses the key anew each time; a key in a management
+//! service can do neither. So the two JSON parts are written here and the signer is asked for the
+//! rest. Signing is coalesced, failures included: a signer that hangs holds up each caller once.
+
+use std::{sync::Arc, time::Duration};
+
+use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
+use http::HeaderValue;
+
+use super::{
+    AppSettings,
+    error::Error,
+    signer::{Signer, SignerError},
+};
+use crate::{
+    cache::{Bounds, Cache, Standing},
+    clock::{Clock, UnixTime},
+    name::AppId,
+};
+
+/// How long a signed JWT is used.
+const USED_FOR: Duration = Duration::from_secs(8 * 60);
+/// How long it is valid from now on: used up to a minute and a half before its end. GitHub refuses
+/// `exp` more than ten minutes ahead by its own clock, so there is room for half a minute of drift.
+const VALID_FOR: Duration = Duration::from_secs(9 * 60 + 30);
+/// How far `iat` is set back, as GitHub advises, against a clock that is ahead of GitHub's.
+const SET_BACK: Duration = Duration::from_secs(60);
+
+/// The App's credential, signed when it is needed.
+pub(super) struct AppJwt {
+    app: AppId,
+    signer: Arc<dyn Signer>,
+    /// How long the signer may take.
+    patience: Duration,
+    clock: Arc<dyn Clock>,
+    held: Cache<AppId, HeaderValue, Error>,
+}
+
+impl AppJwt {
+    pub(super) fn new(AppSettings { id, signer }: AppSettings, patience: Duration, clock: Arc<dyn Clock>) -> Self {
+        let held = Cache::new(Arc::clone(&clock), Bounds { verified: 1, unverified: 1 }, |_| 1);
+        Self { app: id, signer, patience, clock, held }
+    }
+
+    /// The `Authorization` header of the App.
+    pub(super) async fn header(&self) -> Result<HeaderValue, Error> {
+        let now = self.clock.now();
+        let (app, signer, patience) = (self.app, Arc::clone(&self.signer), self.patience);
+        // A clock that was set back makes nothing fresher.
+        let fresh = |at: UnixTime| now.since(at) < USED_FOR && at <= now.plus(SET_BACK);
+        let load = |_| async move {
+            let signed = tokio::time::timeout(patience, sign(app, signer.as_ref(), now)).await;
+            signed.map_err(|_| Error::Signer("no signature in time".into()))?
+        };
+        let held = self.held.get_or_load(app, Standing::Verified, |held| fresh(held.at), load).await?;
+        Ok(held.value)
+    }
+
+    /// Drops the JWT: GitHub did not take it.
+    pub(super) fn forget(&self) {
+        self.held.invalidate(&self.app);
+    }
+}
+
+async fn sign(app: AppId, signer: &dyn Signer, now: UnixTime) -> Result<HeaderValue, Error> {
+    let claims = serde_json::json!({
+        "iat": now.minus(SET_BACK).as_secs(),
+        "exp": now.plus(VALID_FOR).as_secs(),
+        "iss": app.to_string(),
+    });
+    let mut jwt = URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256","typ":"JWT"}"#);
+    jwt.push('.');
+    URL_SAFE_NO_PAD.encode_string(claims.to_string(), &mut jwt);
+    let signature = signer.sign(jwt.as_bytes()).await.map_err(|SignerError(cause)| Error::Signer(cause.into()))?;
+    jwt.push('.');
+    URL_SAFE_NO_PAD.encode_string(signature, &mut jwt);
+    bearer(&jwt).ok_or_else(|| Error::Signer("the signature is no header value".into()))
+}
+
+/// `Bearer TOKEN`, marked so that no `Debug` shows it.
+pub(super) fn bearer(token: &str) -> Option<HeaderValue> {
+    let mut header = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
+    header.set_sensitive(true);
+    Some(header)
+}

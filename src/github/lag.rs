@@ -1,0 +1,48 @@
+//! New tokens take a moment to spread over GitHub.
+//!
+//! Until then a 401 means that the token, and a 403 that its permissions have not arrived. While a
+//! token is young, such refusals are tried again before they count. (A 404 can mean the same in a
+//! private repository; only whoever asked knows what to make of it.)
+
+use std::time::Duration;
+
+use backon::{ExponentialBuilder, Retryable};
+use http::StatusCode;
+
+use super::{
+    client::{Call, Reply},
+    error::Failure,
+    limits::{Gate, Lane},
+};
+use crate::clock::UnixTime;
+
+/// How long GitHub may take.
+const YOUNG: Duration = Duration::from_secs(10);
+/// Tries after the first: about two seconds of waiting.
+const RETRIES: usize = 4;
+
+/// Whether a token that was minted at `issued_at` may still be spreading.
+pub(super) fn is_young(gate: &Gate, issued_at: UnixTime) -> bool {
+    gate.clock.now().since(issued_at) < YOUNG
+}
+
+/// A call with a token that was minted at `issued_at`.
+pub(super) async fn call(gate: &Gate, lane: Lane, call: &Call, issued_at: UnixTime) -> Result<Reply, Failure> {
+    let backoff = ExponentialBuilder::new()
+        .with_min_delay(gate.client.first_backoff())
+        .with_factor(2.0)
+        .with_max_times(RETRIES)
+        .with_jitter();
+    let may_be_lag = |failure: &Failure| is_refusal(failure) && is_young(gate, issued_at);
+    (|| gate.call(lane, call)).retry(backoff).when(may_be_lag).await
+}
+
+fn is_refusal(failure: &Failure) -> bool {
+    match failure {
+        Failure::Answered(answer) => {
+            answer.status == StatusCode::UNAUTHORIZED
+                || (answer.status == StatusCode::FORBIDDEN && answer.says("Resource not accessible"))
+        }
+        Failure::Limited(_) | Failure::Unanswered { .. } => false,
+    }
+}
