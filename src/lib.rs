@@ -9,3 +9,4 @@ pub mod egress;
 pub mod oidc;
 pub mod policy;
 pub mod github;
+pub mod store;

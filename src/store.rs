@@ -1,0 +1,172 @@
+//! What is checked into GitHub: trust policies, and the organizations' lists of trusted issuers.
+//!
+//! Both are files in a repository, read with a token that can read that one repository and do
+//! nothing else. A file is remembered for a while, then revalidated by a conditional request, which
+//! costs no quota while it is unchanged. A copy that could not be revalidated serves within a bound;
+//! what was refused is never served from a stale copy.
+
+mod list;
+mod policies;
+mod reader;
+
+use std::{sync::Arc, time::Duration};
+
+pub use list::List;
+pub use policies::{Found, Located, PolicyFile};
+use reader::Reader;
+
+use crate::{
+    cache::{Bounds, Cache, Standing},
+    clock::Clock,
+    github::{self, GitHub},
+    name::{Owner, PolicyName, RepoName, Scope},
+    policy::{self, Kind, TrustedIssuers},
+    reason::Reason,
+};
+
+/// Where policies are and how long what is known of them holds.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The repository of an organization's own policies and of its list.
+    pub policy_repo: RepoName,
+    /// How long a file serves before it is revalidated.
+    pub ttl: Duration,
+    /// How long a missing, unreadable or broken file is remembered as such.
+    pub absent_ttl: Duration,
+    /// How long a policy serves after it was last proven, while GitHub cannot be asked.
+    pub stale: Duration,
+    /// The same for a list.
+    pub list_stale: Duration,
+    /// How soon GitHub is asked again while a stale copy serves.
+    pub retry: Duration,
+    /// What the operator allows policies to say.
+    pub rules: Arc<policy::Rules>,
+}
+
+impl Settings {
+    /// The documented defaults.
+    pub fn new(policy_repo: RepoName) -> Self {
+        Self {
+            policy_repo,
+            ttl: Duration::from_secs(60),
+            absent_ttl: Duration::from_secs(10),
+            stale: Duration::from_secs(5 * 60),
+            list_stale: Duration::from_secs(60 * 60),
+            retry: Duration::from_secs(5),
+            rules: Arc::default(),
+        }
+    }
+}
+
+/// Bytes of compiled policies that are held, and the part of it for strangers' look-ups.
+const POLICY_BYTES: Bounds = Bounds { verified: 256 << 20, unverified: 16 << 20 };
+/// Organizations whose list is held.
+const LISTS: Bounds = Bounds { verified: 20_000, unverified: 1_000 };
+
+/// Why a file's content could not be told.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// GitHub, or the way to it.
+    #[error(transparent)]
+    GitHub(#[from] github::Error),
+    /// The list could not be read, and no copy of it is recent enough.
+    #[error("trusted-issuer list: {0}")]
+    ListUnavailable(github::Error),
+    /// GitHub limits the reading of the list, and no copy of it is recent enough.
+    #[error("trusted-issuer list: {0}")]
+    ListRateLimited(github::Error),
+    /// The list cannot be understood, and no copy that could be is recent enough.
+    #[error("trusted-issuer list: {0}")]
+    ListInvalid(policy::Invalid),
+}
+
+impl Error {
+    /// The stable word.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::GitHub(error) => error.reason(),
+            Self::ListUnavailable(_) => Reason::TrustedIssuersUnavailable,
+            Self::ListRateLimited(_) => Reason::GithubRateLimited,
+            Self::ListInvalid(_) => Reason::TrustedIssuersInvalid,
+        }
+    }
+
+    /// How long to wait before a retry can help.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::GitHub(error) | Self::ListUnavailable(error) | Self::ListRateLimited(error) => error.retry_after(),
+            Self::ListInvalid(_) => None,
+        }
+    }
+}
+
+/// The key of a policy: where it is, not what it is called for.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct PolicyKey {
+    owner: Owner,
+    repo: RepoName,
+    name: PolicyName,
+}
+
+/// Finds policies and lists.
+#[derive(Clone)]
+pub struct Store {
+    settings: Settings,
+    reader: Reader,
+    policies: Cache<PolicyKey, policies::Held, Error>,
+    lists: Cache<Owner, list::Held, Error>,
+    clock: Arc<dyn Clock>,
+}
+
+impl Store {
+    /// An empty store.
+    pub fn new(settings: Settings, github: GitHub, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            settings,
+            reader: Reader::new(github, Arc::clone(&clock)),
+            policies: Cache::new(Arc::clone(&clock), POLICY_BYTES, policies::Held::weight),
+            lists: Cache::new(Arc::clone(&clock), LISTS, |_| 1),
+            clock,
+        }
+    }
+
+    /// The repository of organization policies.
+    pub fn policy_repo(&self) -> &RepoName {
+        &self.settings.policy_repo
+    }
+
+    /// The policy called `name` for `scope`. `OWNER` and `OWNER/<policy repo>` read the same file,
+    /// as a policy of the organization.
+    ///
+    /// # Errors
+    /// GitHub cannot be asked, and no copy is recent enough.
+    pub async fn policy(&self, scope: &Scope, name: &PolicyName, standing: Standing) -> Result<Located, Error> {
+        let repo = scope.repo().unwrap_or(&self.settings.policy_repo).clone();
+        let kind = Kind::of(scope, &self.settings.policy_repo);
+        let key = PolicyKey { owner: scope.owner().clone(), repo: repo.clone(), name: name.clone() };
+        let (store, wanted) = (self.clone(), key.clone());
+        let load = move |held| async move { store.load_policy(wanted, kind, held, standing).await };
+        let held = self.policies.get_or_load(key, standing, |held| self.is_fresh_policy(held), load).await?;
+        Ok(Located { found: held.value.found, repo, path: name.path() })
+    }
+
+    /// The list of issuers that `owner` trusts; `None` where every issuer may be named by a policy.
+    ///
+    /// # Errors
+    /// The list's state could not be told, or it cannot be understood, and no copy is recent enough.
+    pub async fn trusted_issuers(
+        &self,
+        owner: &Owner,
+        standing: Standing,
+    ) -> Result<Option<Arc<TrustedIssuers>>, Error> {
+        let (store, wanted) = (self.clone(), owner.clone());
+        let load = move |held| async move { store.load_list(wanted, held, standing).await };
+        let held = self.lists.get_or_load(owner.clone(), standing, |held| self.is_fresh_list(held), load).await?;
+        held.value.list.map(List::into_trusted_issuers).map_err(Error::ListInvalid)
+    }
+
+    /// Gives back every token that reads, to be revoked.
+    pub fn close(&self) {
+        self.reader.close();
+    }
+}

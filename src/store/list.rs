@@ -1,0 +1,162 @@
+//! The organization's list of trusted issuers, and what its absence or trouble means.
+//!
+//! The list can forbid, so its state must be known: only a proven absence, or a policy repository
+//! that the App cannot see, means that every issuer may be named. Everything else is the last known
+//! state, for at most an hour, or a refusal.
+
+use std::sync::Arc;
+
+use super::{Error, Store, reader::Read};
+use crate::{
+    cache::{Stamped, Standing},
+    clock::UnixTime,
+    github,
+    name::Owner,
+    policy::{Invalid, TrustedIssuers},
+};
+
+const PATH: &str = ".github/chainguard/trusted-token-issuers.yaml";
+
+/// The state of an organization's list.
+#[derive(Debug, Clone)]
+pub enum List {
+    /// There is one.
+    Present(Arc<TrustedIssuers>),
+    /// There is none, and that is proven.
+    Absent,
+    /// The App does not see the policy repository.
+    Invisible,
+}
+
+impl List {
+    pub(super) fn into_trusted_issuers(self) -> Option<Arc<TrustedIssuers>> {
+        match self {
+            Self::Present(list) => Some(list),
+            Self::Absent | Self::Invisible => None,
+        }
+    }
+}
+
+/// What is remembered of a list.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pub(super) list: Result<List, Invalid>,
+    /// When GitHub last said so.
+    proven_at: UnixTime,
+    /// The list was not found in order this time: this is the last known state.
+    stale: bool,
+    /// The last list that was in order, and when GitHub last showed it.
+    seen: Option<(Arc<TrustedIssuers>, UnixTime)>,
+    etag: Option<String>,
+}
+
+impl Store {
+    pub(super) fn is_fresh_list(&self, held: &Stamped<Held>) -> bool {
+        let now = self.clock.now();
+        let age = now.since(held.at);
+        match &held.value {
+            Held { stale: true, proven_at, .. } => {
+                age < self.settings.retry && now.since(*proven_at) < self.settings.list_stale
+            }
+            Held { list: Ok(_), .. } => age < self.settings.ttl,
+            Held { list: Err(_), .. } => age < self.settings.absent_ttl,
+        }
+    }
+
+    pub(super) async fn load_list(
+        self,
+        owner: Owner,
+        held: Option<Stamped<Held>>,
+        standing: Standing,
+    ) -> Result<Held, Error> {
+        let before = held.map(|held| held.value);
+        let etag = before.as_ref().and_then(|held| held.etag.as_deref());
+        let read = self.read_list(&owner, etag, standing).await;
+        match (read, before) {
+            (Ok(Read::Unchanged), Some(Held { seen: Some((list, _)), etag, .. })) => {
+                Ok(self.proven(List::Present(list), etag))
+            }
+            (Ok(Read::Present { bytes, etag, .. }), before) => match TrustedIssuers::parse(&bytes) {
+                Ok(list) => Ok(self.proven(List::Present(Arc::new(list)), etag)),
+                Err(invalid) => Ok(self.invalid(&owner, invalid, before)),
+            },
+            (Ok(Read::NotAFile), before) => {
+                Ok(self.invalid(&owner, Invalid::file("the path holds no regular file"), before))
+            }
+            (Ok(Read::Absent), _) => Ok(self.proven(List::Absent, None)),
+            (Ok(Read::Inaccessible), before) => match before.and_then(|before| self.last_seen(before)) {
+                Some(seen) => Ok(seen),
+                None => {
+                    tracing::warn!(%owner, "the App does not see the policy repository: every issuer may be named");
+                    Ok(self.proven(List::Invisible, None))
+                }
+            },
+            (Err(error), before) => self.unread(&owner, error, before),
+            (Ok(Read::Unchanged), _) => {
+                Err(Error::ListUnavailable(github::Error::unavailable("304 to an unconditional request")))
+            }
+        }
+    }
+
+    /// Reads the file; that the repository is not accessible is believed only when it is said twice,
+    /// the second time by an installation that was looked up anew.
+    async fn read_list(&self, owner: &Owner, etag: Option<&str>, standing: Standing) -> Result<Read, github::Error> {
+        let place = (owner, &self.settings.policy_repo);
+        match self.reader.read(place, PATH, etag, standing).await {
+            Ok(Read::Inaccessible) => {
+                self.reader.forget(owner, &self.settings.policy_repo);
+                self.reader.read(place, PATH, etag, standing).await
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn proven(&self, list: List, etag: Option<String>) -> Held {
+        let now = self.clock.now();
+        let seen = list.clone().into_trusted_issuers().map(|list| (list, now));
+        Held { list: Ok(list), proven_at: now, stale: false, seen, etag }
+    }
+
+    fn invalid(&self, owner: &Owner, invalid: Invalid, before: Option<Held>) -> Held {
+        tracing::warn!(%owner, %invalid, "the trusted-issuer list is invalid");
+        before.and_then(|before| self.last_seen(before)).unwrap_or_else(|| Held {
+            list: Err(invalid),
+            proven_at: self.clock.now(),
+            stale: false,
+            seen: None,
+            etag: None,
+        })
+    }
+
+    /// The last list that was in order, if GitHub showed it recently enough. It is not asked for by
+    /// its ETag again: the file has changed since.
+    fn last_seen(&self, before: Held) -> Option<Held> {
+        let (list, at) = before.seen?;
+        (self.clock.now().since(at) < self.settings.list_stale).then(|| Held {
+            list: Ok(List::Present(Arc::clone(&list))),
+            proven_at: at,
+            stale: true,
+            seen: Some((list, at)),
+            etag: None,
+        })
+    }
+
+    fn unread(&self, owner: &Owner, error: github::Error, before: Option<Held>) -> Result<Held, Error> {
+        // These say that there is no way to the owner at all, not that its list could not be read.
+        let unreachable = matches!(
+            error,
+            github::Error::NoApp | github::Error::NotInstalled | github::Error::Suspended | github::Error::Signer(_)
+        );
+        if unreachable {
+            return Err(error.into());
+        }
+        let recent =
+            |held: &Held| held.list.is_ok() && self.clock.now().since(held.proven_at) < self.settings.list_stale;
+        if let Some(before) = before.filter(recent) {
+            tracing::warn!(%error, %owner, "serving the last known trusted-issuer list");
+            return Ok(Held { stale: true, ..before });
+        }
+        let limited = matches!(error, github::Error::RateLimited { .. });
+        Err(if limited { Error::ListRateLimited(error) } else { Error::ListUnavailable(error) })
+    }
+}

@@ -1,0 +1,155 @@
+//! Trust policies: read, compiled once, shared, revalidated.
+
+use std::sync::Arc;
+
+use aws_lc_rs::digest;
+use bytes::Bytes;
+
+use super::{Error, PolicyKey, Store, reader::Read};
+use crate::{
+    cache::{Stamped, Standing},
+    clock::UnixTime,
+    github,
+    name::RepoName,
+    policy::{Invalid, Kind, Policy},
+};
+
+/// A policy and the version of the file that it was compiled from.
+#[derive(Debug)]
+pub struct PolicyFile {
+    /// The compiled policy.
+    pub policy: Policy,
+    /// The git blob id.
+    pub blob: String,
+    /// SHA-256 of the file's bytes, in hex.
+    pub sha256: String,
+    etag: Option<String>,
+}
+
+/// What is where a policy should be.
+#[derive(Debug, Clone)]
+pub enum Found {
+    /// A policy.
+    Present(Arc<PolicyFile>),
+    /// No file.
+    Absent,
+    /// A file that is not a policy.
+    Invalid(Arc<Invalid>),
+    /// A repository that the App's installation does not see.
+    Inaccessible,
+    /// A repository whose contents the App may not read.
+    Forbidden,
+}
+
+/// What was found, and where.
+#[derive(Debug, Clone)]
+pub struct Located {
+    /// What is there.
+    pub found: Found,
+    /// The repository that was looked into.
+    pub repo: RepoName,
+    /// The path there.
+    pub path: String,
+}
+
+/// What is remembered of a policy.
+#[derive(Debug, Clone)]
+pub(super) struct Held {
+    pub(super) found: Found,
+    /// When GitHub last said so.
+    proven_at: UnixTime,
+    /// GitHub could not be asked again: this is a stale copy.
+    stale: bool,
+}
+
+impl Held {
+    pub(super) fn weight(&self) -> u32 {
+        const ENTRY: u32 = 512;
+        match &self.found {
+            Found::Present(file) => file.policy.weight().saturating_add(ENTRY),
+            Found::Absent | Found::Invalid(_) | Found::Inaccessible | Found::Forbidden => ENTRY,
+        }
+    }
+
+    fn present(&self) -> Option<&Arc<PolicyFile>> {
+        match &self.found {
+            Found::Present(file) => Some(file),
+            Found::Absent | Found::Invalid(_) | Found::Inaccessible | Found::Forbidden => None,
+        }
+    }
+}
+
+impl Store {
+    pub(super) fn is_fresh_policy(&self, held: &Stamped<Held>) -> bool {
+        let now = self.clock.now();
+        let age = now.since(held.at);
+        match &held.value {
+            Held { stale: true, proven_at, .. } => {
+                age < self.settings.retry && now.since(*proven_at) < self.settings.stale
+            }
+            Held { found: Found::Present(_), .. } => age < self.settings.ttl,
+            Held { .. } => age < self.settings.absent_ttl,
+        }
+    }
+
+    pub(super) async fn load_policy(
+        self,
+        key: PolicyKey,
+        kind: Kind,
+        held: Option<Stamped<Held>>,
+        standing: Standing,
+    ) -> Result<Held, Error> {
+        let before = held.map(|held| held.value);
+        let file = before.as_ref().and_then(Held::present);
+        let etag = file.and_then(|file| file.etag.as_deref());
+        let read = self.reader.read((&key.owner, &key.repo), &key.name.path(), etag, standing).await;
+        let proven = |found| Ok(Held { found, proven_at: self.clock.now(), stale: false });
+        match (read, before) {
+            (Ok(Read::Unchanged), Some(before)) => proven(before.found),
+            (Ok(Read::Present { bytes, sha, etag }), _) => proven(self.compile(bytes, kind, sha, etag).await?),
+            (Ok(Read::Absent), _) => proven(Found::Absent),
+            (Ok(Read::Inaccessible), _) => proven(Found::Inaccessible),
+            (Ok(Read::NotAFile), _) => {
+                proven(Found::Invalid(Arc::new(Invalid::file("the path holds no regular file"))))
+            }
+            // A bare refusal withdraws the copy: what may not be read now must not serve.
+            (Err(github::Error::Forbidden(_)), _) => proven(Found::Forbidden),
+            (Err(github::Error::Moved), _) => proven(Found::Inaccessible),
+            (Err(error), Some(before)) if error.is_transient() && self.may_serve(&before) => {
+                tracing::warn!(%error, owner = %key.owner, policy = %key.name, "serving a stale policy");
+                Ok(Held { stale: true, ..before })
+            }
+            (Err(error), _) => Err(error.into()),
+            // GitHub says "unchanged" only to whoever named a version.
+            (Ok(Read::Unchanged), None) => Err(github::Error::unavailable("304 to an unconditional request").into()),
+        }
+    }
+
+    /// Whether a copy may serve while GitHub cannot be asked. Only a policy may: a refusal must be true now.
+    fn may_serve(&self, held: &Held) -> bool {
+        held.present().is_some() && self.clock.now().since(held.proven_at) < self.settings.stale
+    }
+
+    /// Compiles off the async threads: a hostile pattern costs time, bounded but noticeable.
+    async fn compile(&self, bytes: Bytes, kind: Kind, blob: String, etag: Option<String>) -> Result<Found, Error> {
+        let rules = Arc::clone(&self.settings.rules);
+        let compiled = tokio::task::spawn_blocking(move || {
+            let policy = Policy::parse(&bytes, kind, &rules)?;
+            Ok(PolicyFile { policy, blob, sha256: sha256_hex(&bytes), etag })
+        });
+        match compiled.await {
+            Ok(Ok(file)) => Ok(Found::Present(Arc::new(file))),
+            Ok(Err(invalid)) => Ok(Found::Invalid(Arc::new(invalid))),
+            Err(error) => Err(github::Error::unavailable(format!("the policy's compilation ended: {error}")).into()),
+        }
+    }
+}
+
+fn sha256_hex(bytes: &[u8]) -> String {
+    use std::fmt::Write;
+    let digest = digest::digest(&digest::SHA256, bytes);
+    digest.as_ref().iter().fold(String::with_capacity(64), |mut hex, byte| {
+        let _ = write!(hex, "{byte:02x}");
+        hex
+    })
+}
