@@ -10,3 +10,5 @@ pub mod oidc;
 pub mod policy;
 pub mod github;
 pub mod store;
+pub mod audit;
+pub mod exchange;

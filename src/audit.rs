@@ -1,0 +1,232 @@
+//! What was issued to whom: one record per attempt, exactly once, whatever the outcome.
+//!
+//! Records go through a queue of bounded places to one thread that writes them, so a slow sink
+//! delays no exchange. A verified attempt takes its place before anything is minted: what cannot be
+//! recorded is not issued. Attempts that end unverified may hold half of the places, so a stranger's
+//! flood leaves room for the records that matter.
+
+pub mod record;
+mod sink;
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+pub use record::Record;
+pub use sink::{AuditSink, Stdout};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+
+use crate::telemetry::metric;
+
+/// How much may wait to be written, and how long an attempt waits for a place.
+#[derive(Debug, Clone, Copy)]
+pub struct Settings {
+    /// Places in the queue, at least two.
+    pub places: u32,
+    /// How long a verified attempt waits for a place before it ends and readiness drops.
+    pub patience: Duration,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self { places: 4096, patience: Duration::from_secs(1) }
+    }
+}
+
+/// The queue is full: the attempt cannot be recorded now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the audit queue is full")]
+pub struct Full;
+
+/// A place in the queue. One record can be written into it.
+#[derive(Debug)]
+pub struct Place {
+    _any: OwnedSemaphorePermit,
+    _unverified: Option<OwnedSemaphorePermit>,
+}
+
+/// The queue's end at which attempts are recorded.
+#[derive(Clone)]
+pub struct Audit {
+    queue: mpsc::UnboundedSender<Entry>,
+    places: Arc<Semaphore>,
+    unverified: Arc<Semaphore>,
+    state: Arc<State>,
+    capacity: usize,
+    patience: Duration,
+}
+
+struct Entry {
+    line: Vec<u8>,
+    _place: Option<Place>,
+    written: Option<oneshot::Sender<()>>,
+}
+
+#[derive(Default)]
+struct State {
+    stalled: AtomicBool,
+}
+
+impl Audit {
+    /// Starts the thread that writes to `sink`. It ends when every `Audit` is gone and the queue is empty.
+    ///
+    /// # Errors
+    /// The thread could not be started.
+    pub fn start(settings: Settings, sink: Box<dyn AuditSink>) -> std::io::Result<Self> {
+        let (queue, entries) = mpsc::unbounded_channel();
+        let places = Arc::new(Semaphore::new(settings.places as usize));
+        let state = Arc::new(State::default());
+        let audit = Self {
+            queue,
+            unverified: Arc::new(Semaphore::new((settings.places / 2) as usize)),
+            places,
+            state: Arc::clone(&state),
+            capacity: settings.places as usize,
+            patience: settings.patience,
+        };
+        std::thread::Builder::new().name("audit".into()).spawn(move || write_all(entries, sink, &state))?;
+        Ok(audit)
+    }
+
+    /// A place for an attempt whose token is verified; waits for one at most the patience.
+    ///
+    /// # Errors
+    /// [`Full`]; readiness drops until a record is written again.
+    pub async fn place(&self) -> Result<Place, Full> {
+        let place = Arc::clone(&self.places).acquire_owned();
+        match tokio::time::timeout(self.patience, place).await {
+            Ok(Ok(permit)) => Ok(Place { _any: permit, _unverified: None }),
+            _ => {
+                self.state.stalled.store(true, Ordering::Relaxed);
+                Err(Full)
+            }
+        }
+    }
+
+    /// A place for an attempt that ended unverified, if its half of the queue has one at once.
+    ///
+    /// # Errors
+    /// [`Full`]; the attempt is counted, not recorded.
+    pub fn place_unverified(&self) -> Result<Place, Full> {
+        let unverified = Arc::clone(&self.unverified).try_acquire_owned().map_err(|_| Full)?;
+        let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Full)?;
+        Ok(Place { _any: permit, _unverified: Some(unverified) })
+    }
+
+    /// Queues a record in its place.
+    pub fn write(&self, record: &Record, place: Place) {
+        self.send(Entry { line: record.to_line(), _place: Some(place), written: None });
+        let held = self.capacity.saturating_sub(self.places.available_permits());
+        metrics::gauge!(metric::AUDIT_QUEUE_DEPTH).set(f64::from(u32::try_from(held).unwrap_or(u32::MAX)));
+    }
+
+    /// Whether records can be written: false after an attempt found no place, until there is one.
+    pub fn ready(&self) -> bool {
+        !self.state.stalled.load(Ordering::Relaxed) || self.places.available_permits() > 0
+    }
+
+    /// Ends when everything queued so far is written, or after `within`.
+    pub async fn flush(&self, within: Duration) {
+        let (written, done) = oneshot::channel();
+        self.send(Entry { line: Vec::new(), _place: None, written: Some(written) });
+        // The writer ends only after the queue is empty, so a closed channel means the same.
+        if tokio::time::timeout(within, done).await.is_err() {
+            tracing::error!("the audit sink did not take the last records in time");
+        }
+    }
+
+    fn send(&self, entry: Entry) {
+        // Fails only if the writer's thread is gone, which it is only when this sender is.
+        if self.queue.send(entry).is_err() {
+            self.state.stalled.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Writes each record until the sink has taken it. A sink that fails holds the queue up, the queue
+/// fills, and exchanges end before anything is minted: nothing is issued unrecorded.
+fn write_all(mut entries: mpsc::UnboundedReceiver<Entry>, mut sink: Box<dyn AuditSink>, state: &State) {
+    const RETRY: Duration = Duration::from_millis(100);
+    while let Some(entry) = entries.blocking_recv() {
+        while let Err(error) = sink.write(&entry.line) {
+            tracing::error!(%error, "the audit sink refused a record");
+            if entries.is_closed() {
+                return;
+            }
+            std::thread::sleep(RETRY);
+        }
+        state.stalled.store(false, Ordering::Relaxed);
+        if let Some(written) = entry.written {
+            let _ = written.send(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        sync::{Mutex, mpsc::Receiver},
+    };
+
+    use super::*;
+    use crate::clock::UnixTime;
+
+    fn record() -> Record {
+        Record::begin(UnixTime::from_secs(0), "r".into(), "rest", "127.0.0.1".into())
+    }
+
+    /// A sink that takes a record only when the test lets it.
+    struct Held(Receiver<io::Result<()>>, Arc<Mutex<Vec<u8>>>);
+
+    impl AuditSink for Held {
+        fn write(&mut self, line: &[u8]) -> io::Result<()> {
+            if !line.is_empty() {
+                self.0.recv().unwrap_or(Ok(()))?;
+                self.1.lock().unwrap().extend_from_slice(line);
+            }
+            Ok(())
+        }
+    }
+
+    fn held(places: u32) -> (Audit, std::sync::mpsc::Sender<io::Result<()>>, Arc<Mutex<Vec<u8>>>) {
+        let (release, held) = std::sync::mpsc::channel();
+        let written = Arc::new(Mutex::new(Vec::new()));
+        let settings = Settings { places, patience: Duration::from_millis(20) };
+        (Audit::start(settings, Box::new(Held(held, written.clone()))).unwrap(), release, written)
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_ends_verified_attempts_and_readiness_until_a_record_is_written() {
+        let (audit, release, written) = held(2);
+        for _ in 0..2 {
+            let place = audit.place().await.unwrap();
+            audit.write(&record(), place);
+        }
+        assert_eq!(audit.place().await.unwrap_err(), Full);
+        assert!(!audit.ready());
+        // A sink that fails is offered the same record again.
+        release.send(Err(io::Error::other("disk full"))).unwrap();
+        release.send(Ok(())).unwrap();
+        release.send(Ok(())).unwrap();
+        audit.flush(Duration::from_secs(10)).await;
+        assert!(audit.ready());
+        assert_eq!(written.lock().unwrap().iter().filter(|byte| **byte == b'\n').count(), 2);
+        assert!(audit.place().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn unverified_attempts_hold_half_of_the_queue_at_most() {
+        let (audit, _release, _) = held(4);
+        let strangers = [audit.place_unverified().unwrap(), audit.place_unverified().unwrap()];
+        assert_eq!(audit.place_unverified().unwrap_err(), Full);
+        assert!(audit.place().await.is_ok());
+        assert!(audit.ready());
+        drop(strangers);
+        assert!(audit.place_unverified().is_ok());
+    }
+}

@@ -1,0 +1,205 @@
+//! The audit record: what it says, and that it never says a token.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use serde::Serialize;
+
+use crate::{
+    clock::UnixTime,
+    reason::{Condition, Refusal},
+};
+
+/// Longest text that is kept of anything a stranger sent.
+const LONGEST: usize = 256;
+
+/// One attempt. Written as one line of JSON with `"type":"audit"`; fields that do not apply are left out.
+#[derive(Debug, Clone, Serialize)]
+pub struct Record {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// When the attempt began, RFC 3339.
+    pub time: String,
+    /// The request id that the caller was told.
+    pub request_id: String,
+    /// `granted`, `denied`, or `abandoned` where the caller hung up.
+    pub result: Outcome,
+    /// The stable word of a refusal.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<&'static str>,
+    /// The true cause, for operators; the caller was told less.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// From start to end, in milliseconds.
+    pub duration_ms: f64,
+    /// `grpc` or `rest`.
+    pub protocol: &'static str,
+    /// The client's address, trusted proxy hops taken into account.
+    pub client_address: String,
+    /// As sent, cut at 256 bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub user_agent: Option<String>,
+    /// As asked, cut at 256 bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub scope: Option<String>,
+    /// As asked, cut at 256 bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
+    /// Whether the token's signature was verified; what follows of it is a stranger's word if not.
+    pub verified: bool,
+    /// `iss`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub issuer: Option<String>,
+    /// `sub`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub subject: Option<String>,
+    /// `jti`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub jti: Option<String>,
+    /// The policy that decided.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub policy: Option<PolicyRef>,
+    /// What the organization's trusted-issuer list said, where it did not simply admit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trusted_issuers: Option<&'static str>,
+    /// Each condition of the policy, as it was held against the token.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<ConditionRecord>,
+    /// What was minted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub token: Option<TokenRecord>,
+}
+
+/// How an attempt ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// A token was issued.
+    Granted,
+    /// It was refused; see the reason.
+    Denied,
+    /// The caller hung up before it ended; nothing was issued, or what was has been revoked.
+    Abandoned,
+}
+
+impl Outcome {
+    /// As in the record.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Granted => "granted",
+            Self::Denied => "denied",
+            Self::Abandoned => "abandoned",
+        }
+    }
+}
+
+/// Which file decided, in which version.
+#[derive(Debug, Clone, Serialize)]
+pub struct PolicyRef {
+    /// The repository that holds it.
+    pub repository: String,
+    /// Its path there.
+    pub path: String,
+    /// The git blob id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub blob: Option<String>,
+    /// SHA-256 of the file's bytes, in hex.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+}
+
+/// A condition and how it came out.
+#[derive(Debug, Clone, Serialize)]
+pub struct ConditionRecord {
+    field: String,
+    satisfied: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    got: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    wanted: Option<String>,
+}
+
+/// What was minted; the token itself only as digests.
+#[derive(Debug, Clone, Serialize)]
+pub struct TokenRecord {
+    /// By which installation.
+    pub installation: u64,
+    /// SHA-256 of the token, in hex.
+    pub sha256: String,
+    /// The same in base64, as GitHub's audit log has it (`hashed_token`).
+    pub sha256_base64: String,
+    /// When it ends, RFC 3339.
+    pub expires_at: String,
+    /// As GitHub says.
+    pub permissions: BTreeMap<String, &'static str>,
+    /// As GitHub says; absent means all that the installation sees.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repositories: Option<Vec<String>>,
+}
+
+impl Record {
+    /// The record of an attempt that has just begun; until it is closed it counts as abandoned.
+    pub fn begin(now: UnixTime, request_id: String, protocol: &'static str, client_address: String) -> Self {
+        Self {
+            kind: "audit",
+            time: now.rfc3339_millis(),
+            request_id,
+            result: Outcome::Abandoned,
+            reason: None,
+            cause: None,
+            duration_ms: 0.0,
+            protocol,
+            client_address,
+            user_agent: None,
+            scope: None,
+            identity: None,
+            verified: false,
+            issuer: None,
+            subject: None,
+            jti: None,
+            policy: None,
+            trusted_issuers: None,
+            conditions: Vec::new(),
+            token: None,
+        }
+    }
+
+    /// Sets the outcome to a refusal.
+    pub fn deny(&mut self, refusal: &Refusal) {
+        self.result = Outcome::Denied;
+        self.reason = Some(refusal.reason.as_str());
+        self.cause = refusal.cause.as_deref().map(cut);
+    }
+
+    /// Notes the conditions.
+    pub fn hold(&mut self, conditions: &[Condition]) {
+        self.conditions = conditions.iter().map(ConditionRecord::from).collect();
+    }
+
+    /// Notes how long the attempt took.
+    pub fn took(&mut self, duration: Duration) {
+        self.duration_ms = duration.as_secs_f64() * 1e3;
+    }
+
+    pub(super) fn to_line(&self) -> Vec<u8> {
+        // Strings, numbers and string-keyed maps always serialize.
+        let mut line = serde_json::to_vec(self).unwrap_or_default();
+        line.push(b'\n');
+        line
+    }
+}
+
+impl From<&Condition> for ConditionRecord {
+    fn from(condition: &Condition) -> Self {
+        Self {
+            field: cut(&condition.field),
+            satisfied: condition.satisfied,
+            got: condition.got.as_deref().map(cut),
+            wanted: condition.wanted.as_deref().map(cut),
+        }
+    }
+}
+
+/// At most 256 bytes of `text`, cut between characters.
+pub fn cut(text: &str) -> String {
+    text.get(..text.floor_char_boundary(LONGEST)).unwrap_or_default().to_owned()
+}

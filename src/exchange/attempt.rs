@@ -1,0 +1,200 @@
+//! An attempt as it comes in, and the journal that makes one record of it.
+
+use std::net::IpAddr;
+
+use super::Exchange;
+use crate::{
+    audit::{
+        Audit, Place, Record,
+        record::{Outcome, PolicyRef, TokenRecord, cut},
+    },
+    clock::UnixTime,
+    github::IssuedToken,
+    name::{PolicyName, RequestId, Scope},
+    oidc::{Unverified, VerifiedToken},
+    policy::{Denied, Grant},
+    reason::{Reason, Refusal},
+    store::{Found, Located},
+    telemetry::{label, metric},
+};
+
+/// Who asks, as far as the connection tells.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// Ours; the caller is told it.
+    pub request_id: RequestId,
+    /// The client's address, trusted proxy hops taken into account.
+    pub address: IpAddr,
+    /// As sent.
+    pub user_agent: Option<String>,
+    /// `grpc` or `rest`.
+    pub protocol: &'static str,
+}
+
+/// A request of which every part has been parsed.
+#[derive(Debug)]
+pub struct Asked {
+    /// The credential.
+    pub token: Unverified,
+    /// For what.
+    pub scope: Scope,
+    /// By which policy.
+    pub identity: PolicyName,
+}
+
+/// One attempt, well formed or not.
+#[derive(Debug)]
+pub struct Attempt {
+    /// Who asks.
+    pub caller: Caller,
+    /// The scope's text, for the record.
+    pub scope: Option<String>,
+    /// The identity's text, for the record.
+    pub identity: Option<String>,
+    /// What the wire made of it.
+    pub asked: Result<Asked, Refusal>,
+}
+
+/// Proof that the attempt has its place in the audit queue. Nothing is minted without.
+#[derive(Debug)]
+pub(super) struct Recorded(());
+
+/// The record of one attempt under way. It is written when closed, or when dropped: a caller that
+/// hangs up leaves a record too.
+pub(super) struct Journal<'a> {
+    audit: &'a Audit,
+    exchange: &'a Exchange,
+    began: UnixTime,
+    record: Record,
+    place: Option<Place>,
+    written: bool,
+}
+
+impl<'a> Journal<'a> {
+    pub(super) fn open(exchange: &'a Exchange, caller: &Caller, scope: Option<&str>, identity: Option<&str>) -> Self {
+        let began = exchange.parts.clock.now();
+        let mut record =
+            Record::begin(began, caller.request_id.to_string(), caller.protocol, caller.address.to_string());
+        record.user_agent = caller.user_agent.as_deref().map(cut);
+        record.scope = scope.map(cut);
+        record.identity = identity.map(cut);
+        Self { audit: &exchange.parts.audit, exchange, began, record, place: None, written: false }
+    }
+
+    /// Notes what the token claims before anything of it is believed.
+    pub(super) fn claims(&mut self, token: &Unverified) {
+        self.record.issuer = Some(cut(token.issuer().as_str()));
+    }
+
+    /// Notes who it is, and takes a place in the queue before anything more is done.
+    pub(super) async fn verified(&mut self, token: &VerifiedToken) -> Result<Recorded, Refusal> {
+        self.record.verified = true;
+        self.record.issuer = Some(token.issuer().as_str().to_owned());
+        self.record.subject = Some(token.subject().as_str().to_owned());
+        self.record.jti = token.id().map(cut);
+        let place = self.audit.place().await.map_err(|full| unrecorded().because(full))?;
+        self.place = Some(place);
+        Ok(Recorded(()))
+    }
+
+    pub(super) fn policy(&mut self, located: &Located) {
+        let file = match &located.found {
+            Found::Present(file) => Some(file),
+            Found::Absent | Found::Invalid(_) | Found::Inaccessible | Found::Forbidden => None,
+        };
+        self.record.policy = Some(PolicyRef {
+            repository: located.repo.to_string(),
+            path: located.path.clone(),
+            blob: file.map(|file| file.blob.clone()),
+            sha256: file.map(|file| file.sha256.clone()),
+        });
+    }
+
+    pub(super) fn trusted_issuers(&mut self, verdict: &'static str) {
+        self.record.trusted_issuers = Some(verdict);
+    }
+
+    /// Notes each condition, satisfied or not.
+    pub(super) fn evaluated(&mut self, outcome: &Result<Grant, Denied>) {
+        self.record.hold(match outcome {
+            Ok(grant) => grant.conditions(),
+            Err(denied) => denied.conditions(),
+        });
+    }
+
+    /// Writes the record. A refusal that finds no place is answered as such; an issued token has
+    /// had its place since before it was minted.
+    pub(super) async fn close(mut self, outcome: Result<IssuedToken, Refusal>) -> Result<IssuedToken, Refusal> {
+        match &outcome {
+            Ok(issued) => {
+                self.record.result = Outcome::Granted;
+                self.record.token = Some(token_record(issued));
+            }
+            Err(refusal) => self.record.deny(refusal),
+        }
+        if self.place.is_none() && !self.record.verified {
+            self.place = self.audit.place_unverified().ok();
+        }
+        let recorded = self.place.is_some();
+        self.write();
+        match outcome {
+            Err(_) if !recorded && !self.record.verified => {
+                Err(Refusal::new(Reason::RateLimited, "too many requests")
+                    .retry_after(std::time::Duration::from_secs(1)))
+            }
+            outcome => outcome,
+        }
+    }
+
+    fn write(&mut self) {
+        self.written = true;
+        let took = self.exchange.parts.clock.now().since(self.began);
+        self.record.took(took);
+        let labels = [
+            (label::RESULT, self.record.result.as_str()),
+            (label::REASON, self.record.reason.unwrap_or("")),
+            (label::PROTOCOL, self.record.protocol),
+        ];
+        metrics::counter!(metric::EXCHANGES, &labels).increment(1);
+        metrics::histogram!(metric::EXCHANGE_DURATION).record(took);
+        match self.place.take() {
+            Some(place) => self.audit.write(&self.record, place),
+            None => metrics::counter!(metric::AUDIT_UNRECORDED).increment(1),
+        }
+        tracing::debug!(
+            request_id = %self.record.request_id,
+            result = self.record.result.as_str(),
+            reason = self.record.reason,
+            cause = self.record.cause,
+            "exchange"
+        );
+    }
+}
+
+impl Drop for Journal<'_> {
+    fn drop(&mut self) {
+        if !self.written {
+            if self.place.is_none() {
+                self.place = self.audit.place_unverified().ok();
+            }
+            self.write();
+        }
+    }
+}
+
+fn unrecorded() -> Refusal {
+    Refusal::new(Reason::AuditUnavailable, "the attempt cannot be recorded now")
+        .retry_after(std::time::Duration::from_secs(1))
+}
+
+fn token_record(issued: &IssuedToken) -> TokenRecord {
+    let (sha256, sha256_base64) = issued.digests();
+    TokenRecord {
+        installation: issued.installation().0,
+        sha256,
+        sha256_base64,
+        expires_at: issued.expires_at().rfc3339(),
+        permissions: issued.permissions().iter().map(|(name, level)| (name.clone(), level.as_str())).collect(),
+        repositories: issued.repositories().map(<[String]>::to_vec),
+    }
+}

@@ -1,0 +1,143 @@
+//! What a caller is told of a failure, by who the caller is.
+//!
+//! Three kinds of callers: strangers, whose token is not verified, get one answer whatever exists.
+//! Outsiders are verified, but could be anyone with an account somewhere: they learn what their own
+//! token said, not what a private policy asks for. Insiders could read the policy anyway.
+
+use std::{borrow::Cow, fmt, time::Duration};
+
+use super::strangers::Empty;
+use crate::{
+    github,
+    name::{Owner, PolicyName, Scope},
+    oidc::{self, IssuerKind, VerifiedToken},
+    policy::Denied,
+    reason::{Condition, Reason, Refusal},
+    store::{self, Found},
+};
+
+/// How much a verified caller may be told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Audience {
+    /// A workflow of the scope's owner, or a workload of an issuer that the policy names and that
+    /// is not one which everybody shares.
+    Insider,
+    /// Anyone else.
+    Outsider,
+}
+
+impl Audience {
+    pub(super) fn of(token: &VerifiedToken, scope: &Scope, found: &Found) -> Self {
+        let owns = token.issuer_kind() == IssuerKind::Actions
+            && token
+                .claims()
+                .get("repository_owner")
+                .and_then(serde_json::Value::as_str)
+                .is_some_and(|owner| owner.eq_ignore_ascii_case(scope.owner().as_str()));
+        let named = !token.issuer_kind().is_built_in()
+            && matches!(found, Found::Present(file) if file.policy.exact_issuer() == Some(token.issuer().as_str()));
+        if owns || named { Self::Insider } else { Self::Outsider }
+    }
+}
+
+/// The one answer for callers whose token is not verified; `cause` is for operators.
+pub(super) fn stranger(cause: impl fmt::Display) -> Refusal {
+    Refusal::new(
+        Reason::IssuerNotTrusted,
+        "issuer not trusted: check scope, identity, that the App is installed, and that the policy names this issuer",
+    )
+    .because(cause)
+}
+
+/// A bucket is empty. The same for every owner.
+pub(super) fn too_many(Empty(wait): Empty) -> Refusal {
+    // A full second at least, so that the answer does not tell how full which bucket is.
+    Refusal::new(Reason::RateLimited, "too many requests with tokens of unknown issuers")
+        .retry_after(wait.max(Duration::from_secs(1)))
+}
+
+/// The App's credential cannot be had. Only that the signer is down is told to strangers.
+pub(super) fn signer(error: github::Error, owner: &Owner) -> Refusal {
+    if error.reason() == Reason::SignerUnavailable { error.refusal(owner) } else { stranger(error) }
+}
+
+/// A stranger's token did not verify. What depends on the issuer's keys has the one answer too.
+pub(super) fn unverified(error: oidc::Error) -> Refusal {
+    if matches!(error, oidc::Error::Signature(_) | oidc::Error::Unavailable { .. }) {
+        stranger(error)
+    } else {
+        error.into()
+    }
+}
+
+/// Why the policy is not there, for operators.
+pub(super) fn not_present(found: &Found) -> Cow<'static, str> {
+    match found {
+        Found::Present(_) => "the policy is there".into(),
+        Found::Absent => "no such policy".into(),
+        Found::Invalid(invalid) => format!("the policy is invalid: {invalid}").into(),
+        Found::Inaccessible => "the App does not see the repository".into(),
+        Found::Forbidden => "the App may not read the repository's contents".into(),
+    }
+}
+
+/// The policy is not there, or is none.
+pub(super) fn policy(found: &Found, audience: Audience, identity: &PolicyName) -> Refusal {
+    let not_found = || Refusal::new(Reason::PolicyNotFound, format!("unable to find trust policy for \"{identity}\""));
+    let refusal = match (found, audience) {
+        (Found::Forbidden, Audience::Insider) => {
+            Refusal::new(Reason::PolicyForbidden, "the App may not read the repository's contents")
+        }
+        (Found::Inaccessible, Audience::Insider) => {
+            Refusal::new(Reason::RepositoryNotAccessible, "the App's installation does not see the repository")
+        }
+        (Found::Invalid(invalid), Audience::Insider) => {
+            Refusal::new(Reason::PolicyInvalid, format!("trust policy \"{identity}\" is invalid: {invalid}"))
+        }
+        _ => not_found(),
+    };
+    refusal.because(not_present(found))
+}
+
+/// The token does not satisfy the policy.
+pub(super) fn mismatch(denied: &Denied, audience: Audience) -> Refusal {
+    let failed: Vec<&str> = denied.failed().collect();
+    let message = format!("token does not satisfy the trust policy: {}", failed.join(", "));
+    let mut refusal = Refusal::new(Reason::PolicyMismatch, message);
+    refusal.conditions = denied
+        .conditions()
+        .iter()
+        .map(|condition| match audience {
+            Audience::Insider => condition.clone(),
+            Audience::Outsider => Condition { wanted: None, hint: None, ..condition.clone() },
+        })
+        .collect();
+    refusal
+}
+
+/// A file's failure.
+pub(super) fn store(error: &store::Error, owner: &Owner) -> Refusal {
+    let message = match error {
+        store::Error::GitHub(error) => return error.refusal(owner),
+        store::Error::ListUnavailable(_) => "organization trusted-issuer lookup unavailable",
+        store::Error::ListRateLimited(_) => "organization trusted-issuer lookup rate limited",
+        store::Error::ListInvalid(_) => "organization trusted-issuer configuration is invalid",
+    };
+    Refusal::new(error.reason(), message).because(error).retry_after(error.retry_after())
+}
+
+impl From<oidc::Error> for Refusal {
+    fn from(error: oidc::Error) -> Self {
+        let message = match &error {
+            oidc::Error::Malformed(_) => "the credential is not a signed JSON Web Token",
+            oidc::Error::TooLarge(_) => "the token is too large",
+            oidc::Error::Signature(_) => "the token's algorithm, key or signature is not acceptable",
+            oidc::Error::Expired => "the token has expired",
+            oidc::Error::NotYetValid(_) => "the token is not valid yet",
+            oidc::Error::Claims(_) => "the token's claims are not acceptable",
+            oidc::Error::Unavailable { .. } => "the token's issuer cannot be reached",
+            oidc::Error::NotAdmitted => return stranger(error),
+        };
+        Self::new(error.reason(), message).because(&error).retry_after(error.retry_after())
+    }
+}
