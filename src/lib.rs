@@ -1,5 +1,6 @@
 //! A Security Token Service for GitHub.
 
+pub mod proto;
 pub mod name;
 pub mod clock;
 pub mod reason;
@@ -12,3 +13,4 @@ pub mod github;
 pub mod store;
 pub mod audit;
 pub mod exchange;
+pub mod transport;

@@ -1,0 +1,161 @@
+//! One port for gRPC and REST, up to the core and back.
+//!
+//! A connection passes `listen` (and `tls`), a request the `layers`, then `grpc` or `rest` read it
+//! into an [`Attempt`](crate::exchange::Attempt) by the pure functions of `bearer`, `request` and
+//! `parameters`, and `reply` writes the answer. Everything a stranger sends is bounded on that
+//! way in size, number and time, by [`Settings`]. No type of the wire goes further down than this.
+
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
+
+use axum::{Router, middleware::from_fn_with_state};
+use http::{Extensions, HeaderMap, header};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    clock::Clock,
+    exchange::{Caller, Exchange},
+    reason::{Reason, Refusal},
+};
+
+mod bearer;
+mod client_address;
+mod grpc;
+mod layers;
+mod listen;
+mod pages;
+mod parameters;
+pub mod reply;
+mod request;
+mod rest;
+mod tls;
+
+/// Every limit of the server. The defaults are the contract's.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Connections at a time; more wait to be accepted.
+    pub max_connections: usize,
+    /// HTTP/2 streams at a time on one connection.
+    pub max_streams: u32,
+    /// The bytes of a request's header list, continuation frames included.
+    pub header_bytes: u32,
+    /// The bytes of a request's body, or of a gRPC message.
+    pub body_bytes: usize,
+    /// How long a new connection may take for its first byte.
+    pub first_byte: Duration,
+    /// How long a new connection may take for its first whole request header, TLS included.
+    pub first_request: Duration,
+    /// How long an HTTP/1 connection may take for each request header, which is also how long it
+    /// may stay idle.
+    pub header_timeout: Duration,
+    /// After how long a connection is asked to end, so that load balancers spread the load anew.
+    pub max_connection_age: Duration,
+    /// How long running requests may take to finish when the connection or the server ends.
+    pub drain: Duration,
+    /// How long a request may take, its body included.
+    pub deadline: Duration,
+    /// How many proxies in front append to `X-Forwarded-For` and are believed.
+    pub trusted_proxy_hops: usize,
+    /// Serve TLS only, with these files.
+    pub tls: Option<TlsFiles>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            max_connections: 4096,
+            max_streams: 128,
+            header_bytes: 64 << 10,
+            body_bytes: 64 << 10,
+            first_byte: Duration::from_secs(5),
+            first_request: Duration::from_secs(10),
+            header_timeout: Duration::from_secs(30),
+            max_connection_age: Duration::from_secs(300),
+            drain: Duration::from_secs(25),
+            deadline: Duration::from_secs(15),
+            trusted_proxy_hops: 0,
+            tls: None,
+        }
+    }
+}
+
+/// The PEM files of the server's certificate. They are read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// The certificate chain, the server's own first.
+    pub certificate: PathBuf,
+    /// The private key: PKCS #8, PKCS #1 or SEC 1.
+    pub key: PathBuf,
+}
+
+impl TlsFiles {
+    /// Whether the files can be served with, for whoever reports mistakes before serving.
+    ///
+    /// # Errors
+    /// A file cannot be read, is not PEM of its kind, or the key is not the certificate's.
+    pub fn check(&self) -> io::Result<()> {
+        tls::Certificate::read(self).map(drop)
+    }
+}
+
+/// What the handlers share.
+struct App {
+    exchange: Arc<Exchange>,
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+}
+
+impl App {
+    /// Whether callers should be sent here: not from the moment the server is told to stop.
+    fn is_ready(&self) -> bool {
+        !self.stop.is_cancelled() && self.exchange.ready()
+    }
+}
+
+/// Serves until `stop`, then drains: the listener closes first, running requests finish within
+/// [`Settings::drain`], and then this returns.
+///
+/// # Errors
+/// The TLS files cannot be read or do not fit each other.
+pub async fn serve(
+    listener: TcpListener,
+    exchange: Arc<Exchange>,
+    settings: Settings,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let app = Arc::new(App { exchange, settings, clock, stop });
+    let router = router(&app)?;
+    listen::accept(listener, router, &app).await
+}
+
+/// Both wires. Layers stand in the order in which a request meets them last to first.
+fn router(app: &Arc<App>) -> io::Result<Router> {
+    let state = || Arc::clone(app);
+    let grpc = grpc::token_service(state())
+        .layer(from_fn_with_state(state(), layers::grpc_bounds))
+        // Watching health and reflecting are streams: they end with their connection.
+        .merge(grpc::companions(state())?)
+        .layer(from_fn_with_state(state(), layers::grpc_only));
+    let rest =
+        rest::routes(state()).merge(pages::routes(state())).layer(from_fn_with_state(state(), layers::rest_bounds));
+    let all = grpc.merge(rest).fallback(pages::not_found);
+    Ok(all.layer(from_fn_with_state(state(), layers::observe)))
+}
+
+/// Whether a request is gRPC with protobuf messages, by its content type.
+fn is_grpc(headers: &HeaderMap) -> bool {
+    let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes()).unwrap_or_default();
+    let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
+    essence.eq_ignore_ascii_case(b"application/grpc") || essence.eq_ignore_ascii_case(b"application/grpc+proto")
+}
+
+/// Who calls, as `layers::observe` found out.
+fn caller(extensions: &Extensions) -> Result<Caller, Refusal> {
+    let unseen = || Refusal::new(Reason::Internal, "internal error").because("a request passed by the outer layer");
+    extensions.get::<Caller>().cloned().ok_or_else(unseen)
+}
+
+#[cfg(test)]
+mod tests;
