@@ -14,3 +14,4 @@ pub mod store;
 pub mod audit;
 pub mod exchange;
 pub mod transport;
+pub mod config;

@@ -1,0 +1,192 @@
+//! The environment, read once, into settings.
+//!
+//! [`Config::read`] binds nothing and calls nobody: it parses text, and reads the files that hold
+//! keys. It goes on after a mistake, so that an operator sees all of them at once, each with the
+//! variable's name and what would be right, and never with the value. Every variable stands in
+//! [`variables`]; how the settings become those of each module is the business of `app`.
+
+use std::{
+    num::{NonZeroU32, NonZeroUsize},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use secrecy::SecretString;
+
+use crate::{
+    name::{AppId, Audience, Issuer, RepoName},
+    telemetry::{LogFilter, LogFormat},
+    transport::TlsFiles,
+};
+
+mod environment;
+mod key;
+mod read;
+mod value;
+pub mod variables;
+
+pub use environment::{Environment, Mistakes, Remark};
+pub use key::AppKey;
+
+/// All settings of the server.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Where and how connections are taken.
+    pub listen: Listen,
+    /// The host by which callers reach the server: the default audience of tokens.
+    pub domain: Audience,
+    /// The App that mints.
+    pub app: App,
+    /// Which GitHub.
+    pub github: GitHub,
+    /// How policies are found and kept.
+    pub policies: Policies,
+    /// What tokens may be.
+    pub tokens: Tokens,
+    /// What unverified tokens may cost.
+    pub strangers: Strangers,
+    /// The way out.
+    pub proxy: Proxy,
+    /// The port for metrics, if they are served.
+    pub metrics_port: Option<u16>,
+    /// What is logged, and how.
+    pub log: Log,
+    /// What is no mistake and yet perhaps not what was meant; to be logged at start.
+    pub warnings: Vec<Remark>,
+}
+
+/// On which addresses the server listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interface {
+    /// `[::]`, or `0.0.0.0` on a machine without IPv6.
+    All,
+    /// `127.0.0.1` only.
+    Loopback,
+}
+
+/// Where and how connections are taken.
+#[derive(Debug, Clone)]
+pub struct Listen {
+    /// On which addresses, for metrics too.
+    pub interface: Interface,
+    /// The port; 0 is any free one.
+    pub port: u16,
+    /// TLS, if it is served.
+    pub tls: Option<TlsFiles>,
+    /// How many connections are held at once.
+    pub max_connections: NonZeroUsize,
+    /// The largest header list, in bytes.
+    pub max_header_bytes: usize,
+    /// How many trusted proxies stand in front and add to `X-Forwarded-For`.
+    pub trusted_proxy_hops: usize,
+}
+
+/// The App that mints.
+#[derive(Debug, Clone)]
+pub struct App {
+    /// Its id.
+    pub id: AppId,
+    /// Its private key.
+    pub key: AppKey,
+}
+
+/// Which GitHub, and what follows from it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GitHub {
+    /// The root of the API. A trailing slash in its path means nothing.
+    pub api: http::Uri,
+    /// The host in the addresses of repositories: that of the API without a leading `api.`.
+    pub host: String,
+    /// Who issues the id tokens of this GitHub's Actions.
+    pub actions_issuer: Issuer,
+    /// The host of a server of one's own, which may have a private address.
+    pub private_host: Option<String>,
+}
+
+/// How policies are found and kept.
+#[derive(Debug, Clone)]
+pub struct Policies {
+    /// The repository of an organization's own policies.
+    pub org_repo: RepoName,
+    /// How long a policy is used before it is revalidated.
+    pub ttl: Duration,
+    /// How long after it was last confirmed it is still used while GitHub cannot be asked.
+    pub stale: Duration,
+    /// Organization permissions that a repository's policy may grant at more than `read`.
+    pub repository_org_permissions: Vec<String>,
+}
+
+/// What tokens may be.
+#[derive(Debug, Clone)]
+pub struct Tokens {
+    /// Issuers that are known beside the built-in ones.
+    pub issuers: Vec<Issuer>,
+    /// Whose keys may come from private addresses.
+    pub private_networks: PrivateNetworks,
+    /// The largest token, in bytes.
+    pub max_bytes: usize,
+    /// How far `nbf` and `iat` may lie in the future.
+    pub leeway: Duration,
+}
+
+/// Whose documents and keys may be fetched from private addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PrivateNetworks {
+    /// Nobody's.
+    No,
+    /// Those of known issuers.
+    Known,
+    /// Anybody's.
+    All,
+}
+
+/// How fast a bucket refills, and how much it holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rate {
+    /// How many a minute in the long run.
+    pub per_minute: NonZeroU32,
+    /// How many at once.
+    pub burst: NonZeroU32,
+}
+
+/// The buckets on which tokens draw that no held key verifies.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Strangers {
+    /// One for each owner.
+    pub owner: Rate,
+    /// One for each client address.
+    pub address: Rate,
+    /// One for the process.
+    pub process: Rate,
+}
+
+/// The way out to GitHub.
+#[derive(Debug, Clone, Default)]
+pub struct Proxy {
+    /// The proxy's URL, which may hold credentials.
+    pub https: Option<SecretString>,
+    /// Hosts that are reached without it, comma separated.
+    pub except: Option<String>,
+}
+
+/// What is logged, and how.
+#[derive(Debug, Clone)]
+pub struct Log {
+    /// Which lines.
+    pub filter: LogFilter,
+    /// In which form.
+    pub format: LogFormat,
+}
+
+impl Config {
+    /// Reads all settings.
+    ///
+    /// # Errors
+    /// Every mistake there is.
+    pub fn read(environment: &Environment) -> Result<Self, Mistakes> {
+        read::config(environment)
+    }
+}
+
+#[cfg(test)]
+mod tests;

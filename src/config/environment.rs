@@ -1,0 +1,164 @@
+//! The environment as text, and a reader that collects every mistake in it.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    fmt::{self, Display},
+};
+
+use super::variables::Variable;
+
+/// Names and values of environment variables. Only [`Environment::of_process`] asks the process.
+#[derive(Clone, Default)]
+pub struct Environment(BTreeMap<String, OsString>);
+
+impl Environment {
+    /// What the process was started with. Variables whose name is not Unicode are none of ours.
+    #[expect(clippy::disallowed_methods, reason = "the one place that asks the process")]
+    pub fn of_process() -> Self {
+        Self(std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect())
+    }
+
+    /// Whether the variable is there and not blank.
+    pub fn has(&self, variable: &Variable) -> bool {
+        self.raw(variable.name).is_some()
+    }
+
+    /// The value, unless it is blank: an empty variable counts as unset.
+    fn raw(&self, name: &str) -> Option<&OsString> {
+        self.0.get(name).filter(|value| !value.as_encoded_bytes().trim_ascii().is_empty())
+    }
+}
+
+impl<N: Into<String>, V: Into<OsString>> FromIterator<(N, V)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
+        Self(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+    }
+}
+
+/// The names only: values may be secrets.
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// Something about one variable that an operator should know: what is wrong, or what has no effect.
+/// The variable's value is never repeated, because a secret may have ended up in the wrong variable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Remark {
+    /// The variable.
+    pub variable: String,
+    /// The rest of the sentence that starts with the variable's name.
+    pub text: String,
+}
+
+impl Display for Remark {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.variable, self.text)
+    }
+}
+
+/// All that is wrong with an environment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mistakes(pub Vec<Remark>);
+
+impl Display for Mistakes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0.len() {
+            1 => write!(f, "the configuration has a mistake:")?,
+            count => write!(f, "the configuration has {count} mistakes:")?,
+        }
+        self.0.iter().try_for_each(|mistake| write!(f, "\n  {mistake}"))
+    }
+}
+
+impl std::error::Error for Mistakes {}
+
+/// Reads variables one by one and goes on after a mistake.
+///
+/// Each method that returns `Option` has noted a mistake where it returns `None`.
+pub(super) struct Reader<'e> {
+    environment: &'e Environment,
+    mistakes: Vec<Remark>,
+    warnings: Vec<Remark>,
+}
+
+impl<'e> Reader<'e> {
+    pub(super) fn new(environment: &'e Environment) -> Self {
+        Self { environment, mistakes: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// Notes a mistake.
+    pub(super) fn mistake<T>(&mut self, variable: &str, text: impl Display) -> Option<T> {
+        self.mistakes.push(Remark { variable: variable.to_owned(), text: text.to_string() });
+        None
+    }
+
+    /// Notes what is no mistake and yet perhaps not what was meant.
+    pub(super) fn warning(&mut self, variable: &str, text: impl Display) {
+        self.warnings.push(Remark { variable: variable.to_owned(), text: text.to_string() });
+    }
+
+    /// The names of all variables that begin so and are set.
+    pub(super) fn names(&self, prefix: &str) -> Vec<&'e str> {
+        let set = self.environment.0.keys().filter(|name| name.starts_with(prefix));
+        set.map(String::as_str).filter(|name| self.environment.raw(name).is_some()).collect()
+    }
+
+    /// Whether the variable is set.
+    pub(super) fn has(&self, variable: &Variable) -> bool {
+        self.environment.has(variable)
+    }
+
+    /// The variable's text without the white space around it; where it is unset, that of its
+    /// lowercase spelling for the proxies, and then its default. Not set at all is `Some(None)`.
+    pub(super) fn text(&mut self, variable: &Variable) -> Option<Option<&'e str>> {
+        let lowercase =
+            if variable.name.ends_with("_PROXY") { variable.name.to_ascii_lowercase() } else { String::new() };
+        let Some(value) = self.environment.raw(variable.name).or_else(|| self.environment.raw(&lowercase)) else {
+            return Some(variable.default);
+        };
+        match value.to_str() {
+            Some(value) => Some(Some(value.trim())),
+            None => self.mistake(variable.name, "is not UTF-8"),
+        }
+    }
+
+    /// The variable's value, parsed. Not set at all is `Some(None)`.
+    pub(super) fn optional<T, E: Display>(
+        &mut self,
+        variable: &Variable,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<Option<T>> {
+        match self.text(variable)?.map(parse) {
+            None => Some(None),
+            Some(Ok(value)) => Some(Some(value)),
+            Some(Err(wanted)) => self.mistake(variable.name, wanted),
+        }
+    }
+
+    /// The variable's value, parsed; it must be set or have a default. Where it has neither, what
+    /// `parse` says of an empty text tells what would be right.
+    pub(super) fn required<T, E: Display>(
+        &mut self,
+        variable: &Variable,
+        parse: impl FnOnce(&str) -> Result<T, E>,
+    ) -> Option<T> {
+        let text = self.text(variable)?;
+        match (parse(text.unwrap_or_default()), text) {
+            (Ok(value), Some(_)) => Some(value),
+            (Err(wanted), Some(_)) => self.mistake(variable.name, wanted),
+            (Err(wanted), None) => self.mistake(variable.name, format!("is not set; it {wanted}")),
+            (Ok(_), None) => self.mistake(variable.name, "is not set"),
+        }
+    }
+
+    /// `value` with the warnings, if there was no mistake.
+    pub(super) fn finish<T>(self, value: Option<T>) -> Result<(T, Vec<Remark>), Mistakes> {
+        match value {
+            Some(value) if self.mistakes.is_empty() => Ok((value, self.warnings)),
+            _ => Err(Mistakes(self.mistakes)),
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! Which variable becomes which setting, and what two variables must agree on.
+//!
+//! Every function here notes its mistakes in the reader and returns `None` if there was one; all
+//! parts are read before the first `None` counts.
+
+use super::{
+    App, AppKey, Config, Duration, Environment, GitHub, Interface, Listen, Log, LogFilter, LogFormat, Mistakes, Path,
+    PathBuf, Policies, PrivateNetworks, Proxy, Rate, SecretString, Strangers, TlsFiles, Tokens,
+    environment::Reader,
+    key, value,
+    variables::{self as var, Origin, Variable},
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+const HOUR: Duration = Duration::from_secs(3600);
+
+/// What the headers of a request need beside the token.
+const OTHER_HEADER_BYTES: usize = 4096;
+
+pub(super) fn config(environment: &Environment) -> Result<Config, Mistakes> {
+    let mut reader = Reader::new(environment);
+    let config = settings(&mut reader);
+    not_built(&mut reader);
+    without_effect(&mut reader);
+    let (config, warnings) = reader.finish(config)?;
+    Ok(Config { warnings, ..config })
+}
+
+fn settings(reader: &mut Reader<'_>) -> Option<Config> {
+    let domain = reader.required(&var::STS_DOMAIN, value::domain);
+    let app = app(reader);
+    let (port, metrics_port) = ports(reader);
+    let (header_bytes, token_bytes) = sizes(reader);
+    let listen = listen(reader, port, header_bytes);
+    let github = github(reader);
+    let policies = policies(reader);
+    let tokens = tokens(reader, token_bytes);
+    let strangers = strangers(reader);
+    let proxy = proxy(reader);
+    roots(reader);
+    let log = log(reader);
+    Some(Config {
+        domain: domain?,
+        app: app?,
+        listen: listen?,
+        metrics_port: metrics_port?,
+        github: github?,
+        policies: policies?,
+        tokens: tokens?,
+        strangers: strangers?,
+        proxy: proxy?,
+        log: log?,
+        warnings: Vec::new(),
+    })
+}
+
+fn app(reader: &mut Reader<'_>) -> Option<App> {
+    // Each of these takes the place of a variable that would be missed below. Neither is built in,
+    // which is told elsewhere.
+    let id =
+        if reader.has(&var::APP_CONFIG_FILE) { None } else { reader.required(&var::GITHUB_APP_IDS, value::app_id) };
+    let elsewhere = reader.has(&var::APP_CONFIG_FILE) || reader.has(&var::KMS_KEYS);
+    let key = if elsewhere { None } else { app_key(reader) };
+    Some(App { id: id?, key: key? })
+}
+
+fn app_key(reader: &mut Reader<'_>) -> Option<AppKey> {
+    let (file, text) = (&var::APP_SECRET_CERTIFICATE_FILE, &var::APP_SECRET_CERTIFICATE_ENV_VAR);
+    match (reader.has(file), reader.has(text)) {
+        (true, true) => reader.mistake(file.name, format!("and {} must not both be set", text.name)),
+        (false, true) => reader.required(text, AppKey::parse),
+        (true, false) => reader.required(file, |path| AppKey::read(Path::new(path))),
+        (false, false) => reader.mistake(file.name, format!("or {} is required: the App's private key", text.name)),
+    }
+}
+
+/// The port for exchanges, and the one for metrics if they are served.
+fn ports(reader: &mut Reader<'_>) -> (Option<u16>, Option<Option<u16>>) {
+    let port = reader.required(&var::PORT, value::port);
+    let served = reader.required(&var::METRICS, value::switch);
+    let metrics = reader.required(&var::METRICS_PORT, value::port);
+    if served == Some(true) && port == metrics && port.is_some_and(|port| port != 0) {
+        return (port, reader.mistake(var::METRICS_PORT.name, "must differ from PORT"));
+    }
+    (port, served.and_then(|served| metrics.map(|port| served.then_some(port))))
+}
+
+/// The largest header list and the largest token, in bytes. The one must have room for the other.
+fn sizes(reader: &mut Reader<'_>) -> (Option<usize>, Option<usize>) {
+    let header = reader.required(&var::STS_MAX_HEADER_BYTES, |text| value::whole(text, 8192..=1_048_576));
+    let token = reader.required(&var::STS_MAX_TOKEN_BYTES, |text| value::whole(text, 1024..=1_044_480));
+    if header.zip(token).is_some_and(|(header, token): (usize, usize)| header < token + OTHER_HEADER_BYTES) {
+        let wanted = format!("must be at least {OTHER_HEADER_BYTES} more than {}", var::STS_MAX_TOKEN_BYTES.name);
+        return (reader.mistake(var::STS_MAX_HEADER_BYTES.name, wanted), token);
+    }
+    (header, token)
+}
+
+fn listen(reader: &mut Reader<'_>, port: Option<u16>, header_bytes: Option<usize>) -> Option<Listen> {
+    let tls = tls(reader);
+    let connections = reader.required(&var::STS_MAX_CONNECTIONS, |text| value::whole(text, 1..=1_000_000));
+    let hops = reader.required(&var::STS_TRUSTED_PROXY_HOPS, |text| value::whole(text, 0..=16));
+    Some(Listen {
+        interface: Interface::All,
+        port: port?,
+        tls: tls?,
+        max_connections: connections?,
+        max_header_bytes: header_bytes?,
+        trusted_proxy_hops: hops?,
+    })
+}
+
+fn tls(reader: &mut Reader<'_>) -> Option<Option<TlsFiles>> {
+    let (cert, key) = (&var::STS_TLS_CERT_FILE, &var::STS_TLS_KEY_FILE);
+    match (reader.has(cert), reader.has(key)) {
+        (false, false) => return Some(None),
+        (true, false) => return reader.mistake(key.name, format!("is required where {} is set", cert.name)),
+        (false, true) => return reader.mistake(cert.name, format!("is required where {} is set", key.name)),
+        (true, true) => {}
+    }
+    let certificates =
+        reader.required(cert, |path| Ok::<_, String>((PathBuf::from(path), key::certificates(Path::new(path))?)));
+    let (path, chain) = certificates.unzip();
+    let key = reader.required(key, |path| key::private_key(Path::new(path), chain).map(|()| PathBuf::from(path)));
+    Some(Some(TlsFiles { certificate: path?, key: key? }))
+}
+
+fn github(reader: &mut Reader<'_>) -> Option<GitHub> {
+    let github = reader.required(&var::GITHUB_BASE_URL, value::github)?;
+    if github.private_host.is_some() && github.api.scheme_str() == Some("https") && github.api.path() == "/" {
+        reader.warning(
+            var::GITHUB_BASE_URL.name,
+            "has no path, and nothing is appended: the API of GitHub Enterprise Server is at https://HOST/api/v3",
+        );
+    }
+    Some(github)
+}
+
+fn policies(reader: &mut Reader<'_>) -> Option<Policies> {
+    let org_repo = reader.required(&var::ORG_POLICY_REPO, value::policy_repo);
+    let ttl = reader.required(&var::STS_POLICY_TTL, |text| value::duration(text, Duration::ZERO..=HOUR));
+    let stale = reader.required(&var::STS_POLICY_STALE, |text| value::duration(text, Duration::ZERO..=HOUR));
+    let permissions = reader.optional(&var::STS_REPOSITORY_POLICY_ORG_PERMISSIONS, value::permissions);
+    Some(Policies {
+        org_repo: org_repo?,
+        ttl: ttl?,
+        stale: stale?,
+        repository_org_permissions: permissions?.unwrap_or_default(),
+    })
+}
+
+fn tokens(reader: &mut Reader<'_>, max_bytes: Option<usize>) -> Option<Tokens> {
+    let networks = &[("known", PrivateNetworks::Known), ("all", PrivateNetworks::All)];
+    let private = reader.optional(&var::OIDC_ALLOW_PRIVATE_NETWORKS, |text| value::word(text, networks));
+    // After a mistake in the switch, issuers are not blamed for what it might have allowed.
+    let allowed = private.is_none_or(|private| private.is_some());
+    let issuers = reader.optional(&var::OIDC_ISSUERS, |text| value::issuers(text, allowed));
+    let leeway = reader.required(&var::STS_CLOCK_LEEWAY, |text| value::duration(text, Duration::ZERO..=5 * MINUTE));
+    Some(Tokens {
+        issuers: issuers?.unwrap_or_default(),
+        private_networks: private?.unwrap_or(PrivateNetworks::No),
+        max_bytes: max_bytes?,
+        leeway: leeway?,
+    })
+}
+
+fn strangers(reader: &mut Reader<'_>) -> Option<Strangers> {
+    let owner = rate(reader, &var::STS_RATE_OWNER_PER_MINUTE, &var::STS_RATE_OWNER_BURST);
+    let address = rate(reader, &var::STS_RATE_ADDRESS_PER_MINUTE, &var::STS_RATE_ADDRESS_BURST);
+    let process = rate(reader, &var::STS_RATE_PROCESS_PER_MINUTE, &var::STS_RATE_PROCESS_BURST);
+    Some(Strangers { owner: owner?, address: address?, process: process? })
+}
+
+fn rate(reader: &mut Reader<'_>, per_minute: &Variable, burst: &Variable) -> Option<Rate> {
+    let per_minute = reader.required(per_minute, |text| value::whole(text, 1..=1_000_000));
+    let burst = reader.required(burst, |text| value::whole(text, 1..=1_000_000));
+    Some(Rate { per_minute: per_minute?, burst: burst? })
+}
+
+fn proxy(reader: &mut Reader<'_>) -> Option<Proxy> {
+    let https = reader.optional(&var::HTTPS_PROXY, value::proxy);
+    let except = reader.text(&var::NO_PROXY);
+    Some(Proxy { https: https?.map(SecretString::from), except: except?.map(str::to_owned) })
+}
+
+/// The TLS library reads these by itself; a path that leads nowhere would leave it without roots.
+fn roots(reader: &mut Reader<'_>) {
+    reader.optional(&var::SSL_CERT_FILE, |path| {
+        if Path::new(path).is_file() { Ok(()) } else { Err("must name a file that is there") }
+    });
+    reader.optional(&var::SSL_CERT_DIR, |paths| {
+        let found = std::env::split_paths(paths).any(|path| path.is_dir());
+        if found { Ok(()) } else { Err("must name a folder that is there") }
+    });
+}
+
+fn log(reader: &mut Reader<'_>) -> Option<Log> {
+    let formats = &[("json", LogFormat::Json), ("text", LogFormat::Text)];
+    let filter = reader.required(&var::RUST_LOG, |text| {
+        LogFilter::parse(text).ok_or("must be log directives such as info,octo_sts=debug")
+    });
+    let format = reader.required(&var::STS_LOG_FORMAT, |text| value::word(text, formats));
+    Some(Log { filter: filter?, format: format? })
+}
+
+/// What asks for something that this version cannot do is refused, so that nobody relies on it.
+fn not_built(reader: &mut Reader<'_>) {
+    let refuse = |reader: &mut Reader<'_>, name: &str, feature: &str| {
+        reader.mistake::<()>(name, format!("is set, but {feature} is not built into this version"));
+    };
+    for variable in var::ALL {
+        if let Origin::NotBuilt { feature } = variable.origin
+            && reader.has(variable)
+        {
+            refuse(reader, variable.name, feature);
+        }
+    }
+    for name in reader.names(var::OTEL_EXPORTER.name.trim_end_matches('*')) {
+        refuse(reader, name, var::EXPORT);
+    }
+    for switch in var::OTEL_SWITCHES {
+        if reader.text(switch).flatten().is_some_and(|text| text != "none") {
+            refuse(reader, switch.name, var::EXPORT);
+        }
+    }
+    reader.required(&var::OCTOSTS_STICKY_STORE, |text| match text {
+        "memory" => Ok(()),
+        "redis" => Err("must be memory: the Redis store is not built into this version"),
+        "firestore" => Err("must be memory: Firestore is not supported, see docs/migrating.md"),
+        _ => Err("must be memory"),
+    });
+}
+
+/// What deployments set that has nothing to do here, and names that are nearly right.
+fn without_effect(reader: &mut Reader<'_>) {
+    for floor in [&var::OCTOSTS_QUOTA_FLOOR_HARD, &var::OCTOSTS_QUOTA_FLOOR_SOFT] {
+        if reader.has(floor) && reader.required(floor, |text| value::whole::<u64>(text, 0..=1_000_000)).is_some() {
+            reader.warning(floor.name, "has no effect with one App");
+        }
+    }
+    let stale = &var::OCTOSTS_QUOTA_STALE;
+    if reader.has(stale) && reader.required(stale, |text| value::duration(text, Duration::ZERO..=24 * HOUR)).is_some() {
+        reader.warning(stale.name, "has no effect with one App");
+    }
+    for name in reader.names("STS_") {
+        if !var::ALL.iter().any(|variable| variable.name == name) {
+            reader.warning(name, "is not a variable of this server, see docs/configuration.md");
+        }
+    }
+}

@@ -1,0 +1,506 @@
+use std::fs;
+
+use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
+use secrecy::ExposeSecret;
+
+use super::{key::tests::rsa_pem, *};
+
+/// The least that is configured, and `pairs`.
+fn environment(pairs: &[(&str, &str)]) -> Environment {
+    let pem = rsa_pem();
+    let least = [("STS_DOMAIN", "sts.example.com"), ("GITHUB_APP_IDS", "42"), ("APP_SECRET_CERTIFICATE_ENV_VAR", &pem)];
+    least.into_iter().chain(pairs.iter().copied()).collect()
+}
+
+fn read(pairs: &[(&str, &str)]) -> Result<Config, Vec<String>> {
+    Config::read(&environment(pairs)).map_err(|mistakes| mistakes.0.iter().map(ToString::to_string).collect())
+}
+
+/// A folder that is gone with the value.
+struct Folder(PathBuf);
+
+impl Folder {
+    fn new() -> Self {
+        let path = std::env::temp_dir().join(format!("octo-sts-{}", uuid::Uuid::new_v4()));
+        fs::create_dir(&path).unwrap();
+        Self(path)
+    }
+
+    fn file(&self, name: &str, text: &str) -> String {
+        let path = self.0.join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+/// For a variable: values that are taken, and values with what is said of them.
+type Cases = &'static [(&'static str, &'static [&'static str], &'static [(&'static str, &'static str)])];
+
+const PORT: &str = "must be a whole number from 0 to 65535";
+const RATE: &str = "must be a whole number from 1 to 1000000";
+const TTL: &str = "must be a duration such as 90s or 1h30m, from 0s to 1h";
+const HOST: &str = "must be a host, such as octo-sts.example.com";
+const PROXY: &str = "must be the URL of an HTTP proxy, such as http://proxy.example.com:3128";
+const API: &str = "must be the URL of GitHub's API, such as https://HOST/api/v3";
+const FLOOR: &str = "must be a whole number from 0 to 1000000";
+const KMS: &str = "is set, but signing by a key management service is not built into this version";
+const EXPORT: &str = "is set, but export by OpenTelemetry is not built into this version";
+const WEBHOOK: &str = "is set, but the webhook is not built into this version";
+
+const CASES: Cases = &[
+    (
+        "STS_DOMAIN",
+        &["octo-sts.dev", "localhost", "localhost:8080", " sts.example.com\n", "10.0.0.1", "Sts.Example.com"],
+        &[
+            ("https://octo-sts.dev", "must be a host without scheme, such as octo-sts.example.com"),
+            ("octo-sts.dev/", HOST),
+            ("octo sts", HOST),
+            ("sts:0", HOST),
+            ("sts:", HOST),
+            ("a..b", HOST),
+            (" ", "is not set; it must be a host, such as octo-sts.example.com"),
+        ],
+    ),
+    (
+        "GITHUB_APP_IDS",
+        &["1", " 42 ", ",42,"],
+        &[
+            ("0", "must be the App's id, a positive number"),
+            ("app", "must be the App's id, a positive number"),
+            (",", "must be the App's id, a positive number"),
+            ("1,2", "holds several ids, but a pool of several Apps is not built into this version"),
+            ("", "is not set; it must be the App's id, a positive number"),
+        ],
+    ),
+    (
+        "PORT",
+        &["8080", "0", "65535", ""],
+        &[("65536", PORT), ("-1", PORT), ("+1", PORT), ("http", PORT), ("80 80", PORT)],
+    ),
+    (
+        "GITHUB_BASE_URL",
+        &[
+            "https://api.github.com/",
+            "https://ghe.example.com/api/v3",
+            "http://127.0.0.1:9000",
+            "https://api.acme.ghe.com",
+        ],
+        &[
+            ("ghe.example.com", API),
+            ("ftp://ghe.example.com", API),
+            ("mailto:a@b.example", API),
+            ("http://ghe.example.com/api/v3", "must start with https:// (http:// is for loopback only)"),
+            ("https://me:pw@ghe.example.com", "must be a URL without credentials, query and fragment"),
+            ("https://ghe.example.com/?a=b", "must be a URL without credentials, query and fragment"),
+            ("https://github.com", "must name the API, not the web site: https://api.github.com"),
+            ("https://acme.ghe.com", "must name the API, not the web site: https://api.acme.ghe.com"),
+        ],
+    ),
+    (
+        "ORG_POLICY_REPO",
+        &[".github", "policies", ""],
+        &[
+            ("acme/policies", "must be the name of a repository, without its owner"),
+            ("..", "must be the name of a repository, without its owner"),
+        ],
+    ),
+    (
+        "METRICS",
+        &["true", "false", "1", "0", "T", "False"],
+        &[("yes", "must be true or false"), ("tRUE", "must be true or false")],
+    ),
+    (
+        "METRICS_PORT",
+        &["9090", "0"],
+        &[
+            ("x", PORT),
+            ("8080", "must differ from PORT"),
+            (
+                "tcp://10.0.0.7:9090",
+                "holds an address that Kubernetes sets for a service of that name: set the variable in the pod's manifest, or enableServiceLinks to false",
+            ),
+        ],
+    ),
+    (
+        "OIDC_ISSUERS",
+        &["https://issuer.example.com", "https://a.example/x, https://b.example:8443/,", ","],
+        &[
+            ("issuer.example.com", "must be a list of issuers; entry 1: an issuer starts with https://"),
+            (
+                "https://a.example,https://B.example",
+                "must be a list of issuers; entry 2: an issuer's host is lowercase ASCII, with an optional port",
+            ),
+            ("http://127.0.0.1:9000", "has entry 1 without TLS, which needs OIDC_ALLOW_PRIVATE_NETWORKS=known"),
+        ],
+    ),
+    (
+        "OIDC_ALLOW_PRIVATE_NETWORKS",
+        &["known", "all", ""],
+        &[("true", "must be known or all"), ("Known", "must be known or all")],
+    ),
+    (
+        "HTTPS_PROXY",
+        &["http://proxy.example.com:3128", "proxy.example.com:3128", "http://me:pw@proxy/"],
+        &[("https://proxy", PROXY), ("socks5://proxy", PROXY), ("http://", PROXY), ("http://proxy/path", PROXY)],
+    ),
+    ("NO_PROXY", &["localhost,.example.com", "*"], &[]),
+    (
+        "SSL_CERT_FILE",
+        &[concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml")],
+        &[("/nowhere/ca.pem", "must name a file that is there")],
+    ),
+    ("SSL_CERT_DIR", &["/nowhere:/", "/"], &[("/nowhere", "must name a folder that is there")]),
+    (
+        "RUST_LOG",
+        &["debug", "info,octo_sts=trace"],
+        &[("octo_sts=loud", "must be log directives such as info,octo_sts=debug")],
+    ),
+    ("OCTOSTS_QUOTA_FLOOR_HARD", &["0", "1500"], &[("many", FLOOR)]),
+    ("OCTOSTS_QUOTA_FLOOR_SOFT", &["5000"], &[("-5", FLOOR)]),
+    ("OCTOSTS_QUOTA_STALE", &["5m"], &[("5", "must be a duration such as 90s or 1h30m, from 0s to 24h")]),
+    (
+        "OCTOSTS_STICKY_STORE",
+        &["memory"],
+        &[
+            ("redis", "must be memory: the Redis store is not built into this version"),
+            ("firestore", "must be memory: Firestore is not supported, see docs/migrating.md"),
+            ("disk", "must be memory"),
+        ],
+    ),
+    (
+        "STS_TRUSTED_PROXY_HOPS",
+        &["0", "2"],
+        &[("17", "must be a whole number from 0 to 16"), ("-1", "must be a whole number from 0 to 16")],
+    ),
+    (
+        "STS_REPOSITORY_POLICY_ORG_PERMISSIONS",
+        &["members", "members, organization_secrets"],
+        &[(
+            "organization-secrets",
+            "must be names of permissions with underscores, such as organization_secrets, comma separated",
+        )],
+    ),
+    (
+        "STS_MAX_TOKEN_BYTES",
+        &["1024", "61440"],
+        &[
+            ("1023", "must be a whole number from 1024 to 1044480"),
+            ("32k", "must be a whole number from 1024 to 1044480"),
+        ],
+    ),
+    (
+        "STS_MAX_HEADER_BYTES",
+        &["36864", "1048576"],
+        &[
+            ("36863", "must be at least 4096 more than STS_MAX_TOKEN_BYTES"),
+            ("8191", "must be a whole number from 8192 to 1048576"),
+        ],
+    ),
+    ("STS_MAX_CONNECTIONS", &["1", "1000000"], &[("0", RATE)]),
+    (
+        "STS_CLOCK_LEEWAY",
+        &["0", "0s", "5m", "1m30s"],
+        &[
+            ("5m1s", "must be a duration such as 90s or 1h30m, from 0s to 5m"),
+            ("60", "must be a duration such as 90s or 1h30m, from 0s to 5m"),
+        ],
+    ),
+    (
+        "STS_POLICY_TTL",
+        &["1h", "1.5s", "500ms"],
+        &[("1h0m1s", TTL), ("-1s", TTL), ("1 m", TTL), ("1d", TTL), ("s", TTL), ("1.2.3s", TTL), (".s", TTL)],
+    ),
+    ("STS_POLICY_STALE", &["0", "1h"], &[("2h", TTL), ("99999999999999999999999h", TTL)]),
+    ("STS_RATE_OWNER_PER_MINUTE", &["1"], &[("0", RATE)]),
+    ("STS_RATE_OWNER_BURST", &["1"], &[("0", RATE)]),
+    ("STS_RATE_ADDRESS_PER_MINUTE", &["1"], &[("0", RATE)]),
+    ("STS_RATE_ADDRESS_BURST", &["1"], &[("1000001", RATE)]),
+    ("STS_RATE_PROCESS_PER_MINUTE", &["1"], &[("1e3", RATE)]),
+    ("STS_RATE_PROCESS_BURST", &["1"], &[("0x10", RATE)]),
+    ("STS_LOG_FORMAT", &["json", "text"], &[("xml", "must be json or text")]),
+    ("KMS_KEYS", &[""], &[("projects/p/key", KMS)]),
+    ("KMS_PROVIDER", &[""], &[("gcp", KMS)]),
+    (
+        "APP_CONFIG_FILE",
+        &[""],
+        &[("/etc/apps.yaml", "is set, but a pool of several Apps is not built into this version")],
+    ),
+    ("GITHUB_WEBHOOK_SECRET", &[""], &[("s3cret", WEBHOOK)]),
+    ("GITHUB_WEBHOOK_ORGANIZATION_FILTER", &[""], &[("acme", WEBHOOK)]),
+    (
+        "EVENT_INGRESS_URI",
+        &[" "],
+        &[("https://events.example", "is set, but the CloudEvents sink is not built into this version")],
+    ),
+    (
+        "OIDC_ISSUERS_FILE",
+        &[""],
+        &[("/etc/issuers.yaml", "is set, but the issuers file is not built into this version")],
+    ),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", &[""], &[("http://otel:4317", EXPORT)]),
+    ("OTEL_TRACES_EXPORTER", &["none", ""], &[("otlp", EXPORT)]),
+    ("OTEL_METRICS_EXPORTER", &["none"], &[("prometheus", EXPORT)]),
+    ("OTEL_LOGS_EXPORTER", &["none"], &[("console", EXPORT)]),
+    ("OTEL_SERVICE_NAME", &["octo-sts"], &[]),
+];
+
+/// These name files and depend on each other; tests of their own hold them.
+const APART: &[&str] =
+    &["APP_SECRET_CERTIFICATE_FILE", "APP_SECRET_CERTIFICATE_ENV_VAR", "STS_TLS_CERT_FILE", "STS_TLS_KEY_FILE"];
+
+#[test]
+fn each_variable_by_itself() {
+    for (name, good, bad) in CASES {
+        for value in *good {
+            assert!(read(&[(name, value)]).is_ok(), "{name}={value:?}: {:?}", read(&[(name, value)]).err());
+        }
+        for (value, wanted) in *bad {
+            assert_eq!(read(&[(name, value)]).unwrap_err(), [format!("{name} {wanted}")], "{name}={value:?}");
+        }
+    }
+}
+
+#[test]
+fn no_variable_goes_untested() {
+    for variable in variables::ALL.iter().chain(variables::OTEL_SWITCHES) {
+        let tested = CASES.iter().any(|(name, _, _)| *name == variable.name) || APART.contains(&variable.name);
+        assert!(tested, "{}", variable.name);
+    }
+}
+
+#[test]
+fn the_least_configuration_gives_the_documented_defaults() {
+    let config = read(&[]).unwrap();
+    let quarter = |per_minute, burst| (NonZeroU32::new(per_minute).unwrap(), NonZeroU32::new(burst).unwrap());
+    let Strangers { owner, address, process } = config.strangers;
+    assert_eq!(
+        (config.domain.as_str(), config.app.id, config.metrics_port),
+        ("sts.example.com", AppId(42), Some(2112))
+    );
+    assert_eq!(
+        (config.listen.port, config.listen.interface, config.listen.trusted_proxy_hops),
+        (8080, Interface::All, 0)
+    );
+    assert_eq!((config.listen.max_header_bytes, config.tokens.max_bytes), (65_536, 32_768));
+    assert_eq!((config.listen.max_connections.get(), config.listen.tls), (4096, None));
+    assert_eq!((config.policies.ttl, config.policies.stale), (Duration::from_secs(60), Duration::from_secs(300)));
+    assert_eq!((config.policies.org_repo.as_str(), config.tokens.leeway), (".github", Duration::from_secs(60)));
+    assert_eq!((config.tokens.private_networks, config.tokens.issuers), (PrivateNetworks::No, vec![]));
+    assert_eq!((owner.per_minute, owner.burst), quarter(60, 30));
+    assert_eq!((address.per_minute, address.burst), quarter(60, 30));
+    assert_eq!((process.per_minute, process.burst), quarter(600, 300));
+    assert!(config.proxy.https.is_none() && config.proxy.except.is_none());
+    assert_eq!((config.log.format, config.log.filter), (LogFormat::Json, LogFilter::parse("info").unwrap()));
+    assert_eq!(config.policies.repository_org_permissions, [""; 0]);
+    assert_eq!(config.warnings, []);
+}
+
+#[test]
+fn what_is_set_arrives() {
+    let config = read(&[
+        ("PORT", "1"),
+        ("METRICS", "false"),
+        ("ORG_POLICY_REPO", "policies"),
+        ("OIDC_ISSUERS", "http://localhost:9000, https://a.example,https://a.example"),
+        ("OIDC_ALLOW_PRIVATE_NETWORKS", "all"),
+        ("STS_REPOSITORY_POLICY_ORG_PERMISSIONS", "members, organization_secrets"),
+        ("STS_POLICY_TTL", "1m1.5s"),
+        ("STS_RATE_ADDRESS_BURST", "7"),
+        ("STS_TRUSTED_PROXY_HOPS", "2"),
+        ("STS_LOG_FORMAT", "text"),
+        ("https_proxy", "me:pw@proxy:3128"),
+        ("no_proxy", "localhost"),
+    ])
+    .unwrap();
+    assert_eq!((config.listen.port, config.metrics_port, config.listen.trusted_proxy_hops), (1, None, 2));
+    assert_eq!(config.policies.org_repo.as_str(), "policies");
+    let issuers: Vec<_> = config.tokens.issuers.iter().map(Issuer::as_str).collect();
+    assert_eq!(issuers, ["http://localhost:9000", "https://a.example"]);
+    assert_eq!(config.tokens.private_networks, PrivateNetworks::All);
+    assert_eq!(config.policies.repository_org_permissions, ["members", "organization_secrets"]);
+    assert_eq!(config.policies.ttl, Duration::from_millis(61_500));
+    assert_eq!(config.strangers.address.burst.get(), 7);
+    assert_eq!(config.log.format, LogFormat::Text);
+    assert_eq!(config.proxy.https.unwrap().expose_secret(), "http://me:pw@proxy:3128");
+    assert_eq!(config.proxy.except.as_deref(), Some("localhost"));
+}
+
+#[test]
+fn what_follows_from_the_api() {
+    for (given, api, host, actions, private) in [
+        (
+            "https://api.github.com/",
+            "https://api.github.com/",
+            "github.com",
+            "https://token.actions.githubusercontent.com",
+            None,
+        ),
+        (
+            "https://api.Acme.ghe.com",
+            "https://api.acme.ghe.com/",
+            "acme.ghe.com",
+            "https://token.actions.acme.ghe.com",
+            None,
+        ),
+        (
+            "https://ghe.example.com/api/v3/",
+            "https://ghe.example.com/api/v3",
+            "ghe.example.com",
+            "https://ghe.example.com/_services/token",
+            Some("ghe.example.com"),
+        ),
+        (
+            "http://127.0.0.1:9000",
+            "http://127.0.0.1:9000/",
+            "127.0.0.1",
+            "https://127.0.0.1/_services/token",
+            Some("127.0.0.1"),
+        ),
+    ] {
+        let github = read(&[("GITHUB_BASE_URL", given)]).unwrap().github;
+        assert_eq!((github.api.to_string().as_str(), github.host.as_str()), (api, host), "{given}");
+        assert_eq!((github.actions_issuer.as_str(), github.private_host.as_deref()), (actions, private), "{given}");
+    }
+}
+
+#[test]
+fn an_app_key_comes_from_one_place() {
+    let folder = Folder::new();
+    let file = folder.file("app.pem", &rsa_pem());
+    let by_file = |path: &str| read(&[("APP_SECRET_CERTIFICATE_ENV_VAR", ""), ("APP_SECRET_CERTIFICATE_FILE", path)]);
+    assert!(by_file(&file).is_ok());
+    for (result, wanted) in [
+        (
+            by_file(""),
+            "APP_SECRET_CERTIFICATE_FILE or APP_SECRET_CERTIFICATE_ENV_VAR is required: the App's private key",
+        ),
+        (by_file("/nowhere"), "APP_SECRET_CERTIFICATE_FILE names a file that is not there"),
+        (
+            read(&[("APP_SECRET_CERTIFICATE_FILE", &file)]),
+            "APP_SECRET_CERTIFICATE_FILE and APP_SECRET_CERTIFICATE_ENV_VAR must not both be set",
+        ),
+        (
+            read(&[("APP_SECRET_CERTIFICATE_ENV_VAR", "PRIVATE_KEY")]),
+            "APP_SECRET_CERTIFICATE_ENV_VAR must hold the App's private key as PEM text, from -----BEGIN to -----END",
+        ),
+    ] {
+        assert_eq!(result.unwrap_err(), [wanted]);
+    }
+}
+
+#[test]
+fn keys_held_elsewhere_are_not_missed_as_well() {
+    let app = |pairs: &[(&str, &str)]| {
+        let domain = [("STS_DOMAIN", "sts.example.com")];
+        let mistakes = Config::read(&domain.iter().chain(pairs).copied().collect()).unwrap_err();
+        mistakes.0.into_iter().map(|mistake| mistake.variable).collect::<Vec<_>>()
+    };
+    assert_eq!(app(&[("APP_CONFIG_FILE", "/etc/apps.yaml")]), ["APP_CONFIG_FILE"]);
+    assert_eq!(app(&[("KMS_KEYS", "key"), ("GITHUB_APP_IDS", "1")]), ["KMS_KEYS"]);
+    assert_eq!(app(&[("KMS_KEYS", "key")]), ["GITHUB_APP_IDS", "KMS_KEYS"]);
+}
+
+#[test]
+fn tls_needs_a_pair() {
+    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let folder = Folder::new();
+    let cert = folder.file("tls.crt", &cert.pem());
+    let key = folder.file("tls.key", &signing_key.serialize_pem());
+    let other = folder.file("other.key", &KeyPair::generate().unwrap().serialize_pem());
+    let tls = |cert: &str, key: &str| {
+        read(&[("STS_TLS_CERT_FILE", cert), ("STS_TLS_KEY_FILE", key)]).map(|config| config.listen.tls)
+    };
+    assert_eq!(tls(&cert, &key), Ok(Some(TlsFiles { certificate: (&cert).into(), key: (&key).into() })));
+    for ((cert, key), wanted) in [
+        ((&*cert, ""), &["STS_TLS_KEY_FILE is required where STS_TLS_CERT_FILE is set"][..]),
+        (("", &*key), &["STS_TLS_CERT_FILE is required where STS_TLS_KEY_FILE is set"]),
+        ((&cert, &other), &["STS_TLS_KEY_FILE must name the private key of the certificate in STS_TLS_CERT_FILE"]),
+        ((&cert, &cert), &["STS_TLS_KEY_FILE must name a file with a PEM private key that is not encrypted"]),
+        ((&key, &key), &["STS_TLS_CERT_FILE must name a file of PEM certificates"]),
+        (
+            ("/nowhere", "/nowhere"),
+            &["STS_TLS_CERT_FILE names a file that is not there", "STS_TLS_KEY_FILE names a file that is not there"],
+        ),
+    ] {
+        assert_eq!(tls(cert, key).unwrap_err(), wanted);
+    }
+}
+
+#[test]
+fn harmless_settings_are_taken_with_a_warning() {
+    let config = read(&[
+        ("OCTOSTS_QUOTA_FLOOR_HARD", "1500"),
+        ("OCTOSTS_QUOTA_STALE", "5m"),
+        ("STS_POLICY_TLL", "5m"),
+        ("GITHUB_BASE_URL", "https://ghe.example.com"),
+    ])
+    .unwrap();
+    let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
+    insta::assert_snapshot!(warnings.join("\n"), @r"
+    GITHUB_BASE_URL has no path, and nothing is appended: the API of GitHub Enterprise Server is at https://HOST/api/v3
+    OCTOSTS_QUOTA_FLOOR_HARD has no effect with one App
+    OCTOSTS_QUOTA_STALE has no effect with one App
+    STS_POLICY_TLL is not a variable of this server, see docs/configuration.md
+    ");
+}
+
+#[test]
+fn all_mistakes_are_told_at_once() {
+    let several = [
+        ("STS_DOMAIN", "https://sts"),
+        ("PORT", "x"),
+        ("METRICS", "si"),
+        ("STS_MAX_TOKEN_BYTES", "65536"),
+        ("STS_TLS_KEY_FILE", "/nowhere"),
+        ("KMS_KEYS", "k"),
+    ];
+    let mistakes = Config::read(&several.into_iter().collect());
+    insta::assert_snapshot!(mistakes.unwrap_err(), @r"
+    the configuration has 7 mistakes:
+      STS_DOMAIN must be a host without scheme, such as octo-sts.example.com
+      GITHUB_APP_IDS is not set; it must be the App's id, a positive number
+      PORT must be a whole number from 0 to 65535
+      METRICS must be true or false
+      STS_MAX_HEADER_BYTES must be at least 4096 more than STS_MAX_TOKEN_BYTES
+      STS_TLS_CERT_FILE is required where STS_TLS_KEY_FILE is set
+      KMS_KEYS is set, but signing by a key management service is not built into this version
+    ");
+    insta::assert_snapshot!(Config::read(&environment(&[("PORT", "x")])).unwrap_err(), @r"
+    the configuration has a mistake:
+      PORT must be a whole number from 0 to 65535
+    ");
+}
+
+#[test]
+fn a_mistake_is_not_blamed_on_what_depends_on_it() {
+    let pairs = [("OIDC_ALLOW_PRIVATE_NETWORKS", "yes"), ("OIDC_ISSUERS", "http://localhost:9000")];
+    assert_eq!(read(&pairs).unwrap_err(), ["OIDC_ALLOW_PRIVATE_NETWORKS must be known or all"]);
+}
+
+#[test]
+fn no_value_is_ever_repeated() {
+    const CANARY: &str = "ca:na@ry/#?%";
+    let all = variables::table().map(|variable| (variable.name.replace('*', "X"), CANARY));
+    let mistakes = Config::read(&all.collect()).unwrap_err();
+    assert!(mistakes.0.len() > 30, "{mistakes}");
+    assert!(!mistakes.to_string().contains("na@ry"), "{mistakes}");
+    let environment = environment(&[("https_proxy", "http://me:canary@proxy"), ("RUST_LOG", "debug")]);
+    let config = Config::read(&environment).unwrap();
+    let shown = format!("{environment:?} {config:?}");
+    assert!(!shown.contains("canary") && !shown.contains("PRIVATE KEY-"), "{shown}");
+}
+
+#[cfg(unix)]
+#[test]
+fn bytes_that_are_no_text_are_a_mistake() {
+    use std::os::unix::ffi::OsStringExt;
+    let value = std::ffi::OsString::from_vec(vec![b'a', 0xff]);
+    let mistakes = Config::read(&[("STS_DOMAIN", value)].into_iter().collect()).unwrap_err();
+    assert_eq!(mistakes.0[0].to_string(), "STS_DOMAIN is not UTF-8");
+}

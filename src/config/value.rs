@@ -1,0 +1,209 @@
+//! What the text of a variable may be. Each function says in its error what would be right, as the
+//! rest of a sentence that starts with the variable's name, and never repeats the text.
+
+use std::{ops::RangeInclusive, str::FromStr, time::Duration};
+
+use url::{Host, Url};
+
+use super::GitHub;
+use crate::name::{AppId, Audience, Issuer, RepoName, is_loopback};
+
+/// What would have been right.
+pub(super) type Parsed<T> = Result<T, String>;
+
+/// A TCP port.
+pub(super) fn port(text: &str) -> Parsed<u16> {
+    if text.starts_with("tcp://") {
+        return Err("holds an address that Kubernetes sets for a service of that name: \
+                    set the variable in the pod's manifest, or enableServiceLinks to false"
+            .to_owned());
+    }
+    whole(text, 0..=u16::MAX.into())
+}
+
+/// A whole number within `range`, which must fit the type.
+pub(super) fn whole<T: FromStr>(text: &str, range: RangeInclusive<u64>) -> Parsed<T> {
+    let fits =
+        text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse().is_ok_and(|number| range.contains(&number));
+    text.parse()
+        .ok()
+        .filter(|_| fits)
+        .ok_or_else(|| format!("must be a whole number from {} to {}", range.start(), range.end()))
+}
+
+/// A switch, in the spellings that Go's `strconv.ParseBool` takes.
+pub(super) fn switch(text: &str) -> Parsed<bool> {
+    match text {
+        "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
+        "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
+        _ => Err("must be true or false".to_owned()),
+    }
+}
+
+/// One of several words.
+pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Parsed<T> {
+    let found = words.iter().find(|(word, _)| *word == text);
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let words: Vec<_> = words.iter().map(|(word, _)| *word).collect();
+        format!("must be {}", words.join(" or "))
+    })
+}
+
+/// A span of time as Go writes it (`90s`, `1h30m`, `1.5s`), within `range`.
+pub(super) fn duration(text: &str, range: RangeInclusive<Duration>) -> Parsed<Duration> {
+    go_duration(text).filter(|duration| range.contains(duration)).ok_or_else(|| {
+        let (least, most) = (in_words(*range.start()), in_words(*range.end()));
+        format!("must be a duration such as 90s or 1h30m, from {least} to {most}")
+    })
+}
+
+fn in_words(duration: Duration) -> String {
+    match duration.as_secs() {
+        hours if hours >= 3600 && hours % 3600 == 0 => format!("{}h", hours / 3600),
+        minutes if minutes >= 60 && minutes % 60 == 0 => format!("{}m", minutes / 60),
+        seconds => format!("{seconds}s"),
+    }
+}
+
+/// Go's `time.ParseDuration` without signs: numbers with units, one after the other, or `0`.
+fn go_duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut total = None;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (number, after) = rest.split_at(rest.find(|c: char| c != '.' && !c.is_ascii_digit())?);
+        let (unit, after) = after.split_at(after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len()));
+        let seconds = number.parse::<f64>().ok()? * unit_seconds(unit)?;
+        let part = Duration::try_from_secs_f64(seconds).ok()?;
+        total = Some(total.unwrap_or(Duration::ZERO).checked_add(part)?);
+        rest = after;
+    }
+    total
+}
+
+fn unit_seconds(unit: &str) -> Option<f64> {
+    Some(match unit {
+        "ns" => 1e-9,
+        "us" | "µs" | "μs" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return None,
+    })
+}
+
+/// The parts of a comma separated list, without white space and empty ones.
+pub(super) fn list(text: &str) -> impl Iterator<Item = &str> {
+    text.split(',').map(str::trim).filter(|part| !part.is_empty())
+}
+
+/// The id of one App. Several are a pool.
+pub(super) fn app_id(text: &str) -> Parsed<AppId> {
+    let mut ids = list(text);
+    match (ids.next(), ids.next()) {
+        (Some(_), Some(_)) => {
+            Err("holds several ids, but a pool of several Apps is not built into this version".to_owned())
+        }
+        (id, _) => {
+            id.and_then(|id| id.parse().ok()).ok_or_else(|| "must be the App's id, a positive number".to_owned())
+        }
+    }
+}
+
+/// The server's own host name, as tokens carry it in their audience.
+pub(super) fn domain(text: &str) -> Parsed<Audience> {
+    if text.contains("://") {
+        return Err("must be a host without scheme, such as octo-sts.example.com".to_owned());
+    }
+    let (host, port) = text.split_once(':').map_or((text, None), |(host, port)| (host, Some(port)));
+    let label = |label: &str| {
+        (1..=63).contains(&label.len())
+            && label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'))
+    };
+    let fits = text.len() <= 253
+        && host.split('.').all(label)
+        && port.is_none_or(|port| whole::<u16>(port, 1..=u16::MAX.into()).is_ok());
+    let domain = if fits { text.parse().ok() } else { None };
+    domain.ok_or_else(|| "must be a host, such as octo-sts.example.com".to_owned())
+}
+
+/// The repository of an organization's own policies.
+pub(super) fn policy_repo(text: &str) -> Parsed<RepoName> {
+    text.parse().map_err(|_| "must be the name of a repository, without its owner".to_owned())
+}
+
+/// Exact issuers. Without TLS only on loopback, where private addresses are allowed.
+pub(super) fn issuers(text: &str, private: bool) -> Parsed<Vec<Issuer>> {
+    let mut issuers: Vec<Issuer> = Vec::new();
+    for (index, part) in list(text).enumerate() {
+        let place = index + 1;
+        let issuer: Issuer =
+            part.parse().map_err(|error| format!("must be a list of issuers; entry {place}: {error}"))?;
+        if issuer.is_plain_http() && !private {
+            return Err(format!("has entry {place} without TLS, which needs OIDC_ALLOW_PRIVATE_NETWORKS=known"));
+        }
+        if !issuers.contains(&issuer) {
+            issuers.push(issuer);
+        }
+    }
+    Ok(issuers)
+}
+
+/// Names of permissions, spelled as GitHub's API spells them.
+pub(super) fn permissions(text: &str) -> Parsed<Vec<String>> {
+    let fits = |name: &str| {
+        name.starts_with(|first: char| first.is_ascii_lowercase())
+            && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+    };
+    if list(text).all(fits) {
+        Ok(list(text).map(str::to_owned).collect())
+    } else {
+        Err("must be names of permissions with underscores, such as organization_secrets, comma separated".to_owned())
+    }
+}
+
+/// A proxy that is reached without TLS, as `http://HOST:PORT`; the scheme may be left out. It may
+/// hold credentials.
+pub(super) fn proxy(text: &str) -> Parsed<String> {
+    let text = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let url = Url::parse(&text).ok().filter(|url| url.scheme() == "http");
+    url.filter(|url| matches!(url.path(), "" | "/") && url.query().is_none())
+        .map(|_| text.trim_end_matches('/').to_owned())
+        .ok_or_else(|| "must be the URL of an HTTP proxy, such as http://proxy.example.com:3128".to_owned())
+}
+
+/// The root of GitHub's API, and what follows from it.
+pub(super) fn github(text: &str) -> Parsed<GitHub> {
+    let wanted = || "must be the URL of GitHub's API, such as https://HOST/api/v3".to_owned();
+    let url = Url::parse(text).map_err(|_| wanted())?;
+    let host = url.host_str().ok_or_else(wanted)?;
+    let loopback = is_loopback(host);
+    match url.scheme() {
+        "https" => {}
+        "http" if loopback => {}
+        "http" => return Err("must start with https:// (http:// is for loopback only)".to_owned()),
+        _ => return Err(wanted()),
+    }
+    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+        return Err("must be a URL without credentials, query and fragment".to_owned());
+    }
+    if host == "github.com" || (host.ends_with(".ghe.com") && !host.starts_with("api.")) {
+        return Err(format!("must name the API, not the web site: https://api.{host}"));
+    }
+    let name = host.strip_prefix("api.").unwrap_or(host);
+    let cloud = matches!(url.host(), Some(Host::Domain(_))) && (name == "github.com" || name.ends_with(".ghe.com"));
+    let actions = match name {
+        "github.com" => "https://token.actions.githubusercontent.com".to_owned(),
+        tenant if cloud => format!("https://token.actions.{tenant}"),
+        server => format!("https://{server}/_services/token"),
+    };
+    Ok(GitHub {
+        api: url.as_str().trim_end_matches('/').parse().map_err(|_| wanted())?,
+        host: name.to_owned(),
+        actions_issuer: actions.parse().map_err(|_| wanted())?,
+        private_host: (!cloud).then(|| host.to_owned()),
+    })
+}

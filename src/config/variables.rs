@@ -1,0 +1,171 @@
+//! Every environment variable there is, in one table.
+//!
+//! The rest of `config` names variables by these constants only. `octo-sts serve --help` prints
+//! the table, and a test holds `docs/configuration.md` against it.
+
+/// Where a variable comes from, which decides what may change about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// Shared with the Go service octo-sts/app, whose deployments set it: name and meaning are fixed.
+    Shared,
+    /// Ours alone: it starts with `STS_`.
+    Own,
+    /// Understood, but what it asks for is not built into this version: setting it is a mistake.
+    NotBuilt {
+        /// What is missing, as in "FEATURE is not built into this version".
+        feature: &'static str,
+    },
+}
+
+/// One environment variable.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Variable {
+    /// Its name. One ending in `*` stands for all that begin so.
+    pub name: &'static str,
+    /// What an unset variable means, spelled as an operator would; `None` if nothing stands in.
+    pub default: Option<&'static str>,
+    /// Where it comes from.
+    pub origin: Origin,
+    /// What it means, in a sentence.
+    pub meaning: &'static str,
+}
+
+impl Variable {
+    /// Whether what it asks for is not built into this version.
+    pub const fn is_missing(&self) -> bool {
+        matches!(self.origin, Origin::NotBuilt { .. })
+    }
+}
+
+macro_rules! variables {
+    ($($name:ident $(= $default:literal)?, $origin:expr, $meaning:literal;)*) => {
+        $(
+            #[doc = $meaning]
+            pub const $name: Variable = Variable {
+                name: stringify!($name),
+                default: variables!(@default $($default)?),
+                origin: $origin,
+                meaning: $meaning,
+            };
+        )*
+
+        /// All of them, in the order in which people should read them.
+        pub const ALL: &[Variable] = &[$($name,)*];
+    };
+    (@default) => { None };
+    (@default $default:literal) => { Some($default) };
+}
+
+use Origin::{NotBuilt, Own, Shared};
+
+const KMS: Origin = NotBuilt { feature: "signing by a key management service" };
+const POOL: Origin = NotBuilt { feature: "a pool of several Apps" };
+const WEBHOOK: Origin = NotBuilt { feature: "the webhook" };
+/// What the exporters' variables ask for.
+pub const EXPORT: &str = "export by OpenTelemetry";
+const EXPORTER: Origin = NotBuilt { feature: EXPORT };
+
+variables! {
+    STS_DOMAIN, Shared, "Required. The host by which callers reach this server, without scheme; also the audience that tokens must carry unless a policy says otherwise.";
+    GITHUB_APP_IDS, Shared, "Required. The id of the GitHub App that mints.";
+    APP_SECRET_CERTIFICATE_FILE, Shared, "The file that holds the App's private key (PEM). This or the next one is required.";
+    APP_SECRET_CERTIFICATE_ENV_VAR, Shared, "The App's private key itself (PEM; line ends may be written as `\\n`), despite its name.";
+    PORT = "8080", Shared, "The port for gRPC, REST, health and reflection; 0 takes any free one.";
+    GITHUB_BASE_URL = "https://api.github.com", Shared, "The root of GitHub's API: `https://HOST/api/v3` for GitHub Enterprise Server, `https://api.SUBDOMAIN.ghe.com` with data residency.";
+    ORG_POLICY_REPO = ".github", Shared, "The repository that holds an organization's own policies and its list of trusted issuers.";
+    METRICS = "true", Shared, "Whether metrics are served for Prometheus.";
+    METRICS_PORT = "2112", Shared, "The port for metrics.";
+    OIDC_ISSUERS, Shared, "More issuers that are known, beside the built-in ones: exact URLs, comma separated.";
+    OIDC_ALLOW_PRIVATE_NETWORKS, Shared, "Whose keys may be fetched from private addresses: `known` for known issuers, `all` for any. Unset: nobody's.";
+    HTTPS_PROXY, Shared, "The proxy for GitHub, `http://HOST:PORT`. The lowercase spelling counts too.";
+    NO_PROXY, Shared, "Hosts to reach without the proxy, comma separated. The lowercase spelling counts too.";
+    SSL_CERT_FILE, Shared, "A file of CA certificates to trust in place of the system's.";
+    SSL_CERT_DIR, Shared, "Folders of CA certificates to trust in place of the system's, colon separated.";
+    RUST_LOG = "info", Shared, "Which log lines are written, as in `info,octo_sts=debug`.";
+    OCTOSTS_QUOTA_FLOOR_HARD = "1500", Shared, "Steers routing between Apps; without effect with one App.";
+    OCTOSTS_QUOTA_FLOOR_SOFT = "5000", Shared, "Steers routing between Apps; without effect with one App.";
+    OCTOSTS_QUOTA_STALE = "5m", Shared, "Steers routing between Apps; without effect with one App.";
+    OCTOSTS_STICKY_STORE = "memory", Shared, "Where the choice between Apps is remembered. Only `memory` is built in.";
+
+    STS_TLS_CERT_FILE, Own, "Serve TLS with this certificate chain (PEM); needs the next one. A changed file is picked up.";
+    STS_TLS_KEY_FILE, Own, "The private key of that certificate (PEM).";
+    STS_TRUSTED_PROXY_HOPS = "0", Own, "How many proxies in front of the server add to `X-Forwarded-For`; the client's address is taken from that far back.";
+    STS_REPOSITORY_POLICY_ORG_PERMISSIONS, Own, "Organization permissions that a repository's own policy may grant beyond `read`, comma separated. Whoever can write to any repository can then give themselves these.";
+    STS_MAX_TOKEN_BYTES = "32768", Own, "The largest token that is taken.";
+    STS_MAX_HEADER_BYTES = "65536", Own, "The largest header list that is taken; at least 4096 more than the token.";
+    STS_MAX_CONNECTIONS = "4096", Own, "How many connections are held at once.";
+    STS_CLOCK_LEEWAY = "60s", Own, "How far issuers' clocks may be off when `nbf` and `iat` are checked; at most `5m`.";
+    STS_POLICY_TTL = "60s", Own, "How long a policy is used before GitHub is asked whether it changed; at most `1h`.";
+    STS_POLICY_STALE = "5m", Own, "How long after GitHub last confirmed it a policy is still used while GitHub cannot be asked; at most `1h`.";
+    STS_RATE_OWNER_PER_MINUTE = "60", Own, "How many tokens that no held key verifies are looked into, for one owner, a minute.";
+    STS_RATE_OWNER_BURST = "30", Own, "How many of these at once.";
+    STS_RATE_ADDRESS_PER_MINUTE = "60", Own, "The same for one client address, a minute.";
+    STS_RATE_ADDRESS_BURST = "30", Own, "How many of these at once.";
+    STS_RATE_PROCESS_PER_MINUTE = "600", Own, "The same for the whole process, a minute.";
+    STS_RATE_PROCESS_BURST = "300", Own, "How many of these at once.";
+    STS_LOG_FORMAT = "json", Own, "`json` or `text`.";
+
+    KMS_KEYS, KMS, "App keys held by a key management service.";
+    KMS_PROVIDER, KMS, "Which service that is.";
+    APP_CONFIG_FILE, POOL, "Organizations and their Apps, as a file.";
+    GITHUB_WEBHOOK_SECRET, WEBHOOK, "Secrets of the App's webhook.";
+    GITHUB_WEBHOOK_ORGANIZATION_FILTER, WEBHOOK, "Organizations whose deliveries are taken.";
+    EVENT_INGRESS_URI, NotBuilt { feature: "the CloudEvents sink" }, "Where exchanges are reported as CloudEvents.";
+    OIDC_ISSUERS_FILE, NotBuilt { feature: "the issuers file" }, "Issuers as objects.";
+}
+
+/// `OTEL_EXPORTER_…`: endpoints and their details.
+pub const OTEL_EXPORTER: Variable = Variable {
+    name: "OTEL_EXPORTER_*",
+    default: None,
+    origin: EXPORTER,
+    meaning: "Where traces, metrics and logs are sent. Other `OTEL_` variables are ignored.",
+};
+
+/// The switches of the exporters; `none` is taken.
+pub const OTEL_SWITCHES: &[Variable] =
+    &[switch("OTEL_TRACES_EXPORTER"), switch("OTEL_METRICS_EXPORTER"), switch("OTEL_LOGS_EXPORTER")];
+
+const fn switch(name: &'static str) -> Variable {
+    Variable { name, default: Some("none"), origin: EXPORTER, meaning: "Only `none` is taken." }
+}
+
+/// The whole table: [`ALL`] and the variables of OpenTelemetry.
+pub fn table() -> impl Iterator<Item = &'static Variable> {
+    const WHERE_TO: &[Variable] = &[OTEL_EXPORTER];
+    ALL.iter().chain(WHERE_TO).chain(OTEL_SWITCHES)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const PAGE: &str = include_str!("../../docs/configuration.md");
+
+    fn row(variable: &Variable) -> String {
+        let default = variable.default.map_or(String::new(), |default| format!("`{default}`"));
+        let meaning = match variable.origin {
+            NotBuilt { feature } => format!("Not built in: {feature}. {}", variable.meaning),
+            Shared | Own => variable.meaning.to_owned(),
+        };
+        format!("| `{}` | {default} | {meaning} |", variable.name)
+    }
+
+    #[test]
+    fn the_page_has_the_table_of_the_code() {
+        let rows: Vec<_> = PAGE.lines().filter(|line| line.starts_with("| `")).collect();
+        let table: Vec<_> = table().map(row).collect();
+        assert_eq!(rows.join("\n"), table.join("\n"), "docs/configuration.md should have:\n{}", table.join("\n"));
+    }
+
+    #[test]
+    fn names_are_unique_and_ours_start_with_sts() {
+        let names: BTreeSet<_> = table().map(|variable| variable.name).collect();
+        assert_eq!(names.len(), table().count());
+        for variable in table().filter(|variable| variable.origin == Own) {
+            assert!(variable.name.starts_with("STS_"), "{}", variable.name);
+        }
+    }
+}
