@@ -15,3 +15,5 @@ pub mod audit;
 pub mod exchange;
 pub mod transport;
 pub mod config;
+#[cfg(feature = "emulator")]
+pub mod emulator;
