@@ -15,5 +15,7 @@ pub mod audit;
 pub mod exchange;
 pub mod transport;
 pub mod config;
+pub mod app;
 #[cfg(feature = "emulator")]
 pub mod emulator;
+pub mod cli;

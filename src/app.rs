@@ -1,0 +1,250 @@
+//! The composition root: settings in, a server out. Nothing else knows all the parts.
+//!
+//! [`Settings`] are inert, and [`App::build`] makes the parts of them; what a part needs of the
+//! world (the time, and where records go) is handed in, so a test is the same program.
+
+mod metrics_page;
+
+use std::{
+    io,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use secrecy::ExposeSecret;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    audit::{self, Audit, AuditSink, Stdout},
+    clock::{Clock, SystemClock},
+    config::{self, Config, Interface},
+    egress::{self, Egress},
+    exchange::{self, Exchange},
+    github::{self, GitHub},
+    oidc::{self, Oidc},
+    policy::Rules,
+    store::{self, Store},
+    telemetry::{Metrics, TelemetryError},
+    transport,
+};
+
+/// Why the server did not start, or ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum AppError {
+    /// The roots of trust for outbound connections cannot be read.
+    #[error("outbound connections: {0}")]
+    Egress(String),
+    /// GitHub's address is none.
+    #[error(transparent)]
+    GitHub(#[from] github::ApiAddressError),
+    /// The App's key did not prove itself by a signature.
+    #[error("the App's key: {0}")]
+    Key(github::Error),
+    /// Metrics cannot be kept.
+    #[error(transparent)]
+    Metrics(#[from] TelemetryError),
+    /// The address cannot be listened on, or the audit thread cannot start.
+    #[error("{what}: {error}")]
+    Io {
+        /// What was attempted.
+        what: &'static str,
+        /// The system's answer.
+        error: io::Error,
+    },
+}
+
+/// Each part's settings.
+#[derive(Clone)]
+pub struct Settings {
+    /// The way out.
+    pub egress: egress::Settings,
+    /// Tokens and issuers.
+    pub oidc: oidc::Settings,
+    /// GitHub and the App.
+    pub github: github::Settings,
+    /// Policies and lists.
+    pub store: store::Settings,
+    /// Records.
+    pub audit: audit::Settings,
+    /// The core.
+    pub exchange: exchange::Settings,
+    /// The wires.
+    pub transport: transport::Settings,
+}
+
+impl Settings {
+    /// The settings that a configuration means.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            egress: egress_settings(config),
+            oidc: oidc_settings(config),
+            github: github_settings(config),
+            store: store_settings(config),
+            audit: audit::Settings::default(),
+            exchange: exchange_settings(config),
+            transport: transport_settings(config),
+        }
+    }
+}
+
+fn egress_settings(config: &Config) -> egress::Settings {
+    egress::Settings {
+        exempt_hosts: config.github.private_host.iter().cloned().collect(),
+        https_proxy: config.proxy.https.as_ref().map(|proxy| proxy.expose_secret().to_owned()),
+        no_proxy: config.proxy.except.clone(),
+        ..egress::Settings::default()
+    }
+}
+
+fn oidc_settings(config: &Config) -> oidc::Settings {
+    let tokens = &config.tokens;
+    oidc::Settings {
+        configured: tokens.issuers.clone(),
+        private_networks: match tokens.private_networks {
+            config::PrivateNetworks::No => oidc::PrivateNetworks::Blocked,
+            config::PrivateNetworks::Known => oidc::PrivateNetworks::Known,
+            config::PrivateNetworks::All => oidc::PrivateNetworks::All,
+        },
+        max_token_bytes: tokens.max_bytes,
+        leeway: tokens.leeway,
+        ..oidc::Settings::new(config.github.actions_issuer.clone())
+    }
+}
+
+fn github_settings(config: &Config) -> github::Settings {
+    let app = github::AppSettings { id: config.app.id, signer: config.app.key.signer() };
+    github::Settings::new(config.github.api.clone(), Some(app))
+}
+
+fn store_settings(config: &Config) -> store::Settings {
+    let policies = &config.policies;
+    let rules = Rules { organization_permissions: policies.repository_org_permissions.iter().cloned().collect() };
+    store::Settings {
+        ttl: policies.ttl,
+        stale: policies.stale,
+        rules: Arc::new(rules),
+        ..store::Settings::new(policies.org_repo.clone())
+    }
+}
+
+fn exchange_settings(config: &Config) -> exchange::Settings {
+    let rate = |rate: config::Rate| exchange::strangers::Rate { per_minute: rate.per_minute, burst: rate.burst };
+    exchange::Settings {
+        strangers: exchange::strangers::Settings {
+            owner: rate(config.strangers.owner),
+            address: rate(config.strangers.address),
+            process: rate(config.strangers.process),
+        },
+        ..exchange::Settings::new(config.domain.to_string(), config.github.host.clone())
+    }
+}
+
+fn transport_settings(config: &Config) -> transport::Settings {
+    let listen = &config.listen;
+    transport::Settings {
+        max_connections: listen.max_connections.get(),
+        header_bytes: u32::try_from(listen.max_header_bytes).unwrap_or(u32::MAX),
+        trusted_proxy_hops: listen.trusted_proxy_hops,
+        tls: listen.tls.clone(),
+        ..transport::Settings::default()
+    }
+}
+
+/// What the program takes from the world around it.
+pub struct Ambient {
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+    /// Where audit records go.
+    pub sink: Box<dyn AuditSink>,
+}
+
+impl Ambient {
+    /// The machine's clock and standard output.
+    pub fn real() -> Self {
+        Self { clock: Arc::new(SystemClock), sink: Box::new(Stdout) }
+    }
+}
+
+/// The parts, put together and not yet serving.
+pub struct App {
+    exchange: Arc<Exchange>,
+    store: Store,
+    github: GitHub,
+    audit: Audit,
+    transport: transport::Settings,
+    clock: Arc<dyn Clock>,
+}
+
+impl App {
+    /// Makes the parts and proves the App's key by a signature. Asks nobody anything.
+    ///
+    /// # Errors
+    /// A part cannot be made of its settings, or the key does not sign.
+    pub async fn build(settings: Settings, ambient: Ambient) -> Result<Self, AppError> {
+        let Ambient { clock, sink } = ambient;
+        let egress = Egress::new(settings.egress).map_err(AppError::Egress)?;
+        let github = GitHub::new(settings.github, &egress, Arc::clone(&clock))?;
+        github.prove_key().await.map_err(AppError::Key)?;
+        let oidc = Oidc::new(settings.oidc, egress, Arc::clone(&clock));
+        let store = Store::new(settings.store, github.clone(), Arc::clone(&clock));
+        let audit = Audit::start(settings.audit, sink).map_err(io_error("the audit thread"))?;
+        let parts = exchange::Parts {
+            oidc,
+            store: store.clone(),
+            github: github.clone(),
+            audit: audit.clone(),
+            clock: Arc::clone(&clock),
+        };
+        let exchange = Arc::new(Exchange::new(settings.exchange, parts));
+        Ok(Self { exchange, store, github, audit, transport: settings.transport, clock })
+    }
+
+    /// Serves until `stop`; then running exchanges finish, the last records are written, and read
+    /// tokens are revoked, as far as time allows: orchestrators commonly kill after 30 s.
+    ///
+    /// # Errors
+    /// The TLS files do not serve.
+    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), AppError> {
+        let (recording, revoking) = (Duration::from_secs(1), Duration::from_secs(3));
+        let served = transport::serve(listener, self.exchange, self.transport, self.clock, stop).await;
+        self.audit.flush(recording).await;
+        self.store.close();
+        self.github.close(revoking).await;
+        served.map_err(io_error("serving"))
+    }
+}
+
+/// Runs the server until `stop`, then drains.
+///
+/// # Errors
+/// The server cannot start.
+pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError> {
+    let app = App::build(Settings::new(&config), Ambient::real()).await?;
+    if let Some(port) = config.metrics_port {
+        let listener = bind(config.listen.interface, port).await.map_err(io_error("METRICS_PORT"))?;
+        tokio::spawn(metrics_page::serve(listener, Metrics::install()?, stop.clone()));
+    }
+    let listener = bind(config.listen.interface, config.listen.port).await.map_err(io_error("PORT"))?;
+    if let Ok(address) = listener.local_addr() {
+        tracing::info!(%address, domain = %config.domain, app_id = %config.app.id, "serving");
+    }
+    app.serve(listener, stop).await
+}
+
+async fn bind(interface: Interface, port: u16) -> io::Result<TcpListener> {
+    match interface {
+        Interface::Loopback => TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await,
+        Interface::All => match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+                TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await
+            }
+            bound => bound,
+        },
+    }
+}
+
+fn io_error(what: &'static str) -> impl FnOnce(io::Error) -> AppError {
+    move |error| AppError::Io { what, error }
+}

@@ -1,0 +1,162 @@
+//! The commands, their arguments, and how each ends.
+//!
+//! Without a command the program serves if it is configured to, because containers of the Go
+//! service start it so; else it shows its help.
+
+use std::{
+    ffi::OsString,
+    future::Future,
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::{CommandFactory, Parser, Subcommand};
+
+use crate::config::{Environment, variables};
+
+mod serve;
+
+/// How the program ends: `sysexits.h`, as the contract of commands has it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Exit {
+    /// As it should.
+    Done,
+    /// The command line or the configuration is wrong.
+    Usage,
+    /// Something that is needed cannot be reached now.
+    Unavailable,
+    /// Our fault, or nothing that another code stands for.
+    Internal,
+    /// The caller may not.
+    Refused,
+}
+
+impl Exit {
+    /// The exit code.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Usage => 64,
+            Self::Unavailable => 69,
+            Self::Internal => 70,
+            Self::Refused => 77,
+        }
+    }
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}
+
+/// A Security Token Service for GitHub.
+///
+/// A workload shows an OIDC token and names a trust policy in a repository; if the token satisfies
+/// it, the workload gets a short-lived GitHub token with the policy's permissions.
+#[derive(Debug, Parser)]
+#[command(name = "octo-sts", version, after_help = "Without a command, it serves if STS_DOMAIN is set.")]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server. It is configured by environment variables, which `serve --help` lists.
+    #[command(after_long_help = environment_help())]
+    Serve,
+    /// Show an exchange from end to end on this machine, without an account anywhere.
+    #[cfg(feature = "emulator")]
+    Dev(DevArgs),
+}
+
+/// Arguments of `dev`.
+#[cfg(feature = "emulator")]
+#[derive(Debug, clap::Args)]
+pub struct DevArgs {
+    /// End after the tour; the exit code tells whether everything went as told.
+    #[arg(long)]
+    pub once: bool,
+    /// Take the trust policies from this folder instead of the samples.
+    #[arg(long, value_name = "DIR")]
+    pub policies: Option<std::path::PathBuf>,
+    /// Listen on this port of 127.0.0.1; 0 takes any free one.
+    #[arg(long, value_name = "N", default_value_t = 8080)]
+    pub port: u16,
+}
+
+/// Runs the command that the process was started with.
+pub fn main() -> ExitCode {
+    run(std::env::args_os(), &Environment::of_process()).into()
+}
+
+/// Runs the command that `arguments` spell, the program's name first.
+pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> Exit {
+    match Cli::try_parse_from(arguments) {
+        Ok(cli) => match cli.command_in(environment) {
+            Some(command) => command.run(environment),
+            None => {
+                say(Cli::command().render_help());
+                Exit::Usage
+            }
+        },
+        Err(error) => {
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
+            // Help goes to stdout, the rest to stderr; if nobody reads it, that is their choice.
+            error.print().ok();
+            exit
+        }
+    }
+}
+
+impl Cli {
+    /// The command that is given, or meant where none is given.
+    fn command_in(self, environment: &Environment) -> Option<Command> {
+        self.command.or_else(|| environment.has(&variables::STS_DOMAIN).then_some(Command::Serve))
+    }
+}
+
+impl Command {
+    fn run(self, environment: &Environment) -> Exit {
+        match self {
+            Self::Serve => serve::serve(environment),
+            #[cfg(feature = "emulator")]
+            Self::Dev(_) => {
+                // STUB until the emulator is there.
+                say("dev: not there yet");
+                Exit::Internal
+            }
+        }
+    }
+}
+
+/// Runs `work` on a runtime of its own.
+fn block_on(work: impl Future<Output = Exit>) -> Exit {
+    match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime.block_on(work),
+        Err(error) => {
+            say(format_args!("octo-sts: the runtime cannot start: {error}"));
+            Exit::Internal
+        }
+    }
+}
+
+/// Tells the operator on stderr, where logging is not set up or not meant.
+fn say(text: impl std::fmt::Display) {
+    // A stderr that is gone is no reason to end otherwise.
+    writeln!(io::stderr(), "{text}").ok();
+}
+
+/// The variables of `serve`, as its long help shows them.
+fn environment_help() -> String {
+    let mut help = "Environment:\n".to_owned();
+    for variable in variables::table().filter(|variable| !variable.is_missing()) {
+        let default = variable.default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
+        help.push_str(&format!("  {}{default}\n          {}\n", variable.name, variable.meaning));
+    }
+    help
+}
+
+#[cfg(test)]
+mod tests;

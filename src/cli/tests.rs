@@ -1,0 +1,64 @@
+use super::*;
+
+fn exit(arguments: &[&str], environment: &[(&str, &str)]) -> Exit {
+    let arguments = ["octo-sts"].iter().chain(arguments).map(OsString::from);
+    run(arguments, &environment.iter().copied().collect())
+}
+
+#[test]
+fn exit_codes_are_those_of_the_contract() {
+    let codes = [Exit::Done, Exit::Usage, Exit::Unavailable, Exit::Internal, Exit::Refused].map(Exit::code);
+    assert_eq!(codes, [0, 64, 69, 70, 77]);
+}
+
+#[test]
+fn help_and_version_are_no_mistake() {
+    for arguments in [&["--help"][..], &["-h"], &["--version"], &["serve", "--help"], &["help"]] {
+        assert_eq!(exit(arguments, &[]), Exit::Done, "{arguments:?}");
+    }
+}
+
+#[test]
+fn what_cannot_be_understood_is_a_mistake() {
+    for arguments in [&["srve"][..], &["serve", "--port", "1"], &["--frobnicate"]] {
+        assert_eq!(exit(arguments, &[]), Exit::Usage, "{arguments:?}");
+    }
+}
+
+#[test]
+fn without_a_command_the_environment_decides() {
+    assert_eq!(exit(&[], &[]), Exit::Usage);
+    assert!(asked(&[], &[]).is_none());
+    assert!(asked(&[], &[("STS_DOMAIN", " ")]).is_none());
+    assert!(matches!(asked(&[], &[("STS_DOMAIN", "sts.example.com")]), Some(Command::Serve)));
+}
+
+#[test]
+fn a_server_that_is_not_configured_does_not_start() {
+    assert_eq!(exit(&["serve"], &[]), Exit::Usage);
+    assert_eq!(exit(&[], &[("STS_DOMAIN", "sts.example.com")]), Exit::Usage);
+}
+
+#[test]
+fn help_lists_the_variables_that_do_something() {
+    let help = environment_help();
+    for variable in variables::table() {
+        assert_eq!(help.contains(&format!("  {}", variable.name)), !variable.is_missing(), "{}", variable.name);
+    }
+}
+
+#[cfg(feature = "emulator")]
+#[test]
+fn the_arguments_of_dev() {
+    let dev = |arguments: &[&str]| match asked(arguments, &[]) {
+        Some(Command::Dev(DevArgs { once, policies, port })) => (once, policies, port),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(dev(&["dev"]), (false, None, 8080));
+    assert_eq!(dev(&["dev", "--once", "--policies", "p", "--port", "0"]), (true, Some("p".into()), 0));
+}
+
+fn asked(arguments: &[&str], environment: &[(&str, &str)]) -> Option<Command> {
+    let arguments = ["octo-sts"].iter().chain(arguments);
+    Cli::try_parse_from(arguments).unwrap().command_in(&environment.iter().copied().collect())
+}
