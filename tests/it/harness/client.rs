@@ -1,0 +1,245 @@
+//! A caller on both wires.
+
+use std::{net::SocketAddr, time::Duration};
+
+use bytes::Bytes;
+use http::{HeaderMap, Method, Request};
+use http_body_util::{BodyExt, Full};
+use hyper_util::{
+    client::legacy::{Client as HttpClient, connect::HttpConnector},
+    rt::TokioExecutor,
+};
+use octo_sts::proto::{
+    octosts::v1::Condition,
+    oidc::{ExchangeRequest, security_token_service_client::SecurityTokenServiceClient},
+    rpc,
+};
+use prost::Message;
+use serde_json::Value;
+use tonic::transport::Channel;
+
+/// One question.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    pub scope: String,
+    pub identity: String,
+    /// The `authorization` header, if any.
+    pub authorization: Option<String>,
+}
+
+impl Ask {
+    pub fn new(scope: &str, identity: &str, token: &str) -> Self {
+        Self { scope: scope.into(), identity: identity.into(), authorization: Some(format!("Bearer {token}")) }
+    }
+}
+
+/// What both wires said.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    pub grpc: Answer,
+    pub rest: Answer,
+}
+
+/// What one wire said.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Answer {
+    /// The gRPC code, 0 for a grant.
+    pub code: i32,
+    /// `ErrorInfo.reason`, empty for a grant.
+    pub reason: String,
+    pub message: String,
+    /// `ErrorInfo.metadata.failed`.
+    pub failed: Vec<String>,
+    pub conditions: Vec<Condition>,
+    pub retry_after: Option<Duration>,
+    /// The token, of a grant.
+    pub token: String,
+    /// `X-Request-Id`.
+    pub request_id: String,
+}
+
+impl Outcome {
+    /// The reason, empty for a grant.
+    pub fn reason(&self) -> &str {
+        &self.rest.reason
+    }
+
+    /// The tokens of a grant.
+    pub fn tokens(&self) -> [&str; 2] {
+        assert_eq!(self.reason(), "", "{}", self.rest.message);
+        [&self.grpc.token, &self.rest.token]
+    }
+}
+
+/// A raw REST reply.
+#[derive(Debug, Clone)]
+pub struct Reply {
+    pub status: u16,
+    pub headers: HeaderMap,
+    pub body: Bytes,
+}
+
+impl Reply {
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or(Value::Null)
+    }
+}
+
+/// Connections of its own to one server.
+#[derive(Clone)]
+pub struct Client {
+    base: String,
+    http: HttpClient<HttpConnector, Full<Bytes>>,
+    grpc: SecurityTokenServiceClient<Channel>,
+}
+
+impl Client {
+    pub fn new(address: SocketAddr) -> Self {
+        let base = format!("http://{address}");
+        let channel = Channel::from_shared(base.clone()).unwrap().connect_lazy();
+        let http = HttpClient::builder(TokioExecutor::new()).build_http();
+        Self { base, http, grpc: SecurityTokenServiceClient::new(channel) }
+    }
+
+    /// Asks on both wires, which must agree on everything but the token and the request's id.
+    pub async fn exchange(&self, ask: &Ask) -> Outcome {
+        let (grpc, rest) = (self.grpc(ask).await, self.rest(ask).await);
+        let shared = |answer: &Answer| Answer {
+            token: String::new(),
+            request_id: String::new(),
+            retry_after: answer.retry_after.map(|_| Duration::ZERO),
+            ..answer.clone()
+        };
+        assert_eq!(shared(&grpc), shared(&rest), "the wires disagree about {ask:?}");
+        Outcome { grpc, rest }
+    }
+
+    /// Asks over gRPC.
+    pub async fn grpc(&self, ask: &Ask) -> Answer {
+        #[expect(deprecated, reason = "callers still send the singular scope")]
+        let message =
+            ExchangeRequest { scope: ask.scope.clone(), identity: ask.identity.clone(), ..Default::default() };
+        let mut request = tonic::Request::new(message);
+        if let Some(value) = &ask.authorization {
+            request.metadata_mut().insert("authorization", value.parse().unwrap());
+        }
+        match self.grpc.clone().exchange(request).await {
+            Ok(reply) => {
+                let request_id = text(reply.metadata().get("x-request-id"));
+                Answer { request_id, ..Answer::granted(reply.into_inner().token) }
+            }
+            Err(status) => {
+                let details = rpc::Status::decode(status.details()).unwrap();
+                let details: Vec<_> = details.details.into_iter().map(|any| (any.type_url, any.value)).collect();
+                let request_id = text(status.metadata().get("x-request-id"));
+                Answer { request_id, ..Answer::refused(status.code() as i32, status.message(), &details) }
+            }
+        }
+    }
+
+    /// Asks over REST, by a GET.
+    pub async fn rest(&self, ask: &Ask) -> Answer {
+        let query = form_urlencoded::Serializer::new(String::new())
+            .append_pair("scope", &ask.scope)
+            .append_pair("identity", &ask.identity)
+            .finish();
+        let headers: Vec<_> = ask.authorization.iter().map(|value| ("authorization", value.as_str())).collect();
+        let reply = self.send(Method::GET, &format!("/sts/exchange?{query}"), &headers, "").await;
+        Answer::of_rest(&reply)
+    }
+
+    /// Any request.
+    pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+        let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let reply = self.http.request(request.body(Full::from(body.to_owned())).unwrap()).await.unwrap();
+        let (head, body) = reply.into_parts();
+        Reply { status: head.status.as_u16(), headers: head.headers, body: body.collect().await.unwrap().to_bytes() }
+    }
+}
+
+fn text<V: AsRef<[u8]>>(value: Option<&V>) -> String
+where
+{
+    value.map(|value| String::from_utf8_lossy(value.as_ref()).into_owned()).unwrap_or_default()
+}
+
+impl Answer {
+    fn granted(token: String) -> Self {
+        assert!(!token.is_empty());
+        Self { token, ..Self::refused(0, "", &[]) }
+    }
+
+    fn refused(code: i32, message: &str, details: &[(String, Vec<u8>)]) -> Self {
+        let mut answer = Self {
+            code,
+            reason: String::new(),
+            message: message.into(),
+            failed: Vec::new(),
+            conditions: Vec::new(),
+            retry_after: None,
+            token: String::new(),
+            request_id: String::new(),
+        };
+        for (url, value) in details {
+            match url.rsplit('/').next().unwrap() {
+                "google.rpc.ErrorInfo" => {
+                    let info = rpc::ErrorInfo::decode(value.as_slice()).unwrap();
+                    assert_eq!(info.domain, "octo-sts");
+                    answer.reason = info.reason;
+                    let failed = info.metadata.get("failed").map(String::as_str).unwrap_or_default();
+                    answer.failed = failed.split(',').filter(|field| !field.is_empty()).map(str::to_owned).collect();
+                }
+                "google.rpc.RetryInfo" => {
+                    let info = rpc::RetryInfo::decode(value.as_slice()).unwrap();
+                    answer.retry_after = info.retry_delay.map(|delay| Duration::from_secs(delay.seconds as u64));
+                }
+                "octosts.v1.Condition" => answer.conditions.push(Condition::decode(value.as_slice()).unwrap()),
+                other => panic!("a detail of an unknown type: {other}"),
+            }
+        }
+        answer
+    }
+
+    /// Reads a REST reply as the contract has it.
+    pub fn of_rest(reply: &Reply) -> Self {
+        let request_id = text(reply.headers.get("x-request-id"));
+        assert_eq!(reply.headers["cache-control"], "no-store");
+        let body = reply.json();
+        if reply.status == 200 {
+            return Self { request_id, ..Self::granted(body["token"].as_str().unwrap().to_owned()) };
+        }
+        let code = i32::try_from(body["code"].as_i64().unwrap()).unwrap();
+        let mut answer = Self::refused(code, body["message"].as_str().unwrap(), &[]);
+        answer.request_id = request_id;
+        for detail in body["details"].as_array().unwrap() {
+            answer.read_json(detail);
+        }
+        if let Some(wait) = reply.headers.get("retry-after") {
+            answer.retry_after = Some(Duration::from_secs(wait.to_str().unwrap().parse().unwrap()));
+        }
+        answer
+    }
+
+    fn read_json(&mut self, detail: &Value) {
+        let field = |name: &str| detail[name].as_str().map(str::to_owned);
+        match detail["@type"].as_str().unwrap().rsplit('/').next().unwrap() {
+            "google.rpc.ErrorInfo" => {
+                self.reason = field("reason").unwrap();
+                let failed = detail["metadata"]["failed"].as_str().unwrap_or_default();
+                self.failed = failed.split(',').filter(|field| !field.is_empty()).map(str::to_owned).collect();
+            }
+            "octosts.v1.Condition" => self.conditions.push(Condition {
+                field: field("field").unwrap(),
+                satisfied: detail["satisfied"].as_bool().unwrap_or_default(),
+                got: field("got"),
+                wanted: field("wanted"),
+                hint: field("hint"),
+            }),
+            "google.rpc.RetryInfo" => {}
+            other => panic!("a detail of an unknown type: {other}"),
+        }
+    }
+}
