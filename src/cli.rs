@@ -14,6 +14,8 @@ use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::config::{Environment, variables};
 
+#[cfg(feature = "emulator")]
+mod dev;
 mod serve;
 
 /// How the program ends: `sysexits.h`, as the contract of commands has it.
@@ -68,22 +70,7 @@ enum Command {
     Serve,
     /// Show an exchange from end to end on this machine, without an account anywhere.
     #[cfg(feature = "emulator")]
-    Dev(DevArgs),
-}
-
-/// Arguments of `dev`.
-#[cfg(feature = "emulator")]
-#[derive(Debug, clap::Args)]
-pub struct DevArgs {
-    /// End after the tour; the exit code tells whether everything went as told.
-    #[arg(long)]
-    pub once: bool,
-    /// Take the trust policies from this folder instead of the samples.
-    #[arg(long, value_name = "DIR")]
-    pub policies: Option<std::path::PathBuf>,
-    /// Listen on this port of 127.0.0.1; 0 takes any free one.
-    #[arg(long, value_name = "N", default_value_t = 8080)]
-    pub port: u16,
+    Dev(dev::DevArgs),
 }
 
 /// Runs the command that the process was started with.
@@ -122,11 +109,7 @@ impl Command {
         match self {
             Self::Serve => serve::serve(environment),
             #[cfg(feature = "emulator")]
-            Self::Dev(_) => {
-                // STUB until the emulator is there.
-                say("dev: not there yet");
-                Exit::Internal
-            }
+            Self::Dev(args) => dev::dev(args, environment),
         }
     }
 }

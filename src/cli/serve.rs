@@ -37,7 +37,7 @@ pub(super) fn serve(environment: &Environment) -> Exit {
 }
 
 /// A token that is cancelled by the first SIGTERM or Ctrl-C. Must be called on a runtime.
-fn stop_on_signal() -> CancellationToken {
+pub(super) fn stop_on_signal() -> CancellationToken {
     let stop = CancellationToken::new();
     let on_signal = stop.clone();
     tokio::spawn(async move {

@@ -50,12 +50,12 @@ fn help_lists_the_variables_that_do_something() {
 #[cfg(feature = "emulator")]
 #[test]
 fn the_arguments_of_dev() {
-    let dev = |arguments: &[&str]| match asked(arguments, &[]) {
-        Some(Command::Dev(DevArgs { once, policies, port })) => (once, policies, port),
+    let parsed = |arguments: &[&str]| match asked(arguments, &[]) {
+        Some(Command::Dev(dev::DevArgs { once, policies, port })) => (once, policies, port),
         other => panic!("{other:?}"),
     };
-    assert_eq!(dev(&["dev"]), (false, None, 8080));
-    assert_eq!(dev(&["dev", "--once", "--policies", "p", "--port", "0"]), (true, Some("p".into()), 0));
+    assert_eq!(parsed(&["dev"]), (false, None, None));
+    assert_eq!(parsed(&["dev", "--once", "--policies", "p", "--port", "0"]), (true, Some("p".into()), Some(0)));
 }
 
 fn asked(arguments: &[&str], environment: &[(&str, &str)]) -> Option<Command> {

@@ -24,6 +24,11 @@ impl Environment {
         self.raw(variable.name).is_some()
     }
 
+    /// The text of any variable, ours or not, unless it is blank or not Unicode.
+    pub fn text(&self, name: &str) -> Option<&str> {
+        self.raw(name)?.to_str()
+    }
+
     /// The value, unless it is blank: an empty variable counts as unset.
     fn raw(&self, name: &str) -> Option<&OsString> {
         self.0.get(name).filter(|value| !value.as_encoded_bytes().trim_ascii().is_empty())

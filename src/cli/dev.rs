@@ -1,0 +1,121 @@
+//! `octo-sts dev`: everything that an exchange needs, on loopback, and a tour through it.
+//!
+//! A GitHub API and an OIDC issuer are emulated; the server between them is the real one, over real
+//! sockets. The tour checks each thing that it tells: if one does not come out as told, it says so
+//! and the program ends with another code than 0. Then the server stays up to be tried.
+
+mod caller;
+mod page;
+mod policies;
+mod sample;
+mod tokens;
+mod tour;
+mod world;
+
+use std::{net::Ipv4Addr, path::PathBuf};
+
+use tokio::net::TcpListener;
+
+use self::{page::Page, policies::Policies, tokens::Tokens, tour::Tour, world::World};
+use super::{Exit, block_on, say, serve};
+use crate::config::Environment;
+
+/// The port that is taken where none is asked for.
+const PORT: u16 = 8080;
+
+/// Arguments of `dev`.
+#[derive(Debug, clap::Args)]
+pub(super) struct DevArgs {
+    /// End after the tour; the exit code tells whether everything went as told.
+    #[arg(long)]
+    pub(super) once: bool,
+    /// Take the trust policies from this folder instead of the samples: DIR/NAME.sts.yaml for
+    /// octo-org/hello, DIR/org/NAME.sts.yaml for the organization.
+    #[arg(long, value_name = "DIR")]
+    pub(super) policies: Option<PathBuf>,
+    /// Listen on this port of 127.0.0.1; 0 takes any free one [default: 8080, or a free one].
+    #[arg(long, value_name = "N")]
+    pub(super) port: Option<u16>,
+}
+
+/// Why there is no tour.
+#[derive(Debug, thiserror::Error)]
+enum DevError {
+    /// The operator's mistake, told in full.
+    #[error("{0}")]
+    Usage(String),
+    /// The machine does not give what is needed.
+    #[error("{0}")]
+    Unavailable(String),
+    /// Our fault.
+    #[error("{0}")]
+    Internal(String),
+}
+
+impl DevError {
+    fn exit(&self) -> Exit {
+        match self {
+            Self::Usage(_) => Exit::Usage,
+            Self::Unavailable(_) => Exit::Unavailable,
+            Self::Internal(_) => Exit::Internal,
+        }
+    }
+}
+
+/// Shows an exchange from end to end.
+pub(super) fn dev(args: DevArgs, environment: &Environment) -> Exit {
+    let page = Page::on_stdout(environment);
+    block_on(async move {
+        match Box::pin(run(args, environment, page)).await {
+            Ok(exit) => exit,
+            Err(error) => {
+                say(format_args!("octo-sts dev: {error}"));
+                error.exit()
+            }
+        }
+    })
+}
+
+async fn run(args: DevArgs, environment: &Environment, mut page: Page) -> Result<Exit, DevError> {
+    let own = args.policies.is_some();
+    let policies = match &args.policies {
+        Some(folder) => Policies::read(folder)?,
+        None => Policies::samples()?,
+    };
+    let listener = listen(args.port).await?;
+    let stop = serve::stop_on_signal();
+    let mut world = Box::pin(World::start(policies, listener, environment)).await?;
+    let mut tour = Tour { world: &mut world, page: &mut page };
+    let as_told = if own { tour.of_policies().await } else { tour.of_samples().await };
+    if !args.once && !stop.is_cancelled() {
+        let tokens = Tokens::start(&world).await?;
+        page.invite(&world, &tokens);
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => break,
+                Some(record) = world.audit.recv() => page.attempt(&record),
+            }
+        }
+    }
+    world.stop().await?;
+    Ok(if as_told { Exit::Done } else { Exit::Internal })
+}
+
+/// The port that was asked for, or 8080, or, where that is taken and none was asked for, any.
+async fn listen(asked: Option<u16>) -> Result<TcpListener, DevError> {
+    let port = asked.unwrap_or(PORT);
+    match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
+        Ok(listener) => Ok(listener),
+        Err(error) => {
+            let told = format!("127.0.0.1:{port} cannot be listened on: {error}");
+            if asked.is_some() {
+                return Err(DevError::Unavailable(format!(
+                    "{told}\nTake another with --port N, or any free one with --port 0."
+                )));
+            }
+            say(format_args!("octo-sts dev: {told}; taking a free port. To choose one: --port N"));
+            let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
+            free.map_err(|error| DevError::Unavailable(format!("no port of 127.0.0.1 can be listened on: {error}")))
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Fresh OIDC tokens on loopback, for whoever tries the lines that the tour ends with.
+//!
+//! `GET /token/IDENTITY` (and `/token/org/IDENTITY`) answers a token that satisfies the policy. Each
+//! query parameter sets a claim of it, so that denials can be tried too.
+
+use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
+
+use axum::{
+    Router,
+    extract::{Path, RawQuery, State},
+    http::StatusCode,
+    routing::get,
+};
+use serde_json::{Value, json};
+use tokio::net::TcpListener;
+use tokio_util::task::AbortOnDropHandle;
+
+use super::{DevError, policies::set, world::World};
+use crate::{emulator::Issuer, policy::Kind};
+
+/// The endpoint; it ends when this is dropped.
+pub(super) struct Tokens {
+    offers: Vec<(String, String, String)>,
+    _serving: AbortOnDropHandle<()>,
+}
+
+type Signers = Arc<BTreeMap<String, (Issuer, Value)>>;
+
+impl Tokens {
+    /// Starts on a free port of loopback.
+    pub(super) async fn start(world: &World) -> Result<Self, DevError> {
+        let unavailable = |error: std::io::Error| DevError::Unavailable(format!("the token endpoint: {error}"));
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(unavailable)?;
+        let address = listener.local_addr().map_err(unavailable)?;
+        let mut signers = BTreeMap::new();
+        let mut offers = Vec::new();
+        for file in &world.policies.files {
+            if let (Ok(claims), Some(issuer)) = (file.claims(), &file.written.issuer) {
+                let folder = if file.kind == Kind::Organization { "org/" } else { "" };
+                let key = format!("{folder}{}", file.name);
+                offers.push((file.scope(), file.name.to_string(), format!("http://{address}/token/{key}")));
+                signers.insert(key, (world.issuer_of(issuer), claims));
+            }
+        }
+        let router = Router::new().route("/token/{*identity}", get(token)).with_state(Arc::new(signers));
+        let serving = tokio::spawn(async move {
+            if let Err(error) = axum::serve(listener, router).await {
+                tracing::error!(%error, "the token endpoint ended");
+            }
+        });
+        Ok(Self { offers, _serving: AbortOnDropHandle::new(serving) })
+    }
+
+    /// Scope, identity and token address of the first policy.
+    pub(super) fn first(&self) -> Option<(String, String, String)> {
+        self.offers.first().cloned()
+    }
+
+    /// The same of the others.
+    pub(super) fn others(&self) -> impl Iterator<Item = &(String, String, String)> {
+        self.offers.iter().skip(1)
+    }
+}
+
+async fn token(
+    State(signers): State<Signers>,
+    Path(identity): Path<String>,
+    RawQuery(query): RawQuery,
+) -> Result<String, StatusCode> {
+    let (issuer, claims) = signers.get(&identity).ok_or(StatusCode::NOT_FOUND)?;
+    let mut claims = claims.clone();
+    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+        set(&mut claims, &name, json!(value));
+    }
+    Ok(issuer.sign(&claims))
+}

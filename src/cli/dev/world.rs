@@ -1,0 +1,180 @@
+//! The emulators with the policies in them, and the real server between them.
+
+use std::{io, sync::Arc, time::Duration};
+
+use tokio::{
+    net::TcpListener,
+    sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel},
+    task::JoinHandle,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    DevError,
+    caller::Caller,
+    policies::{ACTIONS, DOMAIN, ORG, Policies},
+};
+use crate::{
+    app::{Ambient, App, AppError, Settings},
+    audit::AuditSink,
+    clock::SystemClock,
+    config::{Config, Environment},
+    emulator::{GitHub, Issuer, Selection, Visibility},
+    name,
+    oidc::PrivateNetworks,
+    policy::Kind,
+    telemetry::{self, LogFormat},
+};
+
+/// Everything that runs.
+pub(super) struct World {
+    /// The server's address.
+    pub(super) server: String,
+    pub(super) github: GitHub,
+    /// The one that plays GitHub Actions; others are paths of it.
+    pub(super) issuer: Issuer,
+    /// As they were written.
+    pub(super) policies: Policies,
+    pub(super) caller: Caller,
+    /// Audit records as they are written.
+    pub(super) audit: UnboundedReceiver<String>,
+    stop: CancellationToken,
+    serving: JoinHandle<Result<(), AppError>>,
+}
+
+impl World {
+    /// Starts it all.
+    pub(super) async fn start(
+        policies: Policies,
+        listener: TcpListener,
+        environment: &Environment,
+    ) -> Result<Self, DevError> {
+        let clock = Arc::new(SystemClock);
+        let no_port = |error: io::Error| DevError::Unavailable(format!("an emulator cannot start: {error}"));
+        let github = GitHub::start(clock.clone()).await.map_err(no_port)?;
+        let issuer = Issuer::start(clock.clone()).await.map_err(no_port)?;
+        let settings = furnish(&github, &issuer, &policies, environment)?;
+        let policies = place(&github, &issuer, policies);
+        let (sender, audit) = unbounded_channel();
+        let app = App::build(settings, Ambient { clock, sink: Box::new(Records(sender)) }).await;
+        let app = app.map_err(|error| DevError::Internal(error.to_string()))?;
+        let address = listener.local_addr().map_err(no_port)?;
+        let stop = CancellationToken::new();
+        Ok(Self {
+            server: format!("http://{address}"),
+            github,
+            issuer,
+            policies,
+            caller: Caller::new(),
+            audit,
+            serving: tokio::spawn(app.serve(listener, stop.clone())),
+            stop,
+        })
+    }
+
+    /// Who plays an issuer that policies name.
+    pub(super) fn issuer_of(&self, written: &str) -> Issuer {
+        player(&self.issuer, written)
+    }
+
+    /// The next audit record; empty if none comes.
+    pub(super) async fn record(&mut self) -> String {
+        let record = tokio::time::timeout(Duration::from_secs(5), self.audit.recv()).await;
+        record.ok().flatten().unwrap_or_default()
+    }
+
+    /// Drains the server.
+    pub(super) async fn stop(self) -> Result<(), DevError> {
+        self.stop.cancel();
+        match self.serving.await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(DevError::Internal(error.to_string())),
+            Err(error) => Err(DevError::Internal(error.to_string())),
+        }
+    }
+}
+
+/// The App, where it is installed, and the settings of a server that mints by it.
+fn furnish(
+    github: &GitHub,
+    issuer: &Issuer,
+    policies: &Policies,
+    environment: &Environment,
+) -> Result<Settings, DevError> {
+    let (app, pem) = github.app("octo-sts-dev");
+    github.org(ORG);
+    github.repo(ORG, ".github", Visibility::Public);
+    for name in ["hello", "website"] {
+        github.repo(ORG, name, Visibility::Private);
+    }
+    for name in policies.files.iter().flat_map(|file| &file.written.repositories) {
+        github.repo(ORG, name, Visibility::Private);
+    }
+    let permissions: Vec<(&str, &str)> = policies.permissions().into_iter().collect();
+    github.install(app, ORG, &Selection::All, &permissions);
+    let variables = [
+        ("STS_DOMAIN", DOMAIN.to_owned()),
+        ("GITHUB_APP_IDS", app.to_string()),
+        ("APP_SECRET_CERTIFICATE_ENV_VAR", pem),
+        ("GITHUB_BASE_URL", github.url()),
+        ("RUST_LOG", environment.text("RUST_LOG").unwrap_or("warn").to_owned()),
+    ];
+    let config = Config::read(&variables.into_iter().collect()).map_err(|wrong| DevError::Usage(wrong.to_string()))?;
+    // A test may have set up a log of its own; then that one is meant.
+    telemetry::install_log(&config.log.filter, LogFormat::Text).ok();
+    let mut settings = Settings::new(&config);
+    // Policies may name repositories as the audience by the address that they have on GitHub.
+    settings.exchange.github_host = "github.com".to_owned();
+    settings.oidc.private_networks = PrivateNetworks::All;
+    settings.oidc.actions_issuer = issuer
+        .url()
+        .parse()
+        .map_err(|error: name::NameError| DevError::Internal(format!("the emulated issuer: {error}")))?;
+    Ok(settings)
+}
+
+/// Commits the policies, with the issuers that play those they name. Returns them as written.
+fn place(github: &GitHub, issuer: &Issuer, mut policies: Policies) -> Policies {
+    let written: Vec<String> = policies.files.iter().map(|file| file.text.clone()).collect();
+    // Longer ones first: one issuer's name may be the start of another's.
+    let mut issuers: Vec<String> = policies.issuers().into_iter().collect();
+    issuers.sort_by_key(|issuer| std::cmp::Reverse(issuer.len()));
+    for name in &issuers {
+        policies.play(name, &player(issuer, name).url());
+    }
+    for (file, written) in policies.files.iter_mut().zip(written) {
+        let played = std::mem::replace(&mut file.text, written);
+        github.put_file(ORG, file.repository(), &file.name.path(), &played);
+    }
+    if let Some(list) = &policies.list {
+        github.put_file(ORG, ".github", ".github/chainguard/trusted-token-issuers.yaml", list);
+    }
+    policies
+}
+
+/// GitHub Actions is the emulator's root, since the server knows that one; others are paths.
+fn player(root: &Issuer, written: &str) -> Issuer {
+    let path = written.split_once("://").map_or(written, |(_, path)| path);
+    if written == ACTIONS { root.clone() } else { root.at(&format!("/{path}")) }
+}
+
+/// Hands audit records on.
+struct Records(UnboundedSender<String>);
+
+impl AuditSink for Records {
+    fn write(&mut self, line: &[u8]) -> io::Result<()> {
+        if !line.is_empty() {
+            // Once nobody shows them any more, they are not kept.
+            self.0.send(String::from_utf8_lossy(line).trim_end().to_owned()).ok();
+        }
+        Ok(())
+    }
+}
+
+/// Whether the tour has anything to say of organizations.
+pub(super) fn place_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Repository => "octo-org/hello",
+        Kind::Organization => "octo-org/.github",
+    }
+}
