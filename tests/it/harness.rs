@@ -222,3 +222,16 @@ impl AuditLines {
         tokio::time::timeout(Duration::from_secs(10), wait).await.expect("the records are written")
     }
 }
+
+/// The program, with this environment and nothing else of the test's.
+pub fn process(environment: &[(&str, &str)]) -> std::process::Command {
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_octo-sts"));
+    command.env_clear().envs(environment.iter().copied()).current_dir(env!("CARGO_MANIFEST_DIR"));
+    command
+}
+
+/// Sends a signal by its name without `SIG`.
+pub fn signal(process: &std::process::Child, name: &str) {
+    let sent = std::process::Command::new("kill").args(["-s", name, &process.id().to_string()]).status();
+    assert!(sent.unwrap().success());
+}

@@ -8,5 +8,8 @@
     reason = "a test ends where something is not as it should be"
 )]
 
+mod dev;
+mod docs;
 mod harness;
+mod serve;
 mod smoke;

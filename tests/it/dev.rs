@@ -1,0 +1,177 @@
+//! `octo-sts dev` as somebody starts it who sees it for the first time.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    net::TcpListener,
+    path::Path,
+    process::{Child, Command, Output, Stdio},
+};
+
+use crate::harness::{Ask, Client, Reply, process};
+
+fn dev(arguments: &[&str]) -> Command {
+    let mut command = process(&[]);
+    command.arg("dev").args(arguments);
+    command
+}
+
+fn run(arguments: &[&str]) -> (Option<i32>, String, String) {
+    let Output { status, stdout, stderr } = dev(arguments).output().unwrap();
+    (status.code(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+#[test]
+fn the_tour_goes_as_told() {
+    let (code, shown, errors) = run(&["--once", "--port", "0"]);
+    assert_eq!((code, errors.as_str()), (Some(0), ""), "{shown}");
+    for line in [
+        "REST exchange, scope octo-org/hello, identity ci, as repo:octo-org/hello:ref:refs/heads/main",
+        "contents read, issues write on hello; until",
+        "ok  200  reads README.md",
+        "ok  201  opens an issue",
+        "ok  403  may not write a file: Resource not accessible by integration",
+        "ok  404  does not see octo-org/website",
+        "ok  403  POLICY_MISMATCH: token does not satisfy the trust policy: subject",
+        "wanted repo:octo-org/hello:ref:refs/heads/main",
+        "gRPC exchange, scope octo-org, identity deploy, as system:serviceaccount:deploy-blue:releaser",
+        "statuses write on hello, website; until",
+        r#"{"type":"audit","#,
+    ] {
+        assert!(shown.contains(line), "{line:?} is missing in\n{shown}");
+    }
+    assert!(!shown.contains("NOT AS TOLD"), "{shown}");
+    assert!(!shown.contains('\x1b'), "colour without a terminal");
+    assert!(shown.lines().count() < 80, "longer than two screens");
+}
+
+#[test]
+fn no_whole_token_is_shown() {
+    let (_, shown, _) = run(&["--once", "--port", "0"]);
+    assert!(shown.contains("ghs_"));
+    for word in shown.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '.' && c != '-') {
+        assert!(!(word.starts_with("ghs_") && word.len() > 8), "a token of GitHub's");
+        assert!(!word.starts_with("eyJ"), "an OIDC token");
+    }
+}
+
+#[test]
+fn policies_of_ones_own_are_tried_one_by_one() {
+    for folder in ["examples/policies", "examples/tour"] {
+        let files = count(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
+        let (code, shown, errors) = run(&["--once", "--port", "0", "--policies", folder]);
+        assert_eq!(code, Some(0), "{shown}{errors}");
+        assert_eq!(shown.matches("   ok  ghs_").count(), files, "{shown}");
+    }
+}
+
+fn count(folder: &Path) -> usize {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.map(|path| if path.is_dir() { count(&path) } else { 1 }).sum()
+}
+
+/// A folder under the build's own, empty at first.
+fn folder(name: &str, files: &[(&str, &str)]) -> String {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
+    std::fs::remove_dir_all(&folder).ok();
+    std::fs::create_dir_all(folder.join("org")).unwrap();
+    for (name, text) in files {
+        std::fs::write(folder.join(name), text).unwrap();
+    }
+    folder.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn every_broken_policy_is_told_with_its_place() {
+    let good = "issuer: https://a.example\nsubject: x\npermissions:\n  contents: read\n";
+    let broken = folder(
+        "broken",
+        &[
+            ("good.sts.yaml", good),
+            ("level.sts.yaml", "issuer: https://a.example\nsubject: x\npermissions:\n  contents: writ\n"),
+            ("org/none.sts.yaml", &format!("{good}repositories: []\n")),
+            ("org/trusted-token-issuers.yaml", "mode: enforced\nissuers: [https://a.example]\n"),
+        ],
+    );
+    let (code, shown, errors) = run(&["--once", "--policies", &broken]);
+    assert_eq!((code, shown.as_str()), (Some(64), ""));
+    assert!(errors.contains("level.sts.yaml: line 4, column 13: a level is"), "{errors}");
+    assert!(errors.contains("org/none.sts.yaml: line 5, column 15: `repositories` is not empty"), "{errors}");
+    assert!(errors.contains("trusted-token-issuers.yaml: line 1, column 7: `mode` is"), "{errors}");
+    assert!(!errors.contains("good.sts.yaml"), "{errors}");
+}
+
+#[test]
+fn a_folder_without_policies_is_a_mistake() {
+    let (code, _, errors) = run(&["--once", "--policies", &folder("empty", &[("x.yaml", "")])]);
+    assert_eq!(code, Some(64));
+    assert!(errors.contains("holds no policy"), "{errors}");
+    let (code, ..) = run(&["--once", "--policies", "/nowhere/at/all"]);
+    assert_eq!(code, Some(64));
+}
+
+#[test]
+fn what_does_not_go_as_told_is_shown_and_ends_with_another_code() {
+    let pinned = "issuer: https://a.example\nsubject: x\napp: another\npermissions:\n  contents: read\n";
+    let pinned = folder("pinned", &[("pinned.sts.yaml", pinned), ("notes.yaml", "")]);
+    let (code, shown, _) = run(&["--once", "--port", "0", "--policies", &pinned]);
+    assert_eq!(code, Some(70), "{shown}");
+    assert!(shown.contains("NOT AS TOLD  400  APP_PIN_UNSATISFIED"), "{shown}");
+    assert!(shown.contains("notes.yaml (a policy is NAME.sts.yaml)"), "{shown}");
+}
+
+#[test]
+fn a_port_that_was_asked_for_and_is_taken_is_an_error() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let (code, _, errors) = run(&["--once", "--port", &port]);
+    assert_eq!(code, Some(69));
+    assert!(errors.contains(&format!("127.0.0.1:{port} cannot be listened on")), "{errors}");
+    assert!(errors.contains("--port 0"), "{errors}");
+}
+
+/// Ends with the test, whatever becomes of it.
+struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+// With threads of its own for the client: it must close its connections while the test waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lines_to_try_next_work_until_ctrl_c() {
+    let mut running = Running(dev(&["--port", "0"]).stdout(Stdio::piped()).spawn().unwrap());
+    let mut out = BufReader::new(running.0.stdout.take().unwrap());
+    let mut shown = String::new();
+    while !shown.contains("# any claim can be set") {
+        assert!(out.read_line(&mut shown).unwrap() > 0, "{shown}");
+    }
+    let after = |start: &str, end: char| {
+        let rest = &shown[shown.rfind(start).unwrap() + start.len()..];
+        rest[..rest.find(end).unwrap()].to_owned()
+    };
+    let (tokens, server) = (after("curl -s http://", '/'), after("\" \"http://", '/'));
+    assert!(shown.contains(&format!("{server} chainguard.platform.oidc.SecurityTokenService/Exchange")));
+    let tokens = Client::new(tokens.parse().unwrap());
+    let fetch = async |path: &str| {
+        let Reply { body, .. } = tokens.send(http::Method::GET, path, &[], "").await;
+        String::from_utf8(body.to_vec()).unwrap()
+    };
+    let client = Client::new(server.parse().unwrap());
+    let (token, other) = (fetch("/token/ci").await, fetch("/token/ci?sub=someone-else").await);
+    assert_eq!(client.exchange(&Ask::new("octo-org/hello", "ci", &token)).await.rest.code, 0);
+    let denied = client.exchange(&Ask::new("octo-org/hello", "ci", &other)).await;
+    assert_eq!(denied.rest.failed, ["subject"]);
+    let org = fetch("/token/org/deploy").await;
+    assert_eq!(client.exchange(&Ask::new("octo-org", "deploy", &org)).await.rest.code, 0);
+
+    crate::harness::signal(&running.0, "INT");
+    let status = running.0.wait().unwrap();
+    let mut rest = String::new();
+    out.read_to_string(&mut rest).unwrap();
+    assert_eq!(status.code(), Some(0));
+    assert!(rest.contains("granted  octo-org/hello ci"), "{rest}");
+    assert!(rest.contains("denied  octo-org/hello ci  someone-else  POLICY_MISMATCH"), "{rest}");
+}

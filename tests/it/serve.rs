@@ -1,0 +1,150 @@
+//! `octo-sts serve` as a process: its signals, its exit codes, and what it writes where.
+
+use std::{
+    io::{BufRead, BufReader, Read},
+    net::SocketAddr,
+    process::{Child, Stdio},
+};
+
+use http::Method;
+use octo_sts::emulator::{GitHub, generate_rsa_pem};
+use serde_json::Value;
+
+use crate::harness::{Client, Setup, process, signal};
+
+/// A server process that has told its address, and the rest of what it logs.
+struct Server {
+    process: Child,
+    log: BufReader<std::process::ChildStderr>,
+    address: SocketAddr,
+}
+
+impl Server {
+    fn start(github: &GitHub) -> Self {
+        let (app, pem) = github.app("octo-sts");
+        let environment = [
+            ("STS_DOMAIN", "sts.example.com"),
+            ("GITHUB_APP_IDS", &app.to_string()),
+            ("APP_SECRET_CERTIFICATE_ENV_VAR", &pem),
+            ("GITHUB_BASE_URL", &github.url()),
+            ("PORT", "0"),
+            ("METRICS", "false"),
+        ];
+        let mut process =
+            process(&environment).arg("serve").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut log = BufReader::new(process.stderr.take().unwrap());
+        let address = loop {
+            let mut line = String::new();
+            assert!(log.read_line(&mut line).unwrap() > 0, "the server ended");
+            let entry: Value = serde_json::from_str(&line).unwrap();
+            if entry["message"] == "serving" {
+                let port = entry["address"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap();
+                break SocketAddr::from(([127, 0, 0, 1], port));
+            }
+        };
+        Self { process, log, address }
+    }
+
+    /// Exit code, stdout and the rest of stderr.
+    fn end(mut self) -> (Option<i32>, String, String) {
+        let status = self.process.wait().unwrap();
+        let (mut out, mut err) = (String::new(), String::new());
+        self.process.stdout.take().unwrap().read_to_string(&mut out).unwrap();
+        self.log.read_to_string(&mut err).unwrap();
+        (status.code(), out, err)
+    }
+}
+
+#[tokio::test]
+async fn a_signal_ends_the_server_with_code_0() {
+    let github = Setup::new().await.github;
+    for name in ["TERM", "INT"] {
+        let server = Server::start(&github);
+        let reply = Client::new(server.address).send(Method::GET, "/readyz", &[], "").await;
+        assert_eq!(reply.status, 200);
+        signal(&server.process, name);
+        let (code, _, log) = server.end();
+        assert_eq!(code, Some(0), "SIG{name}: {log}");
+        assert!(log.contains(&format!("SIG{name}")), "{log}");
+    }
+}
+
+#[tokio::test]
+async fn stdout_holds_audit_records_and_nothing_else() {
+    let github = Setup::new().await.github;
+    let server = Server::start(&github);
+    let reply = Client::new(server.address).send(Method::GET, "/sts/exchange", &[], "").await;
+    assert_eq!(reply.status, 401);
+    signal(&server.process, "TERM");
+    let (code, out, _) = server.end();
+    assert_eq!(code, Some(0));
+    let record: Value = serde_json::from_str(out.trim_end()).unwrap();
+    assert_eq!((&record["type"], &record["reason"]), (&"audit".into(), &"CREDENTIAL_MISSING".into()));
+}
+
+/// Starts, which must fail: the exit code and stderr.
+fn refused(environment: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String) {
+    let output = process(environment).args(arguments).output().unwrap();
+    assert!(output.stdout.is_empty());
+    let errors = String::from_utf8(output.stderr).unwrap();
+    assert!(!errors.contains("panicked"), "{errors}");
+    (output.status.code(), errors)
+}
+
+#[test]
+fn every_mistake_is_told_at_once() {
+    let secret = "not-a-key-but-a-secret";
+    let environment = [
+        ("STS_DOMAIN", "https://sts.example.com"),
+        ("GITHUB_APP_IDS", "twelve"),
+        ("APP_SECRET_CERTIFICATE_ENV_VAR", secret),
+        ("PORT", "http"),
+        ("GITHUB_WEBHOOK_SECRET", secret),
+        ("STS_POLICY_TTL", "1"),
+        ("OIDC_ISSUERS", "http://issuer.example.com"),
+        ("STS_TLS_CERT_FILE", "/nowhere"),
+        ("STS_TLS_KEY_FILE", "/nowhere"),
+    ];
+    let (code, errors) = refused(&environment, &["serve"]);
+    assert_eq!(code, Some(64), "{errors}");
+    for (variable, _) in environment {
+        assert!(errors.contains(&format!("\n  {variable} ")), "{variable} is missing in\n{errors}");
+    }
+    assert!(!errors.contains(secret), "{errors}");
+}
+
+#[test]
+fn each_mistake_alone_is_one() {
+    let (pem, _) = generate_rsa_pem();
+    let good = [
+        ("STS_DOMAIN", "sts.example.com"),
+        ("GITHUB_APP_IDS", "1"),
+        ("APP_SECRET_CERTIFICATE_ENV_VAR", pem.as_str()),
+        ("PORT", "0"),
+    ];
+    let mistakes = [
+        ("STS_DOMAIN", ""),
+        ("GITHUB_APP_IDS", "1,2"),
+        ("APP_SECRET_CERTIFICATE_FILE", "/nowhere.pem"),
+        ("GITHUB_BASE_URL", "ftp://github.example.com"),
+        ("ORG_POLICY_REPO", "a/b"),
+        ("OCTOSTS_STICKY_STORE", "redis"),
+        ("RUST_LOG", "=x="),
+    ];
+    for (variable, value) in mistakes {
+        let mut environment: Vec<(&str, &str)> = good.into_iter().filter(|(name, _)| *name != variable).collect();
+        environment.push((variable, value));
+        let (code, errors) = refused(&environment, &["serve"]);
+        assert_eq!(code, Some(64), "{variable}: {errors}");
+        assert!(errors.contains(variable), "{variable}: {errors}");
+    }
+}
+
+#[test]
+fn nothing_configured_and_nothing_asked_for_shows_help() {
+    let (code, errors) = refused(&[], &[]);
+    assert_eq!(code, Some(64));
+    assert!(errors.contains("serve") && errors.contains("dev"), "{errors}");
+    assert_eq!(refused(&[], &["serve"]).0, Some(64));
+    assert_eq!(refused(&[("STS_DOMAIN", "sts.example.com")], &[]).0, Some(64));
+}
