@@ -1,1 +1,279 @@
-//! The documentation says what the program does.
+//! The documentation says what the program does: examples are parsed, tables are held against the
+//! code, links lead somewhere.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use octo_sts::{
+    audit::{
+        Record,
+        record::{PolicyRef, TokenRecord},
+    },
+    clock::UnixTime,
+    name::{PolicyName, Scope},
+    policy::{Kind, Policy, Rules, TrustedIssuers, yaml},
+    reason::{Condition, Reason, Refusal},
+    transport::reply,
+};
+use serde_json::Value;
+
+use crate::harness::process;
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// Every Markdown file: those of the root and of `docs`.
+fn documents() -> Vec<PathBuf> {
+    let files = |folder: PathBuf| fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let all = files(root().to_owned()).chain(files(root().join("docs")));
+    all.filter(|path| path.extension().is_some_and(|extension| extension == "md")).collect()
+}
+
+/// The code blocks of a language.
+fn blocks(text: &str, language: &str) -> Vec<String> {
+    let fence = format!("```{language}\n");
+    let starts = text.split(&fence).skip(1);
+    starts.map(|rest| rest[..rest.find("```").unwrap()].to_owned()).collect()
+}
+
+/// The rows of the table whose header starts so, each cell without white space around it.
+fn table(text: &str, header: &str) -> Vec<Vec<String>> {
+    let start = text.find(header).unwrap_or_else(|| panic!("no table {header}"));
+    let rows = text[start..].lines().skip(2).take_while(|line| line.starts_with('|'));
+    rows.map(|row| row.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()).collect()
+}
+
+/// What stands in backticks.
+fn ticked(cell: &str) -> impl Iterator<Item = String> {
+    cell.split('`').skip(1).step_by(2).map(str::to_owned)
+}
+
+fn kind_of(policy: &str) -> Kind {
+    if policy.contains("\nrepositories:") { Kind::Organization } else { Kind::Repository }
+}
+
+#[test]
+fn every_yaml_example_is_valid() {
+    let mut policies = 0;
+    for path in ["README.md", "docs/policies.md"] {
+        for text in blocks(&read(path), "yaml") {
+            let has = |key: &str| text.lines().any(|line| line.starts_with(key));
+            let parsed = if has("issuers:") || has("issuer_patterns:") {
+                TrustedIssuers::parse(text.as_bytes()).map(drop)
+            } else if has("steps:") {
+                yaml::load::<serde::de::IgnoredAny>(text.as_bytes()).map(drop)
+            } else {
+                policies += 1;
+                Policy::parse(text.as_bytes(), kind_of(&text), &Rules::default()).map(drop)
+            };
+            assert_eq!(parsed, Ok(()), "{path}:\n{text}");
+        }
+    }
+    assert!(policies >= 8);
+}
+
+#[test]
+fn every_example_policy_is_valid() {
+    let folders = [("examples/policies", Kind::Repository), ("examples/tour", Kind::Repository)];
+    let mut count = 0;
+    for (folder, kind) in folders.into_iter().chain([("examples/tour/org", Kind::Organization)]) {
+        let paths = fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path());
+        for path in paths.filter(|path| path.is_file()) {
+            let parsed = Policy::parse(&fs::read(&path).unwrap(), kind, &Rules::default());
+            assert!(parsed.is_ok(), "{}: {parsed:?}", path.display());
+            count += 1;
+        }
+    }
+    assert!(count >= 12);
+}
+
+#[test]
+fn the_readme_names_the_main_job_and_the_tests() {
+    let readme = read("README.md");
+    for line in ["cargo run -- dev", "cargo test"] {
+        assert!(readme.lines().any(|found| found == line), "{line}");
+    }
+}
+
+#[test]
+fn the_readmes_excerpt_is_what_the_tour_prints() {
+    let output = process(&[]).args(["dev", "--once", "--port", "0"]).output().unwrap();
+    let shown = String::from_utf8(output.stdout).unwrap();
+    // Tokens and times differ each time.
+    let fixed = |line: &str| match (line.split_once("ghs_"), line.split_once("until ")) {
+        (Some((before, _)), Some(_)) => {
+            let after = line.split_once("…").unwrap().1;
+            format!("{before}{}", after.split_once("until ").unwrap().0)
+        }
+        _ => line.to_owned(),
+    };
+    let shown: BTreeSet<String> = shown.lines().map(fixed).collect();
+    let excerpt = blocks(&read("README.md"), "text").concat();
+    for line in excerpt.lines() {
+        assert!(shown.contains(&fixed(line)), "the tour does not print {line:?}");
+    }
+    assert!(excerpt.lines().count() > 10);
+}
+
+#[test]
+fn exchanges_in_examples_are_well_formed() {
+    let mut count = 0;
+    for path in documents() {
+        let text = fs::read_to_string(&path).unwrap();
+        for (at, start) in text.match_indices("/sts/exchange?") {
+            let query = &text[at + start.len()..];
+            let query = &query[..query.find(['"', ' ', '`', '\n']).unwrap()];
+            for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+                let valid = match name.as_ref() {
+                    "scope" => value.parse::<Scope>().is_ok(),
+                    "identity" => value.parse::<PolicyName>().is_ok(),
+                    _ => false,
+                };
+                assert!(valid, "{}: {name}={value}", path.display());
+            }
+            count += 1;
+        }
+        for block in blocks(&text, "json") {
+            assert!(serde_json::from_str::<Value>(&block).is_ok(), "{}", path.display());
+        }
+    }
+    assert!(count > 0);
+}
+
+#[test]
+fn the_table_of_errors_is_that_of_the_wire() {
+    let rows = table(&read("docs/errors.md"), "| reason | gRPC");
+    let documented: Vec<_> = rows
+        .iter()
+        .map(|row| (ticked(&row[0]).next().unwrap(), row[1].parse().unwrap(), row[2].parse().unwrap()))
+        .collect();
+    let answered: Vec<(String, i32, u16)> =
+        reply::table().map(|(reason, code, status)| (reason.as_str().to_owned(), code, status)).collect();
+    assert_eq!(documented, answered);
+}
+
+#[test]
+fn every_reason_that_is_mentioned_exists() {
+    let reasons: BTreeSet<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
+    let endings = ["_INVALID", "_UNAVAILABLE", "_REFUSED", "_MISMATCH", "_TRUSTED", "_PERMITTED", "_FOUND", "_LIMITED"];
+    for path in documents() {
+        for word in ticked(&fs::read_to_string(&path).unwrap().replace("```", "")) {
+            if endings.iter().any(|ending| word.ends_with(ending)) && !word.contains(' ') {
+                assert!(reasons.contains(word.as_str()), "{}: {word}", path.display());
+            }
+        }
+    }
+}
+
+/// A record in which everything is filled in.
+fn full_record() -> Record {
+    let some = || Some("x".to_owned());
+    let mut record = Record::begin(UnixTime::from_secs(0), "r".into(), "rest", "::1".into());
+    record.deny(&Refusal::new(Reason::Internal, "").because("x"));
+    let (got, wanted, hint) = (some(), some(), None);
+    record.hold(&[Condition { field: "subject".into(), satisfied: true, got, wanted, hint }]);
+    record.policy = Some(PolicyRef { repository: "x".into(), path: "x".into(), blob: some(), sha256: some() });
+    record.token = Some(TokenRecord {
+        installation: 1,
+        sha256: "x".into(),
+        sha256_base64: "x".into(),
+        expires_at: "x".into(),
+        permissions: [("contents".to_owned(), "read")].into(),
+        repositories: Some(vec!["x".into()]),
+    });
+    record.trusted_issuers = Some("x");
+    for field in [
+        &mut record.user_agent,
+        &mut record.scope,
+        &mut record.identity,
+        &mut record.issuer,
+        &mut record.subject,
+        &mut record.jti,
+    ] {
+        *field = some();
+    }
+    record
+}
+
+#[test]
+fn the_audit_fields_are_those_of_the_record() {
+    let record = serde_json::to_value(full_record()).unwrap();
+    let mut written = BTreeSet::new();
+    for (name, value) in record.as_object().unwrap() {
+        match value.as_object() {
+            Some(inner) => written.extend(inner.keys().map(|inner| format!("{name}.{inner}"))),
+            None => drop(written.insert(name.clone())),
+        }
+    }
+    let rows = table(&read("docs/operations.md"), "| field | meaning");
+    let documented: BTreeSet<String> = rows.iter().flat_map(|row| ticked(&row[0]).collect::<Vec<_>>()).collect();
+    assert_eq!(documented, written);
+}
+
+/// Every Rust file of the product.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    entries.flat_map(|path| if path.is_dir() { sources(&path) } else { vec![path] }).collect()
+}
+
+#[test]
+fn the_metrics_are_those_of_the_code() {
+    let mut named = BTreeSet::new();
+    for path in sources(&root().join("src")) {
+        let text = fs::read_to_string(&path).unwrap();
+        let starts = text.split("\"octosts_").skip(1);
+        named.extend(starts.map(|rest| format!("octosts_{}", &rest[..rest.find('"').unwrap()])));
+    }
+    named.retain(|name| !name.contains(['.', '{', ' ']));
+    let rows = table(&read("docs/operations.md"), "| metric | kind");
+    let documented: BTreeSet<String> = rows.iter().flat_map(|row| ticked(&row[0]).collect::<Vec<_>>()).collect();
+    assert_eq!(documented, named);
+}
+
+#[test]
+fn the_fields_of_policies_are_those_of_the_parser() {
+    let rows = table(&read("docs/policies.md"), "| field | meaning");
+    let documented: BTreeSet<String> = rows.iter().flat_map(|row| ticked(&row[0]).collect::<Vec<_>>()).collect();
+    let document = read("src/policy/document.rs");
+    let fields = document.split("pub(super) struct Document {").nth(1).unwrap().split('}').next().unwrap();
+    let parsed: BTreeSet<String> = fields
+        .lines()
+        .filter_map(|line| Some(line.trim().strip_prefix("pub(super) ")?.split_once(':')?.0.to_owned()))
+        .collect();
+    assert_eq!(documented, parsed);
+}
+
+#[test]
+fn the_modules_of_the_architecture_are_those_of_the_crate() {
+    let rows = table(&read("ARCHITECTURE.md"), "| module | owns");
+    let documented: Vec<String> = rows.iter().flat_map(|row| ticked(&row[0]).collect::<Vec<_>>()).collect();
+    let lib = read("src/lib.rs");
+    let listed: Vec<&str> = lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
+    assert_eq!(documented, listed);
+}
+
+#[test]
+fn links_and_paths_lead_somewhere() {
+    for path in documents() {
+        let text = fs::read_to_string(&path).unwrap();
+        for target in text.split("](").skip(1).map(|rest| rest.split(')').next().unwrap()) {
+            if !target.starts_with("https://") {
+                let file = path.parent().unwrap().join(target.split('#').next().unwrap());
+                assert!(file.exists(), "{}: {target}", path.display());
+            }
+        }
+        let inline = text.replace("```", "");
+        for source in ticked(&inline).filter(|word| word.ends_with(".rs")) {
+            let found = [root().join(&source), root().join("src").join(&source)].iter().any(|path| path.exists());
+            assert!(found, "{}: {source}", path.display());
+        }
+    }
+}
