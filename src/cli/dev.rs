@@ -82,7 +82,7 @@ async fn run(args: DevArgs, environment: &Environment, mut page: Page) -> Result
         Some(folder) => Policies::read(folder)?,
         None => Policies::samples()?,
     };
-    let listener = listen(args.port).await?;
+    let listener = listen(args.port, PORT).await?;
     let stop = serve::stop_on_signal();
     let mut world = Box::pin(World::start(policies, listener, environment)).await?;
     let mut tour = Tour { world: &mut world, page: &mut page };
@@ -101,9 +101,9 @@ async fn run(args: DevArgs, environment: &Environment, mut page: Page) -> Result
     Ok(if as_told { Exit::Done } else { Exit::Internal })
 }
 
-/// The port that was asked for, or 8080, or, where that is taken and none was asked for, any.
-async fn listen(asked: Option<u16>) -> Result<TcpListener, DevError> {
-    let port = asked.unwrap_or(PORT);
+/// The port that was asked for, or the usual one, or, where that is taken and none was asked for, any.
+async fn listen(asked: Option<u16>, usual: u16) -> Result<TcpListener, DevError> {
+    let port = asked.unwrap_or(usual);
     match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
         Ok(listener) => Ok(listener),
         Err(error) => {
@@ -117,5 +117,21 @@ async fn listen(asked: Option<u16>) -> Result<TcpListener, DevError> {
             let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
             free.map_err(|error| DevError::Unavailable(format!("no port of 127.0.0.1 can be listened on: {error}")))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn only_a_port_that_was_asked_for_must_be_free() {
+        let taken = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
+        let port = taken.local_addr().unwrap().port();
+        let other = listen(None, port).await.unwrap().local_addr().unwrap();
+        assert!(other.ip().is_loopback() && other.port() != port);
+        let refused = listen(Some(port), 0).await.unwrap_err();
+        assert_eq!(refused.exit(), Exit::Unavailable);
+        assert!(refused.to_string().contains("--port 0"), "{refused}");
     }
 }

@@ -59,7 +59,8 @@ fn policies_of_ones_own_are_tried_one_by_one() {
     for folder in ["examples/policies", "examples/tour"] {
         let files = count(&Path::new(env!("CARGO_MANIFEST_DIR")).join(folder));
         let (code, shown, errors) = run(&["--once", "--port", "0", "--policies", folder]);
-        assert_eq!(code, Some(0), "{shown}{errors}");
+        // A warning would be about tokens that the server read policies with and did not revoke.
+        assert_eq!((code, errors.as_str()), (Some(0), ""), "{shown}");
         assert_eq!(shown.matches("   ok  ghs_").count(), files, "{shown}");
     }
 }
