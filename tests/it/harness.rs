@@ -97,7 +97,12 @@ impl Setup {
     /// Serves.
     pub async fn start(self) -> World {
         let audit = AuditLines::default();
-        let ambient = Ambient { clock: Arc::new(self.clock.clone()), sink: Box::new(audit.clone()) };
+        self.start_with(Box::new(audit.clone()), audit).await
+    }
+
+    /// Serves with another sink, which may pass records on to `audit`.
+    pub async fn start_with(self, sink: Box<dyn AuditSink>, audit: AuditLines) -> World {
+        let ambient = Ambient { clock: Arc::new(self.clock.clone()), sink };
         let app = App::build(self.settings, ambient).await.unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -177,6 +182,11 @@ impl World {
     pub fn calls(&self) -> (usize, usize) {
         let calls = self.github.calls();
         (calls.of(RouteKind::Mint), calls.total())
+    }
+
+    /// Tells the server to stop, as a signal does.
+    pub fn terminate(&self) {
+        self.stop.cancel();
     }
 
     /// Ends the server and waits for it.

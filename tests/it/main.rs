@@ -12,4 +12,8 @@ mod dev;
 mod docs;
 mod harness;
 mod serve;
+mod arrows;
+mod promises;
+mod secrets;
 mod smoke;
+mod strangers;

@@ -1,0 +1,76 @@
+//! Three tries for each call, the mint included; a long `Retry-After` is handed on.
+
+use std::time::Duration;
+
+use octo_sts::emulator::{Fault, RouteKind};
+
+use super::{count, once, refused, same, setup};
+
+/// Every kind of call that an exchange needs, in its order.
+const NEEDED: [RouteKind; 3] = [RouteKind::UserInstallation, RouteKind::Mint, RouteKind::Contents];
+
+#[tokio::test]
+async fn two_bad_answers_are_survived_and_a_third_is_not() {
+    for kind in NEEDED {
+        for fault in [Fault::on(kind).status(503), Fault::on(kind).html(502), Fault::on(kind).cut()] {
+            let world = setup().await.start().await;
+            world.github.fault(fault.clone().times(2));
+            same(&once(&world).await, super::GRANTED);
+
+            let world = setup().await.start().await;
+            world.github.fault(fault.clone());
+            let (code, reason) = refused(&world).await;
+            assert_eq!(code, 14, "{kind:?} {fault:?} {reason}");
+            assert_eq!(count(&world, kind), 3, "{kind:?} {fault:?}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_last_mint_is_tried_three_times_too() {
+    let world = setup().await.start().await;
+    same(&once(&world).await, super::GRANTED);
+    let before = count(&world, RouteKind::Mint);
+    world.github.fault(Fault::on(RouteKind::Mint).times(2).status(500));
+    same(&once(&world).await, super::GRANTED);
+    assert_eq!(count(&world, RouteKind::Mint) - before, 3);
+    world.github.fault(Fault::on(RouteKind::Mint).status(504));
+    same(&once(&world).await, super::DOWN);
+    assert_eq!(count(&world, RouteKind::Mint) - before, 6);
+}
+
+#[tokio::test]
+async fn what_no_retry_can_mend_is_not_tried_again() {
+    for status in [400, 401, 404, 409, 422, 505] {
+        let world = setup().await.start().await;
+        same(&once(&world).await, super::GRANTED);
+        let before = count(&world, RouteKind::Mint);
+        world.github.fault(Fault::on(RouteKind::Mint).status(status));
+        assert_ne!(once(&world).await.code, 0);
+        // A 401 and a 404 may speak of an installation that is gone: it is looked up once more.
+        let tries = if matches!(status, 401 | 404) { 2 } else { 1 };
+        assert_eq!(count(&world, RouteKind::Mint) - before, tries, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_long_wait_is_handed_on_and_not_waited_for() {
+    let world = setup().await.start().await;
+    same(&once(&world).await, super::GRANTED);
+    let before = count(&world, RouteKind::Mint);
+    world.github.fault(Fault::on(RouteKind::Mint).status(503).header("retry-after", "3"));
+    let answer = once(&world).await;
+    same(&answer, super::DOWN);
+    assert_eq!(answer.retry_after, Some(Duration::from_secs(3)));
+    assert_eq!(count(&world, RouteKind::Mint) - before, 1);
+}
+
+#[tokio::test]
+async fn a_short_wait_is_waited_for() {
+    let world = setup().await.start().await;
+    same(&once(&world).await, super::GRANTED);
+    world.github.fault(Fault::on(RouteKind::Mint).times(1).status(503).header("retry-after", "1"));
+    let began = std::time::Instant::now();
+    same(&once(&world).await, super::GRANTED);
+    assert!(began.elapsed() >= Duration::from_secs(1));
+}
