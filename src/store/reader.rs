@@ -24,6 +24,8 @@ const TOKENS: Bounds = Bounds { verified: 10_000, unverified: 500 };
 /// Waits between looks at a private repository that a fresh token does not see yet.
 const REPLICATION: [Duration; 4] =
     [Duration::ZERO, Duration::from_millis(200), Duration::from_millis(500), Duration::from_secs(1)];
+/// After this long a token has been replicated.
+const SETTLED: Duration = Duration::from_secs(10);
 
 /// What is at a path.
 #[derive(Debug)]
@@ -182,6 +184,10 @@ impl Reader {
             tokio::time::sleep(wait).await;
             if self.github.repository_visible(token).await? {
                 return self.github.file(token, path, None).await.map(Read::from);
+            }
+            // The repository has left the installation since: the mint of another token says so.
+            if self.clock.now().since(token.issued_at()) >= SETTLED {
+                return Err(Error::TokenRefused);
             }
         }
         Err(Error::unavailable("a repository of the installation is not visible to its token"))

@@ -133,3 +133,15 @@ async fn read_tokens_are_narrow_and_replaced_before_they_end() {
     same(&once(&world).await, super::GRANTED);
     assert_eq!(reading(&world), 4);
 }
+
+#[tokio::test]
+async fn a_private_repository_that_leaves_the_installation_is_not_accessible_within_the_ttl() {
+    let world = setup().await.start().await;
+    same(&once(&world).await, super::GRANTED);
+    world.github.select(world.installation, &octo_sts::emulator::Selection::Only(vec![".github".into()]));
+    pass(&world, 60);
+    same(&once(&world).await, (5, "REPOSITORY_NOT_ACCESSIBLE"));
+    world.github.select(world.installation, &octo_sts::emulator::Selection::All);
+    pass(&world, 10);
+    same(&once(&world).await, super::GRANTED);
+}
