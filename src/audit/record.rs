@@ -203,3 +203,28 @@ impl From<&Condition> for ConditionRecord {
 pub fn cut(text: &str) -> String {
     text.get(..text.floor_char_boundary(LONGEST)).unwrap_or_default().to_owned()
 }
+
+/// What a caller wrote where a name belongs, cut. A token that was put there by mistake is not kept.
+pub fn name(text: &str) -> String {
+    const GITHUB: [&str; 6] = ["ghs_", "ghp_", "gho_", "ghu_", "ghr_", "github_pat_"];
+    // A JWT starts with `{"` in base64url, in which no slash can stand; a name of that kind is short.
+    let is_jwt = text.starts_with("eyJ") && text.len() > 100 && !text.contains('/');
+    if is_jwt || GITHUB.iter().any(|prefix| text.starts_with(prefix)) { "[a token]".to_owned() } else { cut(text) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_in_the_place_of_a_name_is_not_kept() {
+        let jwt = format!("eyJhbGciOiJFUzI1NiJ9.{}.c2ln", "A".repeat(100));
+        for token in [&jwt, "ghs_0123456789abcdefghijklmnopqrstuvwxyzAB", "github_pat_0123"] {
+            assert_eq!(name(token), "[a token]");
+        }
+        for text in ["octo-org/hello", "eyJay/repo.name", "eyJay", "deploy.production", "", "a/ghs_x"] {
+            assert_eq!(name(text), text);
+        }
+        assert_eq!(name(&"é".repeat(200)).len(), 256);
+    }
+}

@@ -6,7 +6,7 @@ use super::Exchange;
 use crate::{
     audit::{
         Audit, Place, Record,
-        record::{Outcome, PolicyRef, TokenRecord, cut},
+        record::{self, Outcome, PolicyRef, TokenRecord, cut},
     },
     clock::UnixTime,
     github::IssuedToken,
@@ -76,8 +76,8 @@ impl<'a> Journal<'a> {
         let mut record =
             Record::begin(began, caller.request_id.to_string(), caller.protocol, caller.address.to_string());
         record.user_agent = caller.user_agent.as_deref().map(cut);
-        record.scope = scope.map(cut);
-        record.identity = identity.map(cut);
+        record.scope = scope.map(record::name);
+        record.identity = identity.map(record::name);
         Self { audit: &exchange.parts.audit, exchange, began, record, place: None, written: false }
     }
 

@@ -9,24 +9,21 @@ use std::{
 
 /// What only these modules may name.
 const RESERVED: [(&str, &[&str]); 9] = [
-    ("tonic", &["proto", "transport", "cli"]),
-    ("tonic_health", &["transport"]),
-    ("tonic_reflection", &["transport"]),
-    ("tonic_prost", &["proto"]),
+    ("::tonic", &["proto", "transport", "cli"]),
+    ("::tonic_health", &["transport"]),
+    ("::tonic_reflection", &["transport"]),
+    ("::tonic_prost", &["proto"]),
     // The page of metrics is the composition root's own.
-    ("axum", &["transport", "app"]),
-    ("octocrab", &["github"]),
-    ("jsonwebtoken", &["oidc"]),
-    ("governor", &["exchange"]),
-    ("moka", &["cache", "oidc"]),
+    ("::axum", &["transport", "app"]),
+    ("::octocrab", &["github"]),
+    ("::jsonwebtoken", &["oidc"]),
+    ("::governor", &["exchange"]),
+    ("::moka", &["cache", "oidc"]),
 ];
 
 /// Paths into `std` that one module alone may name.
-const AMBIENT: [(&[&str], &[&str]); 3] = [
-    (&["std", "env"], &["config"]),
-    (&["std", "process"], &["cli", "main"]),
-    (&["std", "time", "SystemTime"], &["clock"]),
-];
+const AMBIENT: [(&[&str], &[&str]); 2] =
+    [(&["::std", "env"], &["config", "cli"]), (&["::std", "process"], &["cli", "main"])];
 
 /// Which module names what.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -110,7 +107,9 @@ fn end_of_raw_string(chars: &[char], at: usize) -> Option<usize> {
     let hashes = chars[at + prefix..].iter().take_while(|c| **c == '#').count();
     let open = at + prefix + hashes;
     (chars.get(open) == Some(&'"')).then_some(())?;
-    let closes = |end: &usize| chars[*end] == '"' && chars[end + 1..].iter().take(hashes).filter(|c| **c == '#').count() == hashes;
+    let closes = |end: &usize| {
+        chars[*end] == '"' && chars[end + 1..].iter().take(hashes).filter(|c| **c == '#').count() == hashes
+    };
     (open + 1..chars.len()).find(closes).map(|end| end + 1 + hashes)
 }
 
@@ -148,7 +147,7 @@ fn end_of_item(tokens: &[Token], from: usize) -> usize {
     tokens.len()
 }
 
-/// Every path that starts at `at`, a tree of braces spread out, and where it ends.
+/// Every path that starts with the name at `at`, a tree of braces spread out, and where it ends.
 fn paths(tokens: &[Token], mut at: usize) -> (Vec<Vec<String>>, usize) {
     let mut path = Vec::new();
     let colons = |at: usize| tokens[at.min(tokens.len())..].starts_with(&[Token::Sign(':'), Token::Sign(':')]);
@@ -156,11 +155,13 @@ fn paths(tokens: &[Token], mut at: usize) -> (Vec<Vec<String>>, usize) {
         path.push(name.clone());
         at += 1;
         if !colons(at) {
-            return (vec![path], at);
+            let renamed = tokens.get(at) == Some(&Token::Name("as".into()));
+            return (vec![path], at + if renamed { 2 } else { 0 });
         }
         at += 2;
     }
-    if tokens.get(at) != Some(&Token::Sign('{')) || path.is_empty() && !matches!(tokens.get(at), Some(Token::Sign('{'))) {
+    if tokens.get(at) != Some(&Token::Sign('{')) || path.is_empty() && !matches!(tokens.get(at), Some(Token::Sign('{')))
+    {
         return (if path.is_empty() { vec![] } else { vec![path] }, at.max(1));
     }
     let mut all = Vec::new();
@@ -221,7 +222,8 @@ fn named(text: &str, module: &[&str]) -> BTreeSet<Vec<String>> {
     found
 }
 
-/// A path from the crate's root or another crate; `None` for a single word and for what stays in the module.
+/// A path from the crate's root, or one that starts elsewhere (`::tonic`, or a module of this one);
+/// `None` for a single word and for what stays in the module.
 fn resolve(path: &[String], module: &[String]) -> Option<Vec<String>> {
     match path.first()?.as_str() {
         "crate" => Some(path[1..].to_vec()).filter(|rest| !rest.is_empty()),
@@ -231,7 +233,7 @@ fn resolve(path: &[String], module: &[String]) -> Option<Vec<String>> {
             Some(module[..base].iter().chain(&path[ups..]).cloned().collect())
         }
         "self" | "Self" => None,
-        _ if path.len() > 1 => Some(path.to_vec()),
+        first if path.len() > 1 => Some([vec![format!("::{first}")], path[1..].to_vec()].concat()),
         _ => None,
     }
 }
@@ -250,7 +252,8 @@ fn ranks(lib: &str) -> Vec<String> {
 fn arrows(text: &str, module: &[&str], ranks: &[String]) -> BTreeSet<Arrow> {
     let own = module.first().copied().unwrap_or_default();
     let is_reserved = |path: &[String]| {
-        RESERVED.iter().any(|(name, _)| path[0] == *name) || AMBIENT.iter().any(|(prefix, _)| path.starts_with_names(prefix))
+        RESERVED.iter().any(|(name, _)| path[0] == *name)
+            || AMBIENT.iter().any(|(prefix, _)| path.starts_with_names(prefix))
     };
     named(text, module)
         .into_iter()
@@ -273,7 +276,8 @@ impl StartsWithNames for [String] {
 fn fault(arrow: &Arrow, ranks: &[String]) -> Option<String> {
     let Arrow { from, to } = arrow;
     let refused = |allowed: &[&str], what: &str| {
-        (!allowed.contains(&from.as_str())).then(|| format!("{from} names {}, which is for {what} {allowed:?}", to.join("::")))
+        (!allowed.contains(&from.as_str()))
+            .then(|| format!("{from} names {}, which is for {what} {allowed:?}", to.join("::")))
     };
     if let Some((_, allowed)) = RESERVED.iter().find(|(name, _)| to[0] == *name) {
         return refused(allowed, "modules");
@@ -324,11 +328,12 @@ fn a_module_names_only_modules_above_it() {
     }
     let faults: Vec<_> = seen.iter().filter_map(|arrow| fault(arrow, &ranks)).collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
-    let between: BTreeSet<_> = seen.iter().filter(|arrow| ranks.contains(&arrow.to[0])).map(|a| (&a.from, &a.to[0])).collect();
+    let between: BTreeSet<_> =
+        seen.iter().filter(|arrow| ranks.contains(&arrow.to[0])).map(|a| (&a.from, &a.to[0])).collect();
     // Far fewer would mean that this test has lost its eyes.
     assert!(between.len() >= 60, "only {} arrows between modules: {between:?}", between.len());
     assert!(ranks.len() >= 18, "{ranks:?}");
-    for (from, to) in [("exchange", "store"), ("store", "github"), ("transport", "tonic"), ("app", "transport")] {
+    for (from, to) in [("exchange", "store"), ("store", "github"), ("transport", "::tonic"), ("app", "transport")] {
         assert!(seen.iter().any(|arrow| arrow.from == from && arrow.to[0] == to), "{from} → {to} was not seen");
     }
 }
@@ -381,12 +386,12 @@ fn each_way_of_naming_a_module_below_is_seen() {
         "use std::env;",
         "fn f() { std::env::var(\"X\"); }",
         "use std::{env::var, fmt};",
-        "use std::time::{Duration, SystemTime};",
+        "use std::{fmt, process::{self, ExitCode}};",
         "use tonic::Status;",
         "fn f() -> axum::Router { todo() }",
         "use octocrab as o; fn f() { octocrab::new() }",
     ] {
-        assert_eq!(faults(text, &["policy"]).len(), 1, "{text}");
+        assert!(!faults(text, &["policy"]).is_empty(), "{text}");
     }
     assert_eq!(faults("use super::super::exchange::E;", &["policy", "parse"]).len(), 1);
     assert_eq!(faults("use super::super::super::exchange::E;", &["policy", "parse", "deep"]).len(), 1);
@@ -421,6 +426,9 @@ fn what_is_allowed_or_is_no_code_is_not_a_fault() {
 fn paths_are_spread_out() {
     let found = named("use a::{b, c::{d, e as f}, g::*}; fn x() { h::i::<j::K>() }", &["m"]);
     let found: Vec<String> = found.iter().map(|path| path.join("::")).collect();
-    assert_eq!(found, ["a::b", "a::c::d", "a::c::e", "a::g", "h::i", "j::K"]);
-    assert_eq!(arrows("use crate::name::{Owner, Repo};", &["store"], &invented()), BTreeSet::from([arrow("store", "name::Owner"), arrow("store", "name::Repo")]));
+    assert_eq!(found, ["::a::b", "::a::c::d", "::a::c::e", "::a::g", "::h::i", "::j::K"]);
+    assert_eq!(
+        arrows("use crate::name::{Owner, Repo};", &["store"], &invented()),
+        BTreeSet::from([arrow("store", "name::Owner"), arrow("store", "name::Repo")])
+    );
 }
