@@ -193,7 +193,9 @@ mod tests {
         }
     }
 
-    fn held(places: u32) -> (Audit, std::sync::mpsc::Sender<io::Result<()>>, Arc<Mutex<Vec<u8>>>) {
+    type Release = std::sync::mpsc::Sender<io::Result<()>>;
+
+    fn held(places: u32) -> (Audit, Release, Arc<Mutex<Vec<u8>>>) {
         let (release, held) = std::sync::mpsc::channel();
         let written = Arc::new(Mutex::new(Vec::new()));
         let settings = Settings { places, patience: Duration::from_millis(20) };

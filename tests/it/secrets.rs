@@ -75,8 +75,11 @@ fn assert_silent(what: &str, text: &str, marks: &[String]) {
     }
 }
 
+/// A request that is no proper exchange: method, path, authorization, body.
+type Raw = (Method, String, String, String);
+
 /// Asks on a thread of its own: each ask on both wires, then each path raw.
-async fn drive(world: &World, asks: Vec<Ask>, raw: Vec<(Method, String, String, String)>) -> (Vec<String>, String) {
+async fn drive(world: &World, asks: Vec<Ask>, raw: Vec<Raw>) -> (Vec<String>, String) {
     let address = world.address;
     let work = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -102,7 +105,7 @@ async fn drive(world: &World, asks: Vec<Ask>, raw: Vec<(Method, String, String, 
 }
 
 /// Good and bad tokens, in all the places where a caller may put one.
-fn asks(world: &World) -> (Vec<String>, Vec<Ask>, Vec<(Method, String, String, String)>) {
+fn asks(world: &World) -> (Vec<String>, Vec<Ask>, Vec<Raw>) {
     let good = world.token(json!({}));
     let denied = world.token(json!({"sub": "repo:octo-org/hello:ref:refs/heads/evil"}));
     let expired = world.token(json!({"exp": 1_000_000_000}));

@@ -142,20 +142,27 @@ async fn the_list_must_admit_it_too() {
     }
 }
 
-/// Each reason for which a stranger is refused, and whether the issuer may have been asked.
-async fn refusals() -> Vec<(&'static str, Reply, Fetches)> {
-    let mut all = Vec::new();
+/// Why a stranger was refused, how, and how often the issuer was asked although it should not be.
+type Refusal = (&'static str, Reply, Fetches);
+
+/// Refusals for what is not there, or is not for this issuer.
+async fn of_what_exists() -> Vec<Refusal> {
     let (prepared, tenant) = setup().await;
     prepared.policy("hello", "invalid", "issuer: [");
     prepared.policy("hello", "other", &policy("issuer: https://other.example.com"));
     prepared.github.org("empty-org");
     prepared.github.repo("public-org", "hello", Visibility::Public);
+    prepared.github.repo("octo-org", "hidden", Visibility::Private);
+    let seen = ["hello", "other", ".github"].map(str::to_owned);
+    prepared.github.select(prepared.installation, &Selection::Only(seen.into()));
     let world = prepared.start().await;
+    let mut all = Vec::new();
     for (why, scope, identity) in [
         ("absent owner", "nobody/hello", "pod"),
         ("not installed", "empty-org/hello", "pod"),
         ("not installed, public", "public-org/hello", "pod"),
         ("absent repository", "octo-org/none", "pod"),
+        ("hidden repository", "octo-org/hidden", "pod"),
         ("absent policy", "octo-org/hello", "none"),
         ("absent organization policy", "octo-org", "none"),
         ("invalid policy", "octo-org/hello", "invalid"),
@@ -164,31 +171,25 @@ async fn refusals() -> Vec<(&'static str, Reply, Fetches)> {
     ] {
         all.push((why, rest(&world, scope, identity, &tenant.sign(&claims())).await, tenant.fetches()));
     }
-    let hidden = || Selection::Only(vec!["hello".into()]);
-    world.github.select(world.installation, &hidden());
-    all.push((
-        "hidden repository",
-        rest(&world, "octo-org/other", "pod", &tenant.sign(&claims())).await,
-        tenant.fetches(),
-    ));
+    all
+}
 
+/// Refusals for what fails on the way.
+async fn of_what_fails() -> Vec<Refusal> {
     type Change = (&'static str, fn(&Setup, &Issuer));
     let changes: [Change; 10] = [
         ("list refuses", |setup, _| setup.list("issuers: ['${ISSUER}']\n")),
         ("list is invalid", |setup, _| setup.list("issuers: 5\n")),
         ("suspended", |setup, _| assert!(setup.github.suspend(setup.installation))),
         ("GitHub is down", |setup, _| setup.github.fault(Fault::anything().status(503))),
-        ("list unavailable", |setup, _| {
-            setup.github.fault(Fault::on(RouteKind::Contents).path_with("trusted").status(500))
-        }),
-        ("policy forbidden", |setup, _| {
-            setup.github.fault(Fault::on(RouteKind::Contents).path_with("pod").status(403))
-        }),
+        ("list unavailable", |setup, _| setup.github.fault(reads("trusted").status(500))),
+        ("policy forbidden", |setup, _| setup.github.fault(reads("pod").status(403))),
         ("GitHub's limit", |setup, _| assert!(setup.github.spend_quota(setup.installation, 5_000))),
         ("mints limited", |setup, _| setup.github.set(|knobs| knobs.mints_per_minute = Some(0))),
         ("issuer is down", |_, tenant| tenant.misbehave(Document::Discovery, Misbehaviour::Cut)),
         ("issuer publishes nonsense", |_, tenant| tenant.misbehave(Document::Jwks, Misbehaviour::Html)),
     ];
+    let mut all = Vec::new();
     for (why, change) in changes {
         let (setup, tenant) = setup().await;
         change(&setup, &tenant);
@@ -197,8 +198,18 @@ async fn refusals() -> Vec<(&'static str, Reply, Fetches)> {
         let fetches = if why.starts_with("issuer") { Fetches::default() } else { tenant.fetches() };
         all.push((why, reply, fetches));
     }
+    all
+}
+
+fn reads(path: &str) -> Fault {
+    Fault::on(RouteKind::Contents).path_with(path)
+}
+
+/// Refusals for signatures that the admitted issuer's keys do not verify.
+async fn of_bad_signatures() -> Vec<Refusal> {
     let (setup, tenant) = setup().await;
     let world = setup.start().await;
+    let mut all = Vec::new();
     for header in [json!({}), json!({"kid": tenant.header()["kid"]}), json!({"kid": null})] {
         let mut claims = claims();
         claims["iss"] = json!(tenant.url());
@@ -210,7 +221,9 @@ async fn refusals() -> Vec<(&'static str, Reply, Fetches)> {
 
 #[tokio::test]
 async fn one_answer_whatever_exists_byte_for_byte() {
-    let refusals = refusals().await;
+    let mut refusals = of_what_exists().await;
+    refusals.extend(of_what_fails().await);
+    refusals.extend(of_bad_signatures().await);
     assert_eq!(refusals.len(), 23);
     let (_, model, _) = refusals[0].clone();
     is_the_answer(&Answer::of_rest(&model));

@@ -122,7 +122,7 @@ async fn read_tokens_are_narrow_and_replaced_before_they_end() {
         world.github.minted_count() - issued
     };
     assert_eq!(reading(&world), 2);
-    for token in world.github.live_tokens().iter().filter(|token| token.permissions.get("issues").is_none()) {
+    for token in world.github.live_tokens().iter().filter(|token| !token.permissions.contains_key("issues")) {
         assert_eq!(
             token.permissions.iter().map(|(n, l)| format!("{n}:{l}")).collect::<Vec<_>>(),
             ["contents:read", "metadata:read"]
