@@ -330,8 +330,7 @@ pub(crate) fn is_loopback(host: &str) -> bool {
 
 fn is_issuer_path(path: &str) -> bool {
     let Some(path) = path.strip_prefix('/') else { return path.is_empty() };
-    let path = path.strip_suffix('/').unwrap_or(path);
-    path.is_empty() || path.split('/').all(is_issuer_segment)
+    path.is_empty() || path.strip_suffix('/').unwrap_or(path).split('/').all(is_issuer_segment)
 }
 
 /// A segment of RFC 3986 `pchar`s. Escapes that would read as `.`, `/`, `\` or a control
@@ -477,6 +476,7 @@ mod tests {
             "https://a#f",
             "https://a//b",
             "https://a/b//",
+            "https://a//",
             "https://a/./b",
             "https://a/../b",
             "https://a/%2e%2e/b",
