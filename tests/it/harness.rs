@@ -218,6 +218,18 @@ impl AuditSink for AuditLines {
 }
 
 impl AuditLines {
+    /// The first record that is so, once there is one.
+    pub async fn find(&self, is_so: impl Fn(&Value) -> bool) -> Value {
+        let mut n = 0;
+        loop {
+            let records = self.at_least(n + 1).await;
+            if let Some(record) = records.iter().find(|record| is_so(record)) {
+                return record.clone();
+            }
+            n = records.len();
+        }
+    }
+
     /// The records so far, once there are `n`.
     pub async fn at_least(&self, n: usize) -> Vec<Value> {
         let wait = async {

@@ -15,5 +15,8 @@ mod serve;
 mod arrows;
 mod promises;
 mod secrets;
+    clippy::print_stderr,
+mod corpus;
+mod seeds;
 mod smoke;
 mod strangers;

@@ -11,7 +11,7 @@ use hyper_util::{
 };
 use octo_sts::proto::{
     octosts::v1::Condition,
-    oidc::{ExchangeRequest, security_token_service_client::SecurityTokenServiceClient},
+    oidc::{ExchangeRequest, RawToken, security_token_service_client::SecurityTokenServiceClient},
     rpc,
 };
 use prost::Message;
@@ -104,13 +104,7 @@ impl Client {
     /// Asks on both wires, which must agree on everything but the token and the request's id.
     pub async fn exchange(&self, ask: &Ask) -> Outcome {
         let (grpc, rest) = (self.grpc(ask).await, self.rest(ask).await);
-        let shared = |answer: &Answer| Answer {
-            token: String::new(),
-            request_id: String::new(),
-            retry_after: answer.retry_after.map(|_| Duration::ZERO),
-            ..answer.clone()
-        };
-        assert_eq!(shared(&grpc), shared(&rest), "the wires disagree about {ask:?}");
+        assert_eq!(grpc.shared(), rest.shared(), "the wires disagree about {ask:?}");
         Outcome { grpc, rest }
     }
 
@@ -123,18 +117,12 @@ impl Client {
         if let Some(value) = &ask.authorization {
             request.metadata_mut().insert("authorization", value.parse().unwrap());
         }
-        match self.grpc.clone().exchange(request).await {
-            Ok(reply) => {
-                let request_id = text(reply.metadata().get("x-request-id"));
-                Answer { request_id, ..Answer::granted(reply.into_inner().token) }
-            }
-            Err(status) => {
-                let details = rpc::Status::decode(status.details()).unwrap();
-                let details: Vec<_> = details.details.into_iter().map(|any| (any.type_url, any.value)).collect();
-                let request_id = text(status.metadata().get("x-request-id"));
-                Answer { request_id, ..Answer::refused(status.code() as i32, status.message(), &details) }
-            }
-        }
+        Answer::of_grpc(self.grpc.clone().exchange(request).await)
+    }
+
+    /// Asks over gRPC with a message and metadata of the caller's making.
+    pub async fn grpc_raw(&self, request: tonic::Request<ExchangeRequest>) -> Answer {
+        Answer::of_grpc(self.grpc.clone().exchange(request).await)
     }
 
     /// Asks over REST, by a GET.
@@ -167,6 +155,12 @@ where
 }
 
 impl Answer {
+    /// What must be the same on both wires: all but the token, the request's id and how long to wait.
+    pub fn shared(&self) -> Self {
+        let retry_after = self.retry_after.map(|_| Duration::ZERO);
+        Self { token: String::new(), request_id: String::new(), retry_after, ..self.clone() }
+    }
+
     fn granted(token: String) -> Self {
         assert!(!token.is_empty());
         Self { token, ..Self::refused(0, "", &[]) }
@@ -201,6 +195,22 @@ impl Answer {
             }
         }
         answer
+    }
+
+    /// Reads a gRPC reply as the contract has it.
+    fn of_grpc(reply: Result<tonic::Response<RawToken>, tonic::Status>) -> Self {
+        match reply {
+            Ok(reply) => {
+                let request_id = text(reply.metadata().get("x-request-id"));
+                Self { request_id, ..Self::granted(reply.into_inner().token) }
+            }
+            Err(status) => {
+                let details = rpc::Status::decode(status.details()).unwrap();
+                let details: Vec<_> = details.details.into_iter().map(|any| (any.type_url, any.value)).collect();
+                let request_id = text(status.metadata().get("x-request-id"));
+                Self { request_id, ..Self::refused(status.code() as i32, status.message(), &details) }
+            }
+        }
     }
 
     /// Reads a REST reply as the contract has it.
