@@ -98,16 +98,18 @@ struct Expected {
     minted: Value,
     /// The conditions that failed.
     failed: Vec<String>,
+    /// What the message holds.
+    says: String,
 }
 
 impl Expected {
     /// `permissions` on `repositories`, an array or `all`, where the verdict is `granted`.
     fn new(verdict: &str, permissions: &Value, repositories: &Value) -> Self {
-        let minted = match repositories {
-            Value::Array(_) => json!({"permissions": permissions, "repositories": repositories}),
-            _ => json!({"permissions": permissions}),
-        };
-        Self { verdict: verdict.to_owned(), minted, failed: Vec::new() }
+        let mut minted = json!({"permissions": permissions});
+        if repositories.is_array() {
+            minted["repositories"] = repositories.clone();
+        }
+        Self { verdict: verdict.to_owned(), minted, failed: Vec::new(), says: String::new() }
     }
 
     fn failing(self, failed: &[String]) -> Self {
@@ -184,6 +186,9 @@ impl<'w> Judge<'w> {
         let verdict = if got.code == 0 { "granted".to_owned() } else { format!("{} {}", got.code, got.reason) };
         if verdict != expected.verdict {
             return Err(format!("{verdict} ({}), not {}", got.message, expected.verdict));
+        }
+        if !got.message.contains(&expected.says) {
+            return Err(format!("{:?} does not say {:?}", got.message, expected.says));
         }
         if got.failed != expected.failed {
             return Err(format!("failed {:?}, not {:?}", got.failed, expected.failed));

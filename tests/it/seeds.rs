@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, io, net::IpAddr, path::PathBuf, process::Comman
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use http::{Request, Response, Uri};
+use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo};
@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use tokio_rustls::TlsAcceptor;
 use uuid::Uuid;
 
-use crate::harness::{APP_PERMISSIONS, Ask, DOMAIN, Setup, World};
+use crate::harness::{APP_PERMISSIONS, DOMAIN, Setup, World};
 
 /// An address of this machine that nothing else of it uses.
 const FRONT: [u8; 4] = [127, 86, 101, 5];

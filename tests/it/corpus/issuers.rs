@@ -1,6 +1,11 @@
 //! The trusted-issuer list of an organization: `issuers.yaml`. Each case has an organization of its own.
 
-use octo_sts::emulator::{Selection, Visibility};
+use std::time::Duration;
+
+use octo_sts::{
+    emulator::{Selection, Visibility},
+    exchange::strangers::Rate,
+};
 use serde::Deserialize;
 use serde_json::json;
 
@@ -94,9 +99,7 @@ async fn lists_of_trusted_issuers_mean_what_the_corpus_says() {
     let root = setup.issuer.url();
     let stand_ins = StandIns::default().with("ROOT", &root).with("ROOT_PATTERN", root.replace('.', r"\."));
     let mut cases: Vec<Case> = load("issuers.yaml", &stand_ins);
-    for path in STRANGERS {
-        setup.issuer.at(path);
-    }
+    let _strangers = STRANGERS.map(|path| setup.issuer.at(path));
     for (n, case) in cases.iter_mut().enumerate() {
         if case.invalid {
             assert!(asked(case).next().is_none(), "{}: an invalid list refuses all", case.name);
@@ -113,4 +116,32 @@ async fn lists_of_trusted_issuers_mean_what_the_corpus_says() {
         run(&mut judge, n, case).await;
     }
     judge.finish();
+}
+
+#[tokio::test]
+async fn strangers_draw_on_a_bucket_and_whoever_is_verified_by_held_keys_does_not() {
+    let mut setup = setup().await;
+    setup.settings.exchange.strangers.owner = Rate::new(60, 2);
+    let (issuer, foreign) = (setup.issuer.at("/a"), setup.issuer.at("/b"));
+    setup.policy("hello", "ci", &format!("issuer: {}\nsubject: s\npermissions: {{issues: write}}\n", issuer.url()));
+    let world = setup.start().await;
+    let claims = json!({"iss": issuer.url(), "sub": "s", "aud": "sts.example.com"});
+    let (good, bad) = (issuer.sign(&claims), foreign.sign(&claims));
+    let ask = async |owner: &str, token: &str| {
+        let answer = world.client.rest(&Ask::new(&format!("{owner}/hello"), "ci", token)).await;
+        (answer.code, answer.reason, answer.retry_after.is_some())
+    };
+    let granted = (0, String::new(), false);
+    let (not_trusted, limited) = ((16, "ISSUER_NOT_TRUSTED".into(), false), (8, "RATE_LIMITED".into(), true));
+    assert_eq!(ask("octo-org", &good).await, granted);
+    for owner in ["octo-org", "nobody"] {
+        while ask(owner, &bad).await == not_trusted {}
+        assert_eq!(ask(owner, &bad).await, limited, "{owner}");
+    }
+    let calls = world.calls();
+    assert_eq!(ask("octo-org", &bad).await, limited);
+    assert_eq!(world.calls(), calls);
+    assert_eq!(ask("octo-org", &good).await, granted);
+    world.clock.advance(Duration::from_secs(1));
+    assert_eq!(ask("octo-org", &bad).await, not_trusted);
 }

@@ -27,8 +27,6 @@ struct Case {
     permissions: BTreeMap<String, String>,
     #[serde(default)]
     repositories: Value,
-    #[serde(default)]
-    #[expect(dead_code, reason = "only whoever compiles the policy sees the place as numbers")]
     at: Option<(u32, u32)>,
 }
 
@@ -45,7 +43,10 @@ impl Case {
             "POLICY_MISMATCH" => "7 POLICY_MISMATCH",
             other => panic!("{}: {other}", self.name),
         };
-        Expected::new(verdict, &json!(self.permissions), &self.repositories).failing(&self.failed)
+        let says =
+            self.at.map(|(line, column)| format!(" is invalid: line {line}, column {column}: ")).unwrap_or_default();
+        let expected = Expected::new(verdict, &json!(self.permissions), &self.repositories);
+        Expected { says, failed: self.failed.clone(), ..expected }
     }
 }
 
@@ -120,4 +121,24 @@ async fn what_was_wanted_is_told_to_those_who_could_read_it() {
         let broken = if is_told { "POLICY_INVALID" } else { "POLICY_NOT_FOUND" };
         assert_eq!(told("broken", owner).await.reason, broken, "{owner}");
     }
+}
+
+#[tokio::test]
+async fn only_an_actions_token_says_whose_workflow_it_is_of() {
+    let mut setup = Setup::new().await;
+    let cluster = setup.issuer.at("/cluster");
+    setup.settings.oidc.configured = vec![cluster.url().parse().unwrap()];
+    let (url, rest) = (cluster.url(), "subject: s\npermissions: {contents: read}\n");
+    setup.policy("hello", "exact", &format!("issuer: {url}\n{rest}"));
+    setup.policy("hello", "pattern", &format!("issuer_pattern: '{url}'\n{rest}"));
+    let world = setup.start().await;
+    let claims = json!({"sub": "t", "aud": "sts.example.com", "repository_owner": "octo-org"});
+    // Who can name the issuer in a policy can read the policy; who writes claims need not.
+    for (identity, is_told) in [("exact", true), ("pattern", false)] {
+        let answer = world.exchange("octo-org/hello", identity, &cluster.sign(&claims)).await.rest;
+        assert_eq!(answer.failed, ["subject"], "{identity}");
+        assert!(answer.conditions.iter().all(|condition| condition.wanted.is_some() == is_told), "{identity}");
+    }
+    let answer = world.exchange("octo-org/hello", "absent", &cluster.sign(&claims)).await.rest;
+    assert_eq!(answer.reason, "POLICY_NOT_FOUND");
 }

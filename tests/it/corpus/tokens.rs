@@ -10,9 +10,13 @@ use octo_sts::{
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use super::{Expected, Judge, StandIns, load, setup};
-use crate::harness::{Ask, World};
+use crate::harness::{Ask, POLICY, Setup, World};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -214,4 +218,22 @@ async fn tokens_are_taken_or_refused_as_the_corpus_says() {
     }
     assert!(judge.world.github.minted_count() > 20);
     judge.finish();
+}
+
+/// More than any header may have: the connection ends, before anything is read as a token.
+#[tokio::test]
+async fn a_megabyte_of_dots_is_not_even_read() {
+    let world = Setup::with_policy(POLICY).await.start().await;
+    let mut socket = TcpStream::connect(world.address).await.unwrap();
+    let head = "GET /sts/exchange?scope=octo-org/hello&identity=ci HTTP/1.1\r\nhost: x\r\nauthorization: Bearer ";
+    socket.write_all(head.as_bytes()).await.unwrap();
+    // The server may close while this is under way.
+    let _ = socket.write_all(&vec![b'.'; 1 << 20]).await;
+    let mut reply = [0; 12];
+    match socket.read_exact(&mut reply).await {
+        Ok(_) => assert_eq!(&reply, b"HTTP/1.1 431"),
+        Err(error) => assert_ne!(error.kind(), std::io::ErrorKind::TimedOut),
+    }
+    assert_eq!((world.github.minted_count(), world.issuer.fetches()), (0, Default::default()));
+    world.usual().await.tokens();
 }
