@@ -27,22 +27,22 @@
 //!
 //! Modules are listed in rank order: one names only those above it.
 
-pub mod app;
-pub mod audit;
-pub mod cache;
-pub mod cli;
-pub mod clock;
-pub mod config;
-pub mod egress;
-#[cfg(feature = "emulator")]
-pub mod emulator;
-pub mod exchange;
-pub mod github;
+pub mod proto;
 pub mod name;
+pub mod clock;
+pub mod reason;
+pub mod telemetry;
+pub mod cache;
+pub mod egress;
 pub mod oidc;
 pub mod policy;
-pub mod proto;
-pub mod reason;
+pub mod github;
 pub mod store;
-pub mod telemetry;
+pub mod audit;
+pub mod exchange;
 pub mod transport;
+pub mod config;
+pub mod app;
+#[cfg(feature = "emulator")]
+pub mod emulator;
+pub mod cli;

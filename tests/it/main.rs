@@ -4,19 +4,19 @@
     clippy::expect_used,
     clippy::indexing_slicing,
     clippy::panic,
+    clippy::print_stderr,
     unreachable_pub,
-    reason = "a test ends where something is not as it should be"
+    reason = "a test ends where something is not as it should be, and says what it left out"
 )]
 
+mod arrows;
+mod corpus;
 mod dev;
 mod docs;
 mod harness;
-mod serve;
-mod arrows;
 mod promises;
 mod secrets;
-    clippy::print_stderr,
-mod corpus;
 mod seeds;
+mod serve;
 mod smoke;
 mod strangers;
