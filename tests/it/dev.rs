@@ -167,6 +167,8 @@ async fn the_lines_to_try_next_work_until_ctrl_c() {
     assert_eq!(denied.rest.failed, ["subject"]);
     let org = fetch("/token/org/deploy").await;
     assert_eq!(client.exchange(&Ask::new("octo-org", "deploy", &org)).await.rest.code, 0);
+    let hostile = client.exchange(&Ask::new("a\x1b[2J", "ci", &token)).await;
+    assert_eq!(hostile.rest.reason, "SCOPE_INVALID");
 
     crate::harness::signal(&running.0, "INT");
     let status = running.0.wait().unwrap();
@@ -175,4 +177,5 @@ async fn the_lines_to_try_next_work_until_ctrl_c() {
     assert_eq!(status.code(), Some(0));
     assert!(rest.contains("granted  octo-org/hello ci"), "{rest}");
     assert!(rest.contains("denied  octo-org/hello ci  someone-else  POLICY_MISMATCH"), "{rest}");
+    assert!(rest.contains("SCOPE_INVALID") && !rest.contains('\x1b'), "{rest}");
 }

@@ -117,12 +117,14 @@ impl Page {
     /// An attempt, in a line.
     pub(super) fn attempt(&self, record: &str) {
         let record: Value = serde_json::from_str(record).unwrap_or_default();
-        let text = |name: &str| record.get(name).and_then(Value::as_str).unwrap_or("-").to_owned();
+        // As sent by whoever calls: nothing that a terminal would obey.
+        let plain = |text: &str| text.replace(char::is_control, "?");
+        let text = |name: &str| plain(record.get(name).and_then(Value::as_str).unwrap_or("-"));
         let granted = text("result") == "granted";
         let verdict = if granted { self.paint(32, "granted") } else { self.paint(31, text("result")) };
-        let why = record.get("cause").or(record.get("reason")).and_then(Value::as_str).unwrap_or_default();
+        let why = plain(record.get("cause").and_then(Value::as_str).unwrap_or_default());
         let (time, reason) = (text("time"), if granted { String::new() } else { format!("  {}", text("reason")) });
-        let cause = if why.is_empty() || why == text("reason") { String::new() } else { format!(": {why}") };
+        let cause = if why.is_empty() { why } else { format!(": {why}") };
         self.line(format_args!(
             "   {time}  {}  {verdict}  {} {}  {}{reason}{cause}",
             text("protocol"),

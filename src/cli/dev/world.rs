@@ -171,7 +171,7 @@ impl AuditSink for Records {
     }
 }
 
-/// Whether the tour has anything to say of organizations.
+/// The repository that holds policies of a kind.
 pub(super) fn place_of(kind: Kind) -> &'static str {
     match kind {
         Kind::Repository => "octo-org/hello",
