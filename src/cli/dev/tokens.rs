@@ -3,16 +3,15 @@
 //! `GET /token/IDENTITY` (and `/token/org/IDENTITY`) answers a token that satisfies the policy. Each
 //! query parameter sets a claim of it, so that denials can be tried too.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, sync::Arc};
+use std::{collections::BTreeMap, convert::Infallible, net::Ipv4Addr, sync::Arc};
 
-use axum::{
-    Router,
-    extract::{Path, RawQuery, State},
-    http::StatusCode,
-    routing::get,
-};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::Full;
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{DevError, policies::set, world::World};
@@ -42,10 +41,10 @@ impl Tokens {
                 signers.insert(key, (world.issuer_of(issuer), claims));
             }
         }
-        let router = Router::new().route("/token/{*identity}", get(token)).with_state(Arc::new(signers));
+        let signers = Arc::new(signers);
         let serving = tokio::spawn(async move {
-            if let Err(error) = axum::serve(listener, router).await {
-                tracing::error!(%error, "the token endpoint ended");
+            while let Ok((socket, _)) = listener.accept().await {
+                tokio::spawn(serve(socket, Arc::clone(&signers)));
             }
         });
         Ok(Self { offers, _serving: AbortOnDropHandle::new(serving) })
@@ -62,15 +61,24 @@ impl Tokens {
     }
 }
 
-async fn token(
-    State(signers): State<Signers>,
-    Path(identity): Path<String>,
-    RawQuery(query): RawQuery,
-) -> Result<String, StatusCode> {
-    let (issuer, claims) = signers.get(&identity).ok_or(StatusCode::NOT_FOUND)?;
+async fn serve(socket: TcpStream, signers: Signers) {
+    let service = service_fn(move |request: Request<Incoming>| {
+        let token = token(&signers, request.uri());
+        let mut response = Response::new(Full::<Bytes>::from(token.clone().unwrap_or_default()));
+        if token.is_none() {
+            *response.status_mut() = StatusCode::NOT_FOUND;
+        }
+        async { Ok::<_, Infallible>(response) }
+    });
+    // A connection that breaks off is the caller's business.
+    http1::Builder::new().serve_connection(TokioIo::new(socket), service).await.ok();
+}
+
+fn token(signers: &Signers, asked: &http::Uri) -> Option<String> {
+    let (issuer, claims) = signers.get(asked.path().strip_prefix("/token/")?)?;
     let mut claims = claims.clone();
-    for (name, value) in form_urlencoded::parse(query.unwrap_or_default().as_bytes()) {
+    for (name, value) in form_urlencoded::parse(asked.query().unwrap_or_default().as_bytes()) {
         set(&mut claims, &name, json!(value));
     }
-    Ok(issuer.sign(&claims))
+    Some(issuer.sign(&claims))
 }
