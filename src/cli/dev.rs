@@ -97,7 +97,9 @@ async fn run(args: DevArgs, environment: &Environment, mut page: Page) -> Result
             }
         }
     }
-    world.stop().await?;
+    for record in world.stop().await? {
+        page.attempt(&record);
+    }
     Ok(if as_told { Exit::Done } else { Exit::Internal })
 }
 

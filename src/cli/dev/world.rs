@@ -83,11 +83,11 @@ impl World {
         record.ok().flatten().unwrap_or_default()
     }
 
-    /// Drains the server.
-    pub(super) async fn stop(self) -> Result<(), DevError> {
+    /// Drains the server. Returns the audit records that nobody has taken yet.
+    pub(super) async fn stop(mut self) -> Result<Vec<String>, DevError> {
         self.stop.cancel();
         match self.serving.await {
-            Ok(Ok(())) => Ok(()),
+            Ok(Ok(())) => Ok(std::iter::from_fn(|| self.audit.try_recv().ok()).collect()),
             Ok(Err(error)) => Err(DevError::Internal(error.to_string())),
             Err(error) => Err(DevError::Internal(error.to_string())),
         }
