@@ -9,7 +9,10 @@ use std::{
     hash::Hash,
     net::{IpAddr, Ipv6Addr},
     num::NonZeroU32,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -73,10 +76,32 @@ impl Default for Settings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Empty(pub Duration);
 
-/// Buckets of which most are full and forgotten again.
-const MOST_KEYS: usize = 10_000;
+/// So many buckets of a kind are kept before the full ones among them are forgotten.
+const MANY_KEYS: usize = 10_000;
 
-type Keyed<K> = RateLimiter<K, HashMapStateStore<K>, OurClock, NoOpMiddleware<Nanos>>;
+/// Buckets of one kind.
+struct Keyed<K: Hash + Eq + Clone> {
+    buckets: RateLimiter<K, HashMapStateStore<K>, OurClock, NoOpMiddleware<Nanos>>,
+    /// At how many buckets the next sweep is due.
+    sweep_at: AtomicUsize,
+}
+
+impl<K: Hash + Eq + Clone> Keyed<K> {
+    fn new(rate: Rate, clock: OurClock) -> Self {
+        Self { buckets: RateLimiter::hashmap_with_clock(rate.quota(), clock), sweep_at: MANY_KEYS.into() }
+    }
+
+    /// Draws on the bucket of `key`. A sweep looks at every bucket, so the next one is due when there
+    /// are twice as many as it left.
+    fn draw(&self, key: &K) -> Result<(), NotUntil<Nanos>> {
+        if self.buckets.len() > self.sweep_at.load(Ordering::Relaxed) {
+            self.buckets.retain_recent();
+            self.buckets.shrink_to_fit();
+            self.sweep_at.store(MANY_KEYS.max(self.buckets.len() * 2), Ordering::Relaxed);
+        }
+        self.buckets.check_key(key)
+    }
+}
 
 /// The buckets.
 pub struct Strangers {
@@ -91,8 +116,8 @@ impl Strangers {
     pub fn new(settings: Settings, clock: Arc<dyn Clock>) -> Self {
         let clock = OurClock { epoch: clock.now(), clock };
         Self {
-            owner: RateLimiter::hashmap_with_clock(settings.owner.quota(), clock.clone()),
-            address: RateLimiter::hashmap_with_clock(settings.address.quota(), clock.clone()),
+            owner: Keyed::new(settings.owner, clock.clone()),
+            address: Keyed::new(settings.address, clock.clone()),
             process: RateLimiter::direct_with_clock(settings.process.quota(), clock.clone()),
             clock,
         }
@@ -103,17 +128,8 @@ impl Strangers {
     /// # Errors
     /// One of them is empty. The caller's own comes first, so one address empties no other's.
     pub fn draw(&self, owner: &Owner, address: IpAddr) -> Result<(), Empty> {
-        self.draw_keyed(&self.address, &network(address))?;
-        self.draw_keyed(&self.owner, owner)?;
-        self.process.check().map_err(|until| self.empty(&until))
-    }
-
-    fn draw_keyed<K: Hash + Eq + Clone>(&self, buckets: &Keyed<K>, key: &K) -> Result<(), Empty> {
-        if buckets.len() > MOST_KEYS {
-            buckets.retain_recent();
-            buckets.shrink_to_fit();
-        }
-        buckets.check_key(key).map_err(|until| self.empty(&until))
+        let drawn = self.address.draw(&network(address)).and_then(|()| self.owner.draw(owner));
+        drawn.and_then(|()| self.process.check()).map_err(|until| self.empty(&until))
     }
 
     fn empty(&self, until: &NotUntil<Nanos>) -> Empty {
@@ -189,5 +205,17 @@ mod tests {
         let (strangers, _) = strangers(Settings { owner: WIDE, address: WIDE, process: Rate::new(60, 5) });
         let served = (0..100_u8).filter(|n| strangers.draw(&owner(&format!("o{n}")), [10, 0, 0, *n].into()).is_ok());
         assert_eq!(served.count(), 5);
+    }
+
+    #[test]
+    fn full_buckets_are_forgotten() {
+        let (strangers, clock) = strangers(Settings { owner: WIDE, address: Rate::new(60, 1), process: WIDE });
+        let draw = |n: u32| strangers.draw(&owner("o"), std::net::Ipv4Addr::from_bits(n).into());
+        (0..30_000).for_each(|n| assert!(draw(n).is_ok()));
+        assert_eq!(strangers.address.buckets.len(), 30_000, "each still counts");
+        assert!(draw(7).is_err());
+        clock.advance(Duration::from_secs(2));
+        (40_000..60_000).for_each(|n| assert!(draw(n).is_ok()));
+        assert_eq!(strangers.address.buckets.len(), 20_000);
     }
 }
