@@ -14,7 +14,7 @@ const RESERVED: [(&str, &[&str]); 9] = [
     ("::tonic_reflection", &["transport"]),
     ("::tonic_prost", &["proto"]),
     // The page of metrics is the composition root's own.
-    ("::axum", &["transport", "app", "cli"]),
+    ("::axum", &["transport", "app"]),
     ("::octocrab", &["github"]),
     ("::jsonwebtoken", &["oidc"]),
     ("::governor", &["exchange"]),
