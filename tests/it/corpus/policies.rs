@@ -142,3 +142,34 @@ async fn only_an_actions_token_says_whose_workflow_it_is_of() {
     let answer = world.exchange("octo-org/hello", "absent", &cluster.sign(&claims)).await.rest;
     assert_eq!(answer.reason, "POLICY_NOT_FOUND");
 }
+
+#[tokio::test]
+async fn a_pin_is_kept_or_nothing_is_minted() {
+    let setup = setup().await;
+    let id = setup.app.to_string();
+    let pins = [
+        ("app: octo-sts".to_owned(), true),
+        (format!("app: {id}"), true),
+        (format!("app: '{id}'"), true),
+        ("app_pattern: octo-.*".to_owned(), true),
+        (format!("app_pattern: '{id}|x'"), true),
+        ("app: octo".to_owned(), false),
+        ("app: OCTO-STS".to_owned(), false),
+        (format!("app: '{id}0'"), false),
+        ("app_pattern: octo".to_owned(), false),
+        (format!("app_pattern: 'x|{id}0'"), false),
+    ];
+    for (n, (pin, _)) in pins.iter().enumerate() {
+        let policy = format!("issuer: ${{ISSUER}}\nsubject_pattern: '.*'\n{pin}\npermissions: {{issues: write}}\n");
+        setup.policy("hello", &format!("pin-{n}"), &policy);
+    }
+    let world = setup.start().await;
+    let mut judge = Judge::new(&world, &["octo-org/hello"]).await;
+    for (n, (pin, kept)) in pins.iter().enumerate() {
+        let verdict = if *kept { "granted" } else { "9 APP_PIN_UNSATISFIED" };
+        let expected = Expected::new(verdict, &json!({"issues": "write"}), &json!(["hello"]));
+        let ask = Ask::new("octo-org/hello", &format!("pin-{n}"), &world.token(json!({})));
+        judge.ask(pin, &expected, async || ask.clone()).await;
+    }
+    judge.finish();
+}
