@@ -141,10 +141,12 @@ async fn guides() -> Option<World> {
     let (tls, root) = certificate();
     tokio::spawn(front(listener, tls, setup.issuer.clone()));
     setup.settings.egress.resolver = Some(Arc::new(ToFront));
-    setup.settings.egress.ca_files = vec![root];
+    setup.settings.egress.ca_files = vec![root.clone()];
     setup.settings.oidc.actions_issuer = ACTIONS.parse().unwrap();
     setup.settings.exchange.github_host = "github.com".into();
-    Some(setup.start().await)
+    let world = setup.start().await;
+    std::fs::remove_file(root).unwrap();
+    Some(world)
 }
 
 const SCOPE: &str = "your-org/your-repo";

@@ -135,7 +135,9 @@ async fn strangers_draw_on_a_bucket_and_whoever_is_verified_by_held_keys_does_no
     let (not_trusted, limited) = ((16, "ISSUER_NOT_TRUSTED".into(), false), (8, "RATE_LIMITED".into(), true));
     assert_eq!(ask("octo-org", &good).await, granted);
     for owner in ["octo-org", "nobody"] {
-        while ask(owner, &bad).await == not_trusted {}
+        for _ in 0..2 {
+            ask(owner, &bad).await;
+        }
         assert_eq!(ask(owner, &bad).await, limited, "{owner}");
     }
     let calls = world.calls();
