@@ -56,9 +56,17 @@ pub struct Cache<K, V, E> {
     inner: Arc<Inner<K, V, E>>,
 }
 
+/// Where a stored value lives. It is emptied when the entry goes: the map below frees what it held
+/// only when no thread looks at it any more, and a token must be revoked before that.
+type Slot<V> = Arc<Mutex<Option<Stamped<V>>>>;
+
+fn look<V: Clone>(slot: &Slot<V>) -> Option<Stamped<V>> {
+    slot.lock().unwrap_or_else(PoisonError::into_inner).clone()
+}
+
 struct Inner<K, V, E> {
-    verified: moka::sync::Cache<K, Stamped<V>>,
-    unverified: moka::sync::Cache<K, Stamped<V>>,
+    verified: moka::sync::Cache<K, Slot<V>>,
+    unverified: moka::sync::Cache<K, Slot<V>>,
     flights: Mutex<Flights<K, V, E>>,
     next_flight: std::sync::atomic::AtomicU64,
     clock: Arc<dyn Clock>,
@@ -87,7 +95,11 @@ where
         let part = |bound| {
             moka::sync::Cache::builder()
                 .max_capacity(bound)
-                .weigher(move |_: &K, v: &Stamped<V>| weigh(&v.value))
+                .weigher(move |_: &K, slot: &Slot<V>| look(slot).map_or(1, |held| weigh(&held.value)))
+                .eviction_listener(|_, slot: Slot<V>, _| {
+                    let gone = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+                    drop(gone);
+                })
                 .build()
         };
         let inner = Inner {
@@ -102,7 +114,8 @@ where
 
     /// What is held for `key`, however old.
     pub fn get(&self, key: &K) -> Option<Stamped<V>> {
-        self.inner.verified.get(key).or_else(|| self.inner.unverified.get(key))
+        let held = |part: &moka::sync::Cache<K, Slot<V>>| part.get(key).and_then(|slot| look(&slot));
+        held(&self.inner.verified).or_else(|| held(&self.inner.unverified))
     }
 
     /// The value for `key`: what is held if `fresh` says so, else what `load` finds. Concurrent
@@ -164,23 +177,24 @@ where
             return;
         }
         let _flights = self.flights();
-        if let Some(held) = self.inner.unverified.get(key) {
+        if let Some(held) = self.inner.unverified.get(key).and_then(|slot| look(&slot)) {
             self.keep(key, held, Standing::Verified);
         }
     }
 
     /// Stores. To be called under the lock of the flights, or what is invalidated meanwhile comes back.
     fn keep(&self, key: &K, value: Stamped<V>, standing: Standing) {
+        let slot = Arc::new(Mutex::new(Some(value)));
         match standing {
             Standing::Verified => {
-                self.inner.verified.insert(key.clone(), value);
+                self.inner.verified.insert(key.clone(), slot);
                 self.inner.unverified.invalidate(key);
             }
             // A key that verified callers already use is refreshed in place.
             Standing::Unverified if self.inner.verified.contains_key(key) => {
-                self.inner.verified.insert(key.clone(), value)
+                self.inner.verified.insert(key.clone(), slot)
             }
-            Standing::Unverified => self.inner.unverified.insert(key.clone(), value),
+            Standing::Unverified => self.inner.unverified.insert(key.clone(), slot),
         }
     }
 
@@ -392,10 +406,21 @@ mod tests {
         let clock = ManualClock::at(UnixTime::from_secs(0));
         let cache: Cache<u32, Arc<u32>, ()> = Cache::new(Arc::new(clock), Bounds { verified: 5_000, ..ROOMY }, |_| 1);
         let values: Vec<_> = (0..3_000).map(Arc::new).collect();
+        // Others who look at the map keep it from freeing memory.
+        let (looking, stop) = (cache.clone(), Arc::new(std::sync::atomic::AtomicBool::new(false)));
+        let stopped = Arc::clone(&stop);
+        let others = std::thread::spawn(move || {
+            while !stopped.load(Ordering::Relaxed) {
+                (10_000..10_100).for_each(|key| drop(looking.get(&key)));
+            }
+        });
         values.iter().for_each(|value| cache.insert(value, Arc::clone(value), Standing::Verified));
         cache.invalidate(&7);
         assert_eq!(Arc::strong_count(&values[7]), 1);
         cache.clear();
-        assert!(values.iter().all(|value| Arc::strong_count(value) == 1));
+        let left = values.iter().filter(|value| Arc::strong_count(value) != 1).count();
+        stop.store(true, Ordering::Relaxed);
+        others.join().unwrap();
+        assert_eq!(left, 0);
     }
 }
