@@ -107,7 +107,7 @@ impl Exchange {
             }
             Err(refusal) => Err(refusal),
         };
-        journal.close(outcome).await
+        journal.close(outcome)
     }
 
     async fn steps(&self, asked: &Asked, caller: &Caller, journal: &mut Journal<'_>) -> Result<IssuedToken, Refusal> {

@@ -147,7 +147,7 @@ impl Store {
         let (store, wanted) = (self.clone(), key.clone());
         let load = move |held| async move { store.load_policy(wanted, kind, held, standing).await };
         let held = self.policies.get_or_load(key, standing, |held| self.is_fresh_policy(held), load).await?;
-        Ok(Located { found: held.value.found, repo, path: name.path() })
+        Ok(Located { found: held.value.found, owner: scope.owner().clone(), repo, path: name.path() })
     }
 
     /// The list of issuers that `owner` trusts; `None` where every issuer may be named by a policy.

@@ -95,7 +95,7 @@ impl Outcome {
 /// Which file decided, in which version.
 #[derive(Debug, Clone, Serialize)]
 pub struct PolicyRef {
-    /// The repository that holds it.
+    /// The repository that holds it, with its owner.
     pub repository: String,
     /// Its path there.
     pub path: String,
@@ -177,7 +177,7 @@ impl Record {
 
     /// Notes how long the attempt took.
     pub fn took(&mut self, duration: Duration) {
-        self.duration_ms = duration.as_secs_f64() * 1e3;
+        self.duration_ms = (duration.as_secs_f64() * 1e6).round() / 1e3;
     }
 
     pub(super) fn to_line(&self) -> Vec<u8> {

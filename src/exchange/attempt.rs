@@ -1,6 +1,6 @@
 //! An attempt as it comes in, and the journal that makes one record of it.
 
-use std::net::IpAddr;
+use std::{net::IpAddr, time::Duration};
 
 use super::Exchange;
 use crate::{
@@ -103,7 +103,7 @@ impl<'a> Journal<'a> {
             Found::Absent | Found::Invalid(_) | Found::Inaccessible | Found::Forbidden => None,
         };
         self.record.policy = Some(PolicyRef {
-            repository: located.repo.to_string(),
+            repository: format!("{}/{}", located.owner, located.repo),
             path: located.path.clone(),
             blob: file.map(|file| file.blob.clone()),
             sha256: file.map(|file| file.sha256.clone()),
@@ -124,7 +124,7 @@ impl<'a> Journal<'a> {
 
     /// Writes the record. A refusal that finds no place is answered as such; an issued token has
     /// had its place since before it was minted.
-    pub(super) async fn close(mut self, outcome: Result<IssuedToken, Refusal>) -> Result<IssuedToken, Refusal> {
+    pub(super) fn close(mut self, outcome: Result<IssuedToken, Refusal>) -> Result<IssuedToken, Refusal> {
         match &outcome {
             Ok(issued) => {
                 self.record.result = Outcome::Granted;
@@ -140,7 +140,7 @@ impl<'a> Journal<'a> {
         match outcome {
             Err(_) if !recorded && !self.record.verified => {
                 Err(Refusal::new(Reason::RateLimited, "too many requests")
-                    .retry_after(std::time::Duration::from_secs(1)))
+                    .retry_after(Duration::from_secs(1)))
             }
             outcome => outcome,
         }
@@ -184,7 +184,7 @@ impl Drop for Journal<'_> {
 
 fn unrecorded() -> Refusal {
     Refusal::new(Reason::AuditUnavailable, "the attempt cannot be recorded now")
-        .retry_after(std::time::Duration::from_secs(1))
+        .retry_after(Duration::from_secs(1))
 }
 
 fn token_record(issued: &IssuedToken) -> TokenRecord {

@@ -10,7 +10,7 @@ use crate::{
     cache::{Stamped, Standing},
     clock::UnixTime,
     github,
-    name::RepoName,
+    name::{Owner, RepoName},
     policy::{Invalid, Kind, Policy},
 };
 
@@ -46,6 +46,8 @@ pub enum Found {
 pub struct Located {
     /// What is there.
     pub found: Found,
+    /// The repository's owner, as asked.
+    pub owner: Owner,
     /// The repository that was looked into.
     pub repo: RepoName,
     /// The path there.

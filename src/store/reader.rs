@@ -3,16 +3,13 @@
 //! The tokens that read are `contents: read` on one repository. Each is kept while its repository's
 //! files are, since GitHub's ETags belong to the token that asked, and revoked when it goes.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError, Weak},
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use bytes::Bytes;
 
 use crate::{
     cache::{Bounds, Cache, Stamped, Standing},
-    clock::{Clock, UnixTime},
+    clock::Clock,
     github::{Error, File, GitHub, ReadToken},
     name::{Owner, RepoName},
 };
@@ -46,38 +43,14 @@ pub(super) enum Read {
 #[derive(Clone)]
 pub(super) struct Reader {
     github: GitHub,
-    tokens: Cache<(Owner, RepoName), Arc<Kept>, Error>,
-    /// All that are kept, so that closing reaches them.
-    kept: Arc<Mutex<Vec<Weak<Kept>>>>,
+    tokens: Cache<(Owner, RepoName), Arc<ReadToken>, Error>,
     clock: Arc<dyn Clock>,
-}
-
-/// A token that can be given up at once. What a cache forgets it drops some time later, which is
-/// too late for a token that is revoked when it is dropped.
-struct Kept {
-    expires_at: UnixTime,
-    token: Mutex<Option<Arc<ReadToken>>>,
-}
-
-impl Kept {
-    fn new(token: ReadToken) -> Self {
-        Self { expires_at: token.expires_at(), token: Mutex::new(Some(Arc::new(token))) }
-    }
-
-    fn token(&self) -> Option<Arc<ReadToken>> {
-        self.token.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Revokes the token as soon as no read uses it.
-    fn give_up(&self) {
-        drop(self.token.lock().unwrap_or_else(PoisonError::into_inner).take());
-    }
 }
 
 impl Reader {
     pub(super) fn new(github: GitHub, clock: Arc<dyn Clock>) -> Self {
         let tokens = Cache::new(Arc::clone(&clock), TOKENS, |_| 1);
-        Self { github, tokens, kept: Arc::default(), clock }
+        Self { github, tokens, clock }
     }
 
     /// Reads `path` on the default branch. A token or an installation that GitHub no longer takes
@@ -92,7 +65,7 @@ impl Reader {
         let read = || self.read_once((owner, repo), path, etag, standing);
         let mut outcome = read().await;
         if let Err(Error::TokenRefused) = outcome {
-            self.drop_token(owner, repo);
+            self.tokens.invalidate(&(owner.clone(), repo.clone()));
             outcome = read().await;
         }
         // A token of an installation that is gone is refused first; then the mint of another says so.
@@ -106,38 +79,12 @@ impl Reader {
     /// Forgets what is known of the way to a repository: the installation, and the token.
     pub(super) fn forget(&self, owner: &Owner, repo: &RepoName) {
         self.github.forget_installation(owner);
-        self.drop_token(owner, repo);
-    }
-
-    fn drop_token(&self, owner: &Owner, repo: &RepoName) {
-        let key = (owner.clone(), repo.clone());
-        if let Some(kept) = self.tokens.get(&key) {
-            kept.value.give_up();
-        }
-        self.tokens.invalidate(&key);
+        self.tokens.invalidate(&(owner.clone(), repo.clone()));
     }
 
     /// Gives up every token.
     pub(super) fn close(&self) {
         self.tokens.clear();
-        for kept in self.kept().drain(..).filter_map(|kept| kept.upgrade()) {
-            kept.give_up();
-        }
-    }
-
-    fn kept(&self) -> std::sync::MutexGuard<'_, Vec<Weak<Kept>>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn keep(&self, token: ReadToken) -> Arc<Kept> {
-        let kept = Arc::new(Kept::new(token));
-        let mut all = self.kept();
-        // Now and then, so that the list grows no longer than twice what is kept.
-        if all.len() == all.capacity() {
-            all.retain(|kept| kept.strong_count() > 0);
-        }
-        all.push(Arc::downgrade(&kept));
-        kept
     }
 
     async fn read_once(
@@ -159,19 +106,16 @@ impl Reader {
     }
 
     async fn token(&self, owner: &Owner, repo: &RepoName, standing: Standing) -> Result<Arc<ReadToken>, Error> {
-        let (reader, key) = (self.clone(), (owner.clone(), repo.clone()));
+        let (github, key) = (self.github.clone(), (owner.clone(), repo.clone()));
         let load = move |_| async move {
             let (owner, repo) = key;
-            let installation = reader.github.installation(&owner, standing).await?;
-            let token = reader.github.read_token(&installation, &repo).await?;
-            Ok(reader.keep(token))
+            let installation = github.installation(&owner, standing).await?;
+            github.read_token(&installation, &repo).await.map(Arc::new)
         };
         let now = self.clock.now();
-        let fresh =
-            |held: &Stamped<Arc<Kept>>| now.plus(MARGIN) < held.value.expires_at && held.value.token().is_some();
+        let fresh = |held: &Stamped<Arc<ReadToken>>| now.plus(MARGIN) < held.value.expires_at();
         let held = self.tokens.get_or_load((owner.clone(), repo.clone()), standing, fresh, load).await?;
-        // Given up by another read in this very moment: as if GitHub had said so.
-        held.value.token().ok_or(Error::TokenRefused)
+        Ok(held.value)
     }
 
     /// A 404 in a private repository may only mean that GitHub has not replicated the token yet. It
