@@ -401,26 +401,41 @@ mod tests {
         assert!(cache.get(&"k").is_none());
     }
 
-    #[test]
-    fn what_goes_is_dropped_at_once() {
-        let clock = ManualClock::at(UnixTime::from_secs(0));
-        let cache: Cache<u32, Arc<u32>, ()> = Cache::new(Arc::new(clock), Bounds { verified: 5_000, ..ROOMY }, |_| 1);
-        let values: Vec<_> = (0..3_000).map(Arc::new).collect();
-        // Others who look at the map keep it from freeing memory.
-        let (looking, stop) = (cache.clone(), Arc::new(std::sync::atomic::AtomicBool::new(false)));
-        let stopped = Arc::clone(&stop);
-        let others = std::thread::spawn(move || {
-            while !stopped.load(Ordering::Relaxed) {
-                (10_000..10_100).for_each(|key| drop(looking.get(&key)));
+    /// A key that holds up whoever compares it, inside the map, until the other side lets it go on.
+    #[derive(Clone)]
+    struct Key(u32, Option<Arc<[std::sync::Barrier; 2]>>);
+
+    impl Hash for Key {
+        fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+            self.0.hash(state);
+        }
+    }
+
+    impl PartialEq for Key {
+        fn eq(&self, other: &Self) -> bool {
+            for barrier in [&self.1, &other.1].into_iter().flatten().flat_map(|barriers| barriers.iter()) {
+                barrier.wait();
             }
-        });
-        values.iter().for_each(|value| cache.insert(value, Arc::clone(value), Standing::Verified));
-        cache.invalidate(&7);
-        assert_eq!(Arc::strong_count(&values[7]), 1);
+            self.0 == other.0
+        }
+    }
+
+    impl Eq for Key {}
+
+    #[test]
+    fn what_goes_is_dropped_at_once_though_a_reader_stands_in_the_map() {
+        let clock = Arc::new(ManualClock::at(UnixTime::from_secs(0)));
+        let cache: Cache<Key, Arc<u32>, ()> = Cache::new(clock, Bounds { verified: 5_000, ..ROOMY }, |_| 1);
+        let values: Vec<_> = (0..1_000).map(Arc::new).collect();
+        values.iter().for_each(|value| cache.insert(&Key(**value, None), Arc::clone(value), Standing::Verified));
+        let barriers = Arc::new([2, 2].map(std::sync::Barrier::new));
+        let (reader, theirs) = (cache.inner.verified.clone(), Arc::clone(&barriers));
+        let reading = std::thread::spawn(move || reader.contains_key(&Key(7, Some(theirs))));
+        barriers[0].wait();
         cache.clear();
         let left = values.iter().filter(|value| Arc::strong_count(value) != 1).count();
-        stop.store(true, Ordering::Relaxed);
-        others.join().unwrap();
+        barriers[1].wait();
+        reading.join().unwrap();
         assert_eq!(left, 0);
     }
 }
