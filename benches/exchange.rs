@@ -3,7 +3,12 @@
 //!
 //! The server is a process of its own, so that its CPU time is not mixed up with that of the load
 //! and of the emulated GitHub, which share the machine with it and take most of it.
-#![expect(clippy::unwrap_used, clippy::print_stdout, reason = "a benchmark ends where something is not as it should be")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::print_stdout,
+    reason = "a benchmark ends where something is not as it should be"
+)]
 
 use std::{
     io::{BufRead, BufReader},
@@ -156,8 +161,7 @@ async fn measure(wire: &str, world: &World, exchanges: usize) {
         }
     };
     run(20).await;
-    let (cpu, calls, began): (_, _, UnixTime) =
-        (world.server.cpu(), world.github.calls().total(), clock.now());
+    let (cpu, calls, began): (_, _, UnixTime) = (world.server.cpu(), world.github.calls().total(), clock.now());
     let each = exchanges / CALLERS;
     run(each).await;
     let done = (each * CALLERS) as f64;

@@ -1,6 +1,10 @@
 //! What each step of an exchange costs by itself: verify a token under held keys, compile a policy,
 //! evaluate it. `cargo bench --bench steps`.
-#![expect(clippy::unwrap_used, missing_docs, reason = "a benchmark ends where something is not as it should be")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a benchmark ends where something is not as it should be"
+)]
 
 use std::{hint::black_box, sync::Arc};
 

@@ -17,8 +17,8 @@ pub mod permission;
 mod trusted_issuers;
 pub mod yaml;
 
-pub use compile::{Kind, Policy, Rules};
-pub use evaluate::{AppPin, Asked, Denied, Grant, Repositories};
+pub use compile::{AppPin, Kind, Policy, Rules};
+pub use evaluate::{Asked, Denied, Grant, Repositories};
 pub use permission::{Level, Permissions};
 pub use trusted_issuers::{TrustedIssuers, Verdict};
 pub use yaml::Invalid;

@@ -139,8 +139,7 @@ impl<'a> Journal<'a> {
         self.write();
         match outcome {
             Err(_) if !recorded && !self.record.verified => {
-                Err(Refusal::new(Reason::RateLimited, "too many requests")
-                    .retry_after(Duration::from_secs(1)))
+                Err(Refusal::new(Reason::RateLimited, "too many requests").retry_after(Duration::from_secs(1)))
             }
             outcome => outcome,
         }
@@ -183,8 +182,7 @@ impl Drop for Journal<'_> {
 }
 
 fn unrecorded() -> Refusal {
-    Refusal::new(Reason::AuditUnavailable, "the attempt cannot be recorded now")
-        .retry_after(Duration::from_secs(1))
+    Refusal::new(Reason::AuditUnavailable, "the attempt cannot be recorded now").retry_after(Duration::from_secs(1))
 }
 
 fn token_record(issued: &IssuedToken) -> TokenRecord {

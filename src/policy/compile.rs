@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::{
     Invalid, Level, Permissions,
     document::{Document, Entries},
-    evaluate::AppPin,
     pattern::Pattern,
     permission,
     yaml::{self, At},
@@ -43,6 +42,15 @@ impl Kind {
 pub struct Rules {
     /// Organization-wide permissions that repository policies may grant above `read`.
     pub organization_permissions: BTreeSet<String>,
+}
+
+/// Which App must mint.
+#[derive(Debug, Clone)]
+pub enum AppPin {
+    /// `app`: an id in decimal, or a slug.
+    Exact(String),
+    /// `app_pattern`: held against the slug and the decimal id, whole texts only.
+    Pattern(regex::Regex),
 }
 
 /// A trust policy that obeys the contract.

@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{Kind, Permissions, Policy, claim, compile::Matcher, hint};
+use super::{AppPin, Kind, Permissions, Policy, claim, compile::Matcher, hint};
 use crate::{
     name::{Owner, RepoName, Scope},
     oidc::{IssuerKind, VerifiedToken},
@@ -20,15 +20,6 @@ pub enum Repositories {
     All,
     /// These, at least one.
     These(Vec<RepoName>),
-}
-
-/// Which App must mint.
-#[derive(Debug, Clone)]
-pub enum AppPin {
-    /// `app`: an id in decimal, or a slug.
-    Exact(String),
-    /// `app_pattern`: held against the slug and the decimal id, whole texts only.
-    Pattern(regex::Regex),
 }
 
 /// What a token may have by a policy that it satisfied. Only evaluation makes one.
