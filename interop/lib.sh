@@ -4,7 +4,10 @@
 #   start_dev [ARGUMENTS]   sets STS (the server's URL), GITHUB (the emulated API's), ISSUER, and makes
 #                           `token NAME [QUERY]` print a fresh OIDC token for that sample policy
 #   need COMMAND WHAT       skips the suite where a command is missing
+#   need_package COMMAND PACKAGE  the same, after trying to install it from Debian
 #   check WHAT WANTED GOT   one assertion
+#   npm_ci                  installs what the suite's package-lock.json pins, sets NODE_MODULES
+#   granted, denied         how many attempts of each outcome the server has recorded, once all are told
 set -euo pipefail
 WORK="$(mktemp -d)"
 PIDS=()
@@ -18,6 +21,11 @@ cleanup() {
 trap cleanup EXIT
 
 need() { command -v "$1" >/dev/null || { echo "needs $2"; exit 77; }; }
+
+need_package() {
+  command -v "$1" >/dev/null || { [ "$(id -u)" = 0 ] && apt-get install -y -q "$2"; } || true
+  need "$1" "$2"
+}
 
 check() {
   if [ "$2" = "$3" ]; then echo "ok: $1"; else
@@ -41,3 +49,29 @@ start_dev() {
 }
 
 token() { curl -sSf "$TOKENS/token/$1${2:+?$2}"; }
+
+# Attempts are told in the order in which they ended, so once one more of ours is told, all before it are.
+recorded() {
+  local mark="mark-$RANDOM$RANDOM" waited=0
+  curl -s -o /dev/null -H 'Authorization: Bearer no.no.no' "$STS/sts/exchange?scope=octo-org&identity=$mark"
+  until grep -q -- "$mark" "$WORK/dev.log"; do
+    waited=$((waited + 1))
+    [ $waited -le 100 ] || { echo "the server does not record attempts"; exit 1; }
+    sleep 0.05
+  done
+  grep -v -e ' mark-[0-9]* ' "$WORK/dev.log" | grep -c -E "^ *[0-9]{4}-.*Z  (rest|grpc)  $1  " || true
+}
+granted() { recorded granted; }
+denied() { recorded denied; }
+
+npm_ci() {
+  need npm "npm, as comes with Node"
+  local folder="$INTEROP_CACHE/$(basename "$PWD")-$(cat package.json package-lock.json | sha256sum | cut -c 1-12)"
+  if [ ! -e "$folder/installed" ]; then
+    mkdir -p "$folder"
+    cp package.json package-lock.json "$folder/"
+    npm ci --prefix "$folder" --ignore-scripts --no-audit --no-fund --silent
+    touch "$folder/installed"
+  fi
+  NODE_MODULES="$folder/node_modules"
+}
