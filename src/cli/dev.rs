@@ -10,6 +10,7 @@ mod policies;
 mod sample;
 mod tokens;
 mod tour;
+mod variables;
 mod world;
 
 use std::{net::Ipv4Addr, path::PathBuf};
@@ -36,6 +37,10 @@ pub(super) struct DevArgs {
     /// Listen on this port of 127.0.0.1; 0 takes any free one [default: 8080, or a free one].
     #[arg(long, value_name = "N")]
     pub(super) port: Option<u16>,
+    /// Write to this file the environment in which a server of your own, `octo-sts serve`, stands
+    /// between the emulators; read it with `set -a; . FILE`.
+    #[arg(long, value_name = "FILE", conflicts_with = "once")]
+    pub(super) env: Option<PathBuf>,
 }
 
 /// Why there is no tour.
@@ -88,6 +93,9 @@ async fn run(args: DevArgs, environment: &Environment, mut page: Page) -> Result
     let mut tour = Tour { world: &mut world, page: &mut page };
     let as_told = if own { tour.of_policies().await } else { tour.of_samples().await };
     if !args.once && !stop.is_cancelled() {
+        if let Some(file) = &args.env {
+            variables::write(file, &world)?;
+        }
         let tokens = Tokens::start(&world).await?;
         page.invite(&world, &tokens);
         loop {

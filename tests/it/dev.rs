@@ -140,20 +140,28 @@ impl Drop for Running {
     }
 }
 
-// With threads of its own for the client: it must close its connections while the test waits.
-#[tokio::test(flavor = "multi_thread")]
-async fn the_lines_to_try_next_work_until_ctrl_c() {
-    let mut running = Running(dev(&["--port", "0"]).stdout(Stdio::piped()).spawn().unwrap());
+/// Starts and waits for the lines to try next; all that was shown until then.
+fn started(arguments: &[&str]) -> (Running, BufReader<std::process::ChildStdout>, String) {
+    let mut running = Running(dev(arguments).stdout(Stdio::piped()).spawn().unwrap());
     let mut out = BufReader::new(running.0.stdout.take().unwrap());
     let mut shown = String::new();
     while !shown.contains("# any claim can be set") {
         assert!(out.read_line(&mut shown).unwrap() > 0, "{shown}");
     }
-    let after = |start: &str, end: char| {
-        let rest = &shown[shown.rfind(start).unwrap() + start.len()..];
-        rest[..rest.find(end).unwrap()].to_owned()
-    };
-    let (tokens, server) = (after("curl -s http://", '/'), after("\" \"http://", '/'));
+    (running, out, shown)
+}
+
+/// What stands between the last `start` and the next `end`.
+fn between(shown: &str, start: &str, end: char) -> String {
+    let rest = &shown[shown.rfind(start).unwrap() + start.len()..];
+    rest[..rest.find(end).unwrap()].to_owned()
+}
+
+// With threads of its own for the client: it must close its connections while the test waits.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_lines_to_try_next_work_until_ctrl_c() {
+    let (mut running, mut out, shown) = started(&["--port", "0"]);
+    let (tokens, server) = (between(&shown, "curl -s http://", '/'), between(&shown, "\" \"http://", '/'));
     assert!(shown.contains(&format!("{server} chainguard.platform.oidc.SecurityTokenService/Exchange")));
     let tokens = Client::new(tokens.parse().unwrap());
     let fetch = async |path: &str| {
@@ -178,4 +186,41 @@ async fn the_lines_to_try_next_work_until_ctrl_c() {
     assert!(rest.contains("granted  octo-org/hello ci"), "{rest}");
     assert!(rest.contains("denied  octo-org/hello ci  someone-else  POLICY_MISMATCH"), "{rest}");
     assert!(rest.contains("SCOPE_INVALID") && !rest.contains('\x1b'), "{rest}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_of_ones_own_stands_between_the_emulators() {
+    let file = format!("{}/variables", folder("env", &[]));
+    let (_running, _out, shown) = started(&["--port", "0", "--env", &file]);
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "set -a; . \"$0\"; exec \"$1\" serve", &file, env!("CARGO_BIN_EXE_octo-sts")]);
+    let server = shell.env_clear().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let mut server = Running(server);
+    let mut line = String::new();
+    let mut log = BufReader::new(server.0.stderr.take().unwrap());
+    while !line.contains(r#""message":"serving""#) {
+        line.clear();
+        assert!(log.read_line(&mut line).unwrap() > 0, "the server ended");
+    }
+    let port = between(&line, "]:", '"').parse().unwrap();
+    let tokens = Client::new(between(&shown, "curl -s http://", '/').parse().unwrap());
+    let client = Client::new(([127, 0, 0, 1], port).into());
+    for (path, scope, identity) in [("/token/ci", "octo-org/hello", "ci"), ("/token/org/deploy", "octo-org", "deploy")]
+    {
+        let token = tokens.send(http::Method::GET, path, &[], "").await.body;
+        let token = String::from_utf8(token.to_vec()).unwrap();
+        assert_eq!(client.exchange(&Ask::new(scope, identity, &token)).await.rest.code, 0, "{scope}");
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn only_its_owner_reads_the_file_with_the_key() {
+    use std::os::unix::fs::PermissionsExt;
+    let file = format!("{}/variables", folder("env-mode", &[]));
+    drop(started(&["--port", "0", "--env", &file]));
+    assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
+    let (code, shown, errors) = run(&["--port", "0", "--env", "/nowhere/at/all"]);
+    assert_eq!(code, Some(69), "{shown}");
+    assert!(errors.contains("/nowhere/at/all cannot be written"), "{errors}");
 }

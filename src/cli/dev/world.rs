@@ -20,7 +20,7 @@ use crate::{
     clock::SystemClock,
     config::{Config, Environment},
     emulator::{GitHub, Issuer, Selection, Visibility},
-    name,
+    name::{self, AppId},
     oidc::PrivateNetworks,
     policy::Kind,
     telemetry::{self, LogFormat},
@@ -36,6 +36,9 @@ pub(super) struct World {
     /// As they were written.
     pub(super) policies: Policies,
     pub(super) caller: Caller,
+    /// The App that mints, and its private key (PEM).
+    pub(super) app: AppId,
+    pub(super) key: String,
     /// Audit records as they are written.
     pub(super) audit: UnboundedReceiver<String>,
     stop: CancellationToken,
@@ -53,7 +56,9 @@ impl World {
         let no_port = |error: io::Error| DevError::Unavailable(format!("an emulator cannot start: {error}"));
         let github = GitHub::start(clock.clone()).await.map_err(no_port)?;
         let issuer = Issuer::start(clock.clone()).await.map_err(no_port)?;
-        let settings = furnish(&github, &issuer, &policies, environment)?;
+        let (app_id, key) = github.app("octo-sts-dev");
+        furnish(&github, app_id, &policies);
+        let settings = settings(&github, (app_id, &key), &issuer, environment)?;
         let policies = place(&github, &issuer, policies);
         let (sender, audit) = unbounded_channel();
         let app = App::build(settings, Ambient { clock, sink: Box::new(Records(sender)) }).await;
@@ -66,6 +71,8 @@ impl World {
             issuer,
             policies,
             caller: Caller::new(),
+            app: app_id,
+            key,
             audit,
             serving: tokio::spawn(app.serve(listener, stop.clone())),
             stop,
@@ -75,6 +82,11 @@ impl World {
     /// Who plays an issuer that policies name.
     pub(super) fn issuer_of(&self, written: &str) -> Issuer {
         player(&self.issuer, written)
+    }
+
+    /// The identifiers of all issuers that sign here.
+    pub(super) fn issuers(&self) -> Vec<String> {
+        self.policies.issuers().iter().map(|written| self.issuer_of(written).url()).collect()
     }
 
     /// The next audit record; empty if none comes.
@@ -94,14 +106,8 @@ impl World {
     }
 }
 
-/// The App, where it is installed, and the settings of a server that mints by it.
-fn furnish(
-    github: &GitHub,
-    issuer: &Issuer,
-    policies: &Policies,
-    environment: &Environment,
-) -> Result<Settings, DevError> {
-    let (app, pem) = github.app("octo-sts-dev");
+/// The organization, its repositories, and the App installed in it.
+fn furnish(github: &GitHub, app: AppId, policies: &Policies) {
     github.org(ORG);
     github.repo(ORG, ".github", Visibility::Public);
     for name in ["hello", "website"] {
@@ -112,10 +118,19 @@ fn furnish(
     }
     let permissions: Vec<(&str, &str)> = policies.permissions().into_iter().collect();
     github.install(app, ORG, &Selection::All, &permissions);
+}
+
+/// The settings of a server that mints by the App.
+fn settings(
+    github: &GitHub,
+    (app, key): (AppId, &str),
+    issuer: &Issuer,
+    environment: &Environment,
+) -> Result<Settings, DevError> {
     let variables = [
         ("STS_DOMAIN", DOMAIN.to_owned()),
         ("GITHUB_APP_IDS", app.to_string()),
-        ("APP_SECRET_CERTIFICATE_ENV_VAR", pem),
+        ("APP_SECRET_CERTIFICATE_ENV_VAR", key.to_owned()),
         ("GITHUB_BASE_URL", github.url()),
         ("RUST_LOG", environment.text("RUST_LOG").unwrap_or("warn").to_owned()),
     ];
