@@ -51,11 +51,14 @@ fn help_lists_the_variables_that_do_something() {
 #[test]
 fn the_arguments_of_dev() {
     let parsed = |arguments: &[&str]| match asked(arguments, &[]) {
-        Some(Command::Dev(dev::DevArgs { once, policies, port })) => (once, policies, port),
+        Some(Command::Dev(dev::DevArgs { once, policies, port, env })) => (once, policies, port, env),
         other => panic!("{other:?}"),
     };
-    assert_eq!(parsed(&["dev"]), (false, None, None));
-    assert_eq!(parsed(&["dev", "--once", "--policies", "p", "--port", "0"]), (true, Some("p".into()), Some(0)));
+    assert_eq!(parsed(&["dev"]), (false, None, None, None));
+    assert_eq!(parsed(&["dev", "--once", "--policies", "p", "--port", "0"]), (true, Some("p".into()), Some(0), None));
+    assert_eq!(parsed(&["dev", "--env", "e"]).3, Some("e".into()));
+    // Nothing stays up that the file would be for.
+    assert!(Cli::try_parse_from(["octo-sts", "dev", "--once", "--env", "e"]).is_err());
 }
 
 fn asked(arguments: &[&str], environment: &[(&str, &str)]) -> Option<Command> {
