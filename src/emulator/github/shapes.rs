@@ -19,7 +19,9 @@ pub(super) fn node_id(kind: &str, id: u64) -> String {
 /// A `simple-user`.
 pub(super) fn account(state: &State, account: &Account) -> Value {
     let (api, login) = (&state.api, &account.login);
-    let own = format!("{api}/users/{login}");
+    // A bot's login ends in `[bot]`, and its page is its App's.
+    let own = format!("{api}/users/{}", login.replace('[', "%5B").replace(']', "%5D"));
+    let page = login.strip_suffix("[bot]").map_or_else(|| login.clone(), |slug| format!("apps/{slug}"));
     let mut shape = json!({
         "login": login,
         "id": account.id,
@@ -27,7 +29,7 @@ pub(super) fn account(state: &State, account: &Account) -> Value {
         "avatar_url": format!("{WEB}/images/{}.png", account.id),
         "gravatar_id": "",
         "url": own,
-        "html_url": format!("{WEB}/{login}"),
+        "html_url": format!("{WEB}/{page}"),
         "gists_url": format!("{own}/gists{{/gist_id}}"),
         "starred_url": format!("{own}/starred{{/owner}}{{/repo}}"),
         "following_url": format!("{own}/following{{/other_user}}"),

@@ -152,6 +152,8 @@ async fn a_token_reaches_its_repositories_with_its_permissions() {
     let issue = Some(json!({"title": "It works"}));
     let made = world.send(Method::POST, "/repos/octo-org/hello/issues", &bearer, issue.clone()).await;
     assert_eq!((made.status, &made.json()["user"]["login"]), (201, &json!("octo-sts[bot]")));
+    assert!(made.json()["user"]["url"].as_str().unwrap().ends_with("/users/octo-sts%5Bbot%5D"));
+    assert_eq!(made.json()["user"]["html_url"], "https://github.com/apps/octo-sts");
     assert_eq!(world.get("/repos/octo-org/hello/issues", &token).await.json()[0]["title"], "It works");
 
     let refused = world.get("/repos/octo-org/hello/contents/README.md", &token).await;
