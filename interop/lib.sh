@@ -7,6 +7,9 @@
 #   need_package COMMAND PACKAGE  the same, after trying to install it from Debian
 #   check WHAT WANTED GOT   one assertion
 #   npm_ci                  installs what the suite's package-lock.json pins, sets NODE_MODULES
+#   pip_install             installs what the suite's requirements.txt pins, sets PYTHON to its interpreter
+#   start_serve [NAME=VALUE …]  starts `octo-sts serve` between the emulators of `start_dev --env
+#                           "$WORK/variables"`, sets SERVED (its URL); its log is $WORK/serve.log
 #   granted, denied         how many attempts of each outcome the server has recorded, once all are told
 set -euo pipefail
 WORK="$(mktemp -d)"
@@ -48,6 +51,19 @@ start_dev() {
   TOKENS="$(sed -n 's|^ *TOKEN=$(curl -s "*\(http://[^/]*\)/token/.*|\1|p' "$WORK/dev.log" | head -n 1)"
 }
 
+# In a shell of its own: the variables are the server's, not the suite's.
+start_serve() {
+  (set -a; . "$WORK/variables"; [ $# -eq 0 ] || export "$@"; exec "$OCTO_STS_BIN" serve) >"$WORK/audit.log" 2>"$WORK/serve.log" &
+  PIDS+=($!)
+  local waited=0 port
+  until port="$(sed -n 's/.*"address":"[^"]*:\([0-9]*\)".*/\1/p' "$WORK/serve.log" | head -n 1)" && [ -n "$port" ]; do
+    waited=$((waited + 1))
+    [ $waited -le 100 ] || { cat "$WORK/serve.log"; exit 1; }
+    sleep 0.1
+  done
+  SERVED="http://127.0.0.1:$port"
+}
+
 token() { curl -sSf "$TOKENS/token/$1${2:+?$2}"; }
 
 # Attempts are told in the order in which they ended, so once one more of ours is told, all before it are.
@@ -74,4 +90,16 @@ npm_ci() {
     touch "$folder/installed"
   fi
   NODE_MODULES="$folder/node_modules"
+}
+
+pip_install() {
+  need python3 "Python 3"
+  local folder="$INTEROP_CACHE/$(basename "$PWD")-python-$(sha256sum requirements.txt | cut -c 1-12)"
+  if [ ! -e "$folder/installed" ]; then
+    rm -rf "$folder"
+    python3 -m venv "$folder" || { echo "needs Python's venv"; exit 77; }
+    "$folder/bin/pip" install --quiet --disable-pip-version-check -r requirements.txt
+    touch "$folder/installed"
+  fi
+  PYTHON="$folder/bin/python"
 }

@@ -1,0 +1,87 @@
+// Octokit as an App: finds its installation, mints, reads and writes, revokes.
+import assert from "node:assert/strict";
+
+const { App } = await import(`${process.env.NODE_MODULES}/@octokit/app/dist-node/index.js`);
+const { Octokit } = await import(`${process.env.NODE_MODULES}/@octokit/core/dist-src/index.js`);
+
+const baseUrl = process.env.PROXY;
+const app = new App({
+  appId: process.env.GITHUB_APP_IDS,
+  privateKey: process.env.APP_SECRET_CERTIFICATE_ENV_VAR.replaceAll("\\n", "\n"),
+  Octokit: Octokit.defaults({ baseUrl, userAgent: "octokit" }),
+});
+const refused = (status, message) => (error) => {
+  assert.equal(error.status, status);
+  assert.match(error.response.data.message, message);
+  return true;
+};
+
+const { data: self } = await app.octokit.request("GET /app");
+assert.equal(self.slug, "octo-sts-dev");
+const seen = [];
+await app.eachInstallation(({ installation }) => seen.push(installation.account.login));
+assert.deepEqual(seen, ["octo-org"]);
+const repositories = [];
+await app.eachRepository(({ repository }) => repositories.push(repository.full_name));
+assert.ok(repositories.includes("octo-org/hello"), repositories);
+
+const { data: installation } = await app.octokit.request("GET /orgs/{org}/installation", { org: "octo-org" });
+await app.octokit.request("GET /users/{username}/installation", { username: "octo-org" });
+await app.octokit.request("GET /app/installations/{installation_id}", { installation_id: installation.id });
+const hello = { owner: "octo-org", repo: "hello" };
+await app.octokit.request("GET /repos/{owner}/{repo}/installation", hello);
+await assert.rejects(app.octokit.request("GET /orgs/{org}/installation", { org: "nobody" }), refused(404, /^Not Found$/));
+
+const octokit = await app.getInstallationOctokit(installation.id);
+await octokit.request("GET /repos/{owner}/{repo}", hello);
+const file = { ...hello, path: "README.md" };
+const read = await octokit.request("GET /repos/{owner}/{repo}/contents/{path}", file);
+assert.equal(Buffer.from(read.data.content, "base64").toString(), "# hello\n");
+const unchanged = { ...file, headers: { "if-none-match": read.headers.etag } };
+await assert.rejects(octokit.request("GET /repos/{owner}/{repo}/contents/{path}", unchanged), { status: 304 });
+const raw = { ...file, mediaType: { format: "raw" } };
+assert.equal((await octokit.request("GET /repos/{owner}/{repo}/contents/{path}", raw)).data, "# hello\n");
+const folder = await octokit.request("GET /repos/{owner}/{repo}/contents/{path}", { ...hello, path: "" });
+assert.deepEqual(folder.data.map(({ name }) => name), [".github", "README.md"]);
+await assert.rejects(
+  octokit.request("GET /repos/{owner}/{repo}/contents/{path}", { ...hello, path: "absent" }),
+  refused(404, /^Not Found$/),
+);
+
+const written = { ...hello, path: "notes/octokit.md", message: "Add a note", content: Buffer.from("one\n").toString("base64") };
+const made = await octokit.request("PUT /repos/{owner}/{repo}/contents/{path}", written);
+assert.equal(made.status, 201);
+const { sha } = made.data.content;
+const again = await octokit.request("PUT /repos/{owner}/{repo}/contents/{path}", { ...written, sha });
+assert.equal(again.status, 200);
+const stale = { ...written, sha: "0".repeat(40), content: Buffer.from("two\n").toString("base64") };
+await assert.rejects(octokit.request("PUT /repos/{owner}/{repo}/contents/{path}", stale), refused(409, /does not match/));
+await assert.rejects(octokit.request("PUT /repos/{owner}/{repo}/contents/{path}", written), refused(422, /sha/));
+
+await octokit.request("POST /repos/{owner}/{repo}/issues", { ...hello, title: "From Octokit", body: "With a body" });
+const { data: issues } = await octokit.request("GET /repos/{owner}/{repo}/issues", hello);
+assert.equal(issues[0].title, "From Octokit");
+await assert.rejects(octokit.request("POST /repos/{owner}/{repo}/issues", { ...hello, body: "No title" }), refused(422, /^Validation Failed$/));
+await octokit.request("GET /rate_limit");
+await octokit.request("GET /meta");
+
+// A token that is narrowed, and what it may not.
+const mint = (parameters) =>
+  app.octokit.request("POST /app/installations/{installation_id}/access_tokens", {
+    installation_id: installation.id,
+    ...parameters,
+  });
+const { data: narrow } = await mint({ repositories: ["hello"], permissions: { contents: "read" } });
+assert.deepEqual(narrow.repositories.map(({ name }) => name), ["hello"]);
+const reader = new Octokit({ baseUrl, auth: narrow.token, userAgent: "octokit" });
+await reader.request("GET /repos/{owner}/{repo}/contents/{path}", file);
+await assert.rejects(
+  reader.request("PUT /repos/{owner}/{repo}/contents/{path}", written),
+  refused(403, /^Resource not accessible by integration$/),
+);
+await assert.rejects(reader.request("GET /repos/{owner}/{repo}", { owner: "octo-org", repo: "website" }), refused(404, /^Not Found$/));
+await assert.rejects(mint({ permissions: { administration: "write" } }), refused(422, /permissions requested are not granted/));
+await assert.rejects(mint({ repositories: ["absent"] }), refused(422, /at least one repository that does not exist/));
+await reader.request("DELETE /installation/token");
+await assert.rejects(reader.request("GET /installation/repositories"), refused(401, /^Bad credentials$/));
+console.log("ok: Octokit");
