@@ -205,7 +205,8 @@ fn refused(answer: Answer, kind: Kind) -> Error {
         StatusCode::FORBIDDEN if answer.says("suspended") => Error::Suspended,
         StatusCode::FORBIDDEN if reading => Error::Forbidden(cause),
         StatusCode::FORBIDDEN => Error::PermissionRefused(cause),
-        StatusCode::UNPROCESSABLE_ENTITY if answer.says("repository that does not exist or is not accessible") => {
+        // Of the sentence only what it means: servers that speak GitHub's API word it in other ways.
+        StatusCode::UNPROCESSABLE_ENTITY if answer.says("not accessible") => {
             if reading {
                 Error::RepositoryNotAccessible
             } else {

@@ -7,6 +7,8 @@ use crate::reason::Reason;
 
 const REPOSITORY_TEXT: &str =
     "There is at least one repository that does not exist or is not accessible to the parent installation.";
+/// What another server says that speaks GitHub's API.
+const OTHER_REPOSITORY_TEXT: &str = "The repositories requested are not accessible to this installation.";
 const PERMISSION_TEXT: &str = "The permissions requested are not granted to this installation.";
 const LEVEL_TEXT: &str = "The level of access for permissions requested are not granted to this installation.";
 
@@ -122,6 +124,7 @@ async fn refusals_of_a_mint() {
         (422, PERMISSION_TEXT, Reason::PermissionRefused, Reason::PolicyForbidden),
         (422, LEVEL_TEXT, Reason::PermissionRefused, Reason::PolicyForbidden),
         (422, REPOSITORY_TEXT, Reason::RepositoryRefused, Reason::RepositoryNotAccessible),
+        (422, OTHER_REPOSITORY_TEXT, Reason::RepositoryRefused, Reason::RepositoryNotAccessible),
         (422, "Too many repositories for installation", Reason::RepositoryRefused, Reason::GithubUnavailable),
         (422, "Validation Failed", Reason::PermissionRefused, Reason::GithubUnavailable),
         (403, "This installation has been suspended", Reason::InstallationSuspended, Reason::InstallationSuspended),
