@@ -8,9 +8,12 @@
 #   check WHAT WANTED GOT   one assertion
 #   npm_ci                  installs what the suite's package-lock.json pins, sets NODE_MODULES
 #   pip_install             installs what the suite's requirements.txt pins, sets PYTHON to its interpreter
-#   start_serve [NAME=VALUE …]  starts `octo-sts serve` between the emulators of `start_dev --env
-#                           "$WORK/variables"`, sets SERVED (its URL); its log is $WORK/serve.log
 #   granted, denied         how many attempts of each outcome the server has recorded, once all are told
+#   start_serve FILE [NAME=VALUE …]
+#                           a server of its own between the emulators, by the variables that `dev --env FILE`
+#                           wrote and these; sets PORT, SERVED (its URL), SERVE_PID, SERVE_LOG and AUDIT, the
+#                           file of its audit records
+#   free_port               prints a port that nobody listens on
 set -euo pipefail
 WORK="$(mktemp -d)"
 PIDS=()
@@ -52,18 +55,6 @@ start_dev() {
 }
 
 # In a shell of its own: the variables are the server's, not the suite's.
-start_serve() {
-  (set -a; . "$WORK/variables"; [ $# -eq 0 ] || export "$@"; exec "$OCTO_STS_BIN" serve) >"$WORK/audit.log" 2>"$WORK/serve.log" &
-  PIDS+=($!)
-  local waited=0 port
-  until port="$(sed -n 's/.*"address":"[^"]*:\([0-9]*\)".*/\1/p' "$WORK/serve.log" | head -n 1)" && [ -n "$port" ]; do
-    waited=$((waited + 1))
-    [ $waited -le 100 ] || { cat "$WORK/serve.log"; exit 1; }
-    sleep 0.1
-  done
-  SERVED="http://127.0.0.1:$port"
-}
-
 token() { curl -sSf "$TOKENS/token/$1${2:+?$2}"; }
 
 # Attempts are told in the order in which they ended, so once one more of ours is told, all before it are.
@@ -102,4 +93,31 @@ pip_install() {
     touch "$folder/installed"
   fi
   PYTHON="$folder/bin/python"
+}
+
+start_serve() {
+  local file="$1" name waited=0
+  shift
+  name="$WORK/serve-${#PIDS[@]}"
+  AUDIT="$name.out" SERVE_LOG="$name.log"
+  (
+    set -a
+    . "$file"
+    for assignment in "$@"; do export "$assignment"; done
+    exec "$OCTO_STS_BIN" serve
+  ) >"$AUDIT" 2>"$name.log" &
+  SERVE_PID=$!
+  PIDS+=("$SERVE_PID")
+  until PORT="$(sed -n 's/.*"message":"serving".*:\([0-9]\{1,5\}\)".*/\1/p' "$name.log")" && [ -n "$PORT" ]; do
+    waited=$((waited + 1))
+    { [ $waited -le 100 ] && kill -0 "$SERVE_PID"; } || { cat "$name.log"; exit 1; }
+    sleep 0.1
+  done
+  SERVED="http://127.0.0.1:$PORT"
+}
+
+free_port() {
+  local port
+  while port=$((20000 + RANDOM % 10000)) && (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null; do :; done
+  echo $port
 }
