@@ -3,7 +3,7 @@
 #
 #   go_build FOLDER [PACKAGE]  prints the path of a program: of the Go module in FOLDER, of its tests if
 #                              it has any, or of a package that the module pins
-need go "Go 1.25.6 or later"
+need go "Go 1.26 or later"
 export GOTOOLCHAIN=local
 
 go_build() {
