@@ -13,6 +13,7 @@ use octo_sts::{
         record::{PolicyRef, TokenRecord},
     },
     clock::UnixTime,
+    config::variables::{ALL, Origin},
     name::{PolicyName, Scope},
     policy::{Kind, Policy, Rules, TrustedIssuers, yaml},
     reason::{Condition, Reason, Refusal},
@@ -258,6 +259,15 @@ fn the_modules_of_the_architecture_are_those_of_the_crate() {
     let lib = read("src/lib.rs");
     let listed: Vec<&str> = lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
     assert_eq!(documented, listed);
+}
+
+#[test]
+fn who_moves_over_is_told_of_every_variable() {
+    let rows = table(&read("docs/migrating.md"), "| variable | what to do |");
+    let told: BTreeSet<String> = rows.iter().flat_map(|row| ticked(&row[0])).collect();
+    let of_the_go_service = ALL.iter().filter(|variable| variable.origin != Origin::Own);
+    let missed: Vec<_> = of_the_go_service.map(|variable| variable.name).filter(|name| !told.contains(*name)).collect();
+    assert!(missed.is_empty(), "not in docs/migrating.md: {missed:?}");
 }
 
 #[test]
