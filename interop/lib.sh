@@ -15,6 +15,7 @@
 #                           file of its audit records
 #   free_port               prints a port that nobody listens on
 set -euo pipefail
+: "${OCTO_STS_BIN:?is not set; run suites by interop/run NAME}" "${INTEROP_CACHE:?is not set; run suites by interop/run NAME}"
 WORK="$(mktemp -d)"
 PIDS=()
 
@@ -42,16 +43,22 @@ check() {
 
 start_dev() {
   "$OCTO_STS_BIN" dev "$@" >"$WORK/dev.log" 2>&1 &
-  PIDS+=($!)
+  local dev=$!
+  PIDS+=($dev)
   local waited=0
   until grep -q 'Ctrl-C' "$WORK/dev.log" && STS="$(sed -n 's/^ *server  *\(http[^ ]*\).*/\1/p' "$WORK/dev.log" | head -n 1)" && [ -n "$STS" ]; do
     waited=$((waited + 1))
-    [ $waited -le 300 ] || { cat "$WORK/dev.log"; exit 1; }
+    { [ $waited -le 300 ] && kill -0 "$dev"; } || { cat "$WORK/dev.log"; exit 1; }
     sleep 0.1
   done
   GITHUB="$(sed -n 's/^ *GitHub  *\(http[^ ]*\).*/\1/p' "$WORK/dev.log" | head -n 1)"
   ISSUER="$(sed -n 's/^ *issuer  *\(http[^ ]*\).*/\1/p' "$WORK/dev.log" | head -n 1)"
-  TOKENS="$(sed -n 's|^ *TOKEN=$(curl -s "*\(http://[^/]*\)/token/.*|\1|p' "$WORK/dev.log" | head -n 1)"
+  # These lines come last, and not at all where no token can be made up for a policy.
+  for waited in 1 2 3 4 5; do
+    TOKENS="$(sed -n 's|^ *TOKEN=$(curl -s "*\(http://[^/]*\)/token/.*|\1|p' "$WORK/dev.log" | head -n 1)"
+    [ -z "$TOKENS" ] || break
+    sleep 0.1
+  done
 }
 
 # In a shell of its own: the variables are the server's, not the suite's.
