@@ -10,6 +10,7 @@ mod caller;
 mod contents;
 mod faults;
 mod files;
+mod git;
 mod limits;
 mod observe;
 mod pipeline;

@@ -2,6 +2,7 @@
 
 mod apps;
 mod faults;
+mod git;
 mod issuer;
 mod limits;
 mod reading;

@@ -56,6 +56,7 @@ impl World {
         let no_port = |error: io::Error| DevError::Unavailable(format!("an emulator cannot start: {error}"));
         let github = GitHub::start(clock.clone()).await.map_err(no_port)?;
         let issuer = Issuer::start(clock.clone()).await.map_err(no_port)?;
+        github.serve_git(std::env::temp_dir().join(format!("octo-sts-dev-{}", uuid::Uuid::new_v4())));
         let (app_id, key) = github.app("octo-sts-dev");
         furnish(&github, app_id, &policies);
         let settings = settings(&github, (app_id, &key), &issuer, environment)?;

@@ -65,7 +65,7 @@ pub(super) fn bad_credentials() -> Reply {
     Reply::error(401, "Bad credentials", DOCS)
 }
 
-fn by_token(state: &mut State, token: &str) -> Result<Access, Reply> {
+pub(super) fn by_token(state: &mut State, token: &str) -> Result<Access, Reply> {
     let (key, now, lag) = (token_key(token), state.now(), state.knobs.lag);
     let token = state.tokens.get_mut(&key).filter(|token| !token.revoked && token.expires_at > now);
     let token = token.ok_or_else(bad_credentials)?;

@@ -96,6 +96,23 @@ impl Repository {
         self.commits.get_key_value(commit).map(|(id, tree)| (id.as_str(), tree))
     }
 
+    /// All branches with the ids of their commits.
+    pub(super) fn branches(&self) -> &BTreeMap<String, String> {
+        &self.branches
+    }
+
+    /// Moves a branch to a commit with these files, or removes it.
+    pub(super) fn set_branch(&mut self, branch: &str, head: Option<(String, Tree)>, now: UnixTime) {
+        match head {
+            Some((commit, tree)) => {
+                self.commits.insert(commit.clone(), Arc::new(tree));
+                self.branches.insert(branch.into(), commit);
+            }
+            None => drop(self.branches.remove(branch)),
+        }
+        self.pushed_at = now;
+    }
+
     /// The files at the head of a branch.
     pub(super) fn head(&self, branch: &str) -> Option<&Arc<Tree>> {
         self.commits.get(self.branches.get(branch)?)

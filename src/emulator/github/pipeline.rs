@@ -8,6 +8,7 @@ use super::{
     Shared, apps,
     caller::{self, Caller},
     faults::{self, Instead},
+    git,
     limits::{self, Standing},
     record::Call,
     reply::{Answer, Body, DOCS, Reply},
@@ -20,10 +21,14 @@ use super::{
 
 /// Answers one request.
 pub(super) async fn handle(shared: Shared, request: Request) -> Result<Response, Cut> {
+    let by_git_now = git::Asked::parse(&request).and_then(|asked| Some((asked, shared.lock().git.clone()?)));
+    if let Some((asked, copies)) = by_git_now {
+        return Ok(by_git(&shared, &copies, &asked, &request).await);
+    }
     let (route, number, mut plan, clock) = {
         let mut state = shared.lock();
         let route = Route::parse(&request.method, &request.path, state.knobs.base_path());
-        let number = arrived(&mut state, &request, route.as_ref());
+        let number = arrived(&mut state, &request, route.as_ref().map(Route::kind));
         let plan = state.faults.plan(&request, route.as_ref().map(Route::kind));
         (route, number, plan, state.clock.clone())
     };
@@ -43,13 +48,22 @@ pub(super) async fn handle(shared: Shared, request: Request) -> Result<Response,
     Ok(Response { end, ..reply.into_response() })
 }
 
-fn arrived(state: &mut State, request: &Request, route: Option<&Route>) -> usize {
+/// Git over HTTP: beside the API, without its limits and faults.
+async fn by_git(shared: &Shared, copies: &git::Copies, asked: &git::Asked, request: &Request) -> Response {
+    let number = arrived(&mut shared.lock(), request, Some(RouteKind::Git));
+    let (reply, caller) = git::answer(shared, copies, asked, request).await;
+    let mut state = shared.lock();
+    state.record.answered(number, Some(&caller), reply.status);
+    dress(&state, request, number, reply).into_response()
+}
+
+fn arrived(state: &mut State, request: &Request, kind: Option<RouteKind>) -> usize {
     let query = if request.query.is_empty() { String::new() } else { format!("?{}", request.query) };
     let call = Call {
         at: state.now(),
         method: request.method.clone(),
         path: format!("{}{query}", request.path),
-        kind: route.map(Route::kind),
+        kind,
         status: None,
         app: None,
         installation: None,

@@ -67,6 +67,13 @@ impl Reply {
         )
     }
 
+    /// The same bytes as another type.
+    #[must_use]
+    pub(super) fn of_type(mut self, media_type: &'static str) -> Self {
+        self.body = Body::Raw(media_type, self.bytes());
+        self
+    }
+
     #[must_use]
     pub(super) fn with(mut self, name: &'static str, value: impl Into<String>) -> Self {
         self.headers.push((name, value.into()));

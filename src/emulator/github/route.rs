@@ -34,6 +34,8 @@ pub enum RouteKind {
     Issues,
     /// `POST /repos/{owner}/{repo}/issues`
     CreateIssue,
+    /// Git over HTTP: `/{owner}/{repo}.git/`
+    Git,
     /// `GET /rate_limit`
     RateLimit,
     /// `GET /meta`
@@ -171,6 +173,7 @@ impl Route {
             RouteKind::Repository
             | RouteKind::Contents
             | RouteKind::Issues
+            | RouteKind::Git
             | RouteKind::RateLimit
             | RouteKind::Meta => Audience::Anyone,
         }
@@ -207,6 +210,7 @@ impl RouteKind {
             Self::PutContents => "https://docs.github.com/rest/repos/contents#create-or-update-file-contents",
             Self::Issues => "https://docs.github.com/rest/issues/issues#list-repository-issues",
             Self::CreateIssue => "https://docs.github.com/rest/issues/issues#create-an-issue",
+            Self::Git => "https://docs.github.com/get-started/git-basics/about-remote-repositories",
             Self::RateLimit => {
                 "https://docs.github.com/rest/rate-limit/rate-limit#get-rate-limit-status-for-the-authenticated-user"
             }

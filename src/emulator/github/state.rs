@@ -16,6 +16,7 @@ use super::{
     app_jwt::Verified,
     faults::Faults,
     files::Repository,
+    git::Copies,
     limits::{Quota, Window},
     record::Record,
 };
@@ -122,6 +123,8 @@ pub(super) struct State {
     pub(super) verified_jwt: Option<Verified>,
     pub(super) faults: Faults,
     pub(super) record: Record,
+    /// What git is served from, if it is.
+    pub(super) git: Option<Copies>,
     /// The Apps' private keys: nobody else in the process is given the same.
     pub(super) leases: Vec<Lease>,
     next: u64,
@@ -148,6 +151,7 @@ impl State {
             verified_jwt: None,
             faults: Faults::default(),
             record: Record::default(),
+            git: None,
             leases: Vec::new(),
             next: 0,
         }
