@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use bytes::Bytes;
+
 use super::{Error, Store, reader::Read};
 use crate::{
     cache::{Stamped, Standing},
@@ -76,9 +78,10 @@ impl Store {
             (Ok(Read::Unchanged), Some(Held { seen: Some((list, _)), etag, .. })) => {
                 Ok(self.proven(List::Present(list), etag))
             }
-            (Ok(Read::Present { bytes, etag, .. }), before) => match TrustedIssuers::parse(&bytes) {
-                Ok(list) => Ok(self.proven(List::Present(Arc::new(list)), etag)),
-                Err(invalid) => Ok(self.invalid(&owner, invalid, before)),
+            (Ok(Read::Present { bytes, etag, .. }), before) => match compile(bytes).await {
+                Ok(Ok(list)) => Ok(self.proven(List::Present(Arc::new(list)), etag)),
+                Ok(Err(invalid)) => Ok(self.invalid(&owner, invalid, before)),
+                Err(error) => self.unread(&owner, error, before),
             },
             (Ok(Read::NotAFile), before) => {
                 Ok(self.invalid(&owner, Invalid::file("the path holds no regular file"), before))
@@ -159,4 +162,10 @@ impl Store {
         let limited = matches!(error, github::Error::RateLimited { .. });
         Err(if limited { Error::ListRateLimited(error) } else { Error::ListUnavailable(error) })
     }
+}
+
+/// Compiles off the async threads, like a policy.
+async fn compile(bytes: Bytes) -> Result<Result<TrustedIssuers, Invalid>, github::Error> {
+    let compiled = tokio::task::spawn_blocking(move || TrustedIssuers::parse(&bytes));
+    compiled.await.map_err(|_| github::Error::unavailable("the list's compilation ended early"))
 }
