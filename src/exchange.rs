@@ -5,6 +5,7 @@
 //! grant, handed over only when issued. Every attempt is recorded once, whatever becomes of it.
 
 mod attempt;
+mod matching;
 mod refuse;
 pub mod strangers;
 
@@ -12,6 +13,7 @@ use std::{sync::Arc, time::Duration};
 
 pub use attempt::{Asked, Attempt, Caller};
 use attempt::{Journal, Recorded};
+use matching::Matching;
 use refuse::Audience;
 use strangers::Strangers;
 
@@ -65,16 +67,17 @@ pub struct Parts {
 
 /// The core: what both wires call.
 pub struct Exchange {
-    settings: Settings,
+    settings: Arc<Settings>,
     parts: Parts,
     strangers: Strangers,
+    matching: Matching,
 }
 
 impl Exchange {
     /// Puts the parts together.
     pub fn new(settings: Settings, parts: Parts) -> Self {
         let strangers = Strangers::new(settings.strangers, Arc::clone(&parts.clock));
-        Self { settings, parts, strangers }
+        Self { settings: Arc::new(settings), parts, strangers, matching: Matching::new() }
     }
 
     /// Reads a credential's header and issuer, and nothing else of it. No network.
@@ -115,11 +118,11 @@ impl Exchange {
         let token = self.identify(asked, caller, journal).await?;
         let recorded = journal.verified(&token).await?;
         let list = self.trusted_issuers(&asked.scope, Standing::Verified).await?;
-        permitted(list.as_deref(), &token, journal)?;
+        self.permitted(list, &token, journal).await?;
         let located = self.locate(asked, Standing::Verified).await?;
         let audience = Audience::of(&token, &asked.scope, &located.found);
         let file = self.present(&located, audience, &asked.identity, journal)?;
-        let evaluated = self.evaluate(&file, &token, asked);
+        let evaluated = self.evaluate(file, token, &asked.scope).await?;
         journal.evaluated(&evaluated);
         let grant = evaluated.map_err(|denied| refuse::mismatch(&denied, audience))?;
         self.mint(&grant, recorded).await
@@ -185,7 +188,12 @@ impl Exchange {
         let Found::Present(file) = &located.found else {
             return Err(refuse::stranger(refuse::not_present(&located.found)));
         };
-        policy::gate::admit(list.as_deref(), &file.policy, asked.token.issuer())
+        let (file, issuer) = (Arc::clone(file), asked.token.issuer().clone());
+        let weight = file.policy.weight().saturating_add(list.as_ref().map_or(0, |list| list.weight()));
+        let admits = move || policy::gate::admit(list.as_deref(), &file.policy, &issuer);
+        let admission = self.matching.run(weight, asked.token.issuer().as_str().len(), admits).await;
+        admission
+            .map_err(refuse::unanswered)?
             .ok_or_else(|| refuse::stranger("the organization's list or the policy does not admit the issuer"))
     }
 
@@ -215,14 +223,43 @@ impl Exchange {
         }
     }
 
-    fn evaluate(&self, file: &PolicyFile, token: &VerifiedToken, asked: &Asked) -> Result<Grant, Denied> {
-        let asked = policy::Asked {
-            scope: &asked.scope,
-            domain: &self.settings.domain,
-            github_host: &self.settings.github_host,
-            policy_repo: self.parts.store.policy_repo(),
+    async fn evaluate(
+        &self,
+        file: Arc<PolicyFile>,
+        token: VerifiedToken,
+        scope: &Scope,
+    ) -> Result<Result<Grant, Denied>, Refusal> {
+        let (weight, bytes) = (file.policy.weight(), token.size());
+        let (settings, scope) = (Arc::clone(&self.settings), scope.clone());
+        let policy_repo = self.parts.store.policy_repo().clone();
+        let evaluate = move || {
+            let Settings { domain, github_host, .. } = settings.as_ref();
+            file.policy
+                .evaluate(&token, &policy::Asked { scope: &scope, domain, github_host, policy_repo: &policy_repo })
         };
-        file.policy.evaluate(token, &asked)
+        self.matching.run(weight, bytes, evaluate).await
+    }
+
+    /// What the organization says of the issuer.
+    async fn permitted(
+        &self,
+        list: Option<Arc<TrustedIssuers>>,
+        token: &VerifiedToken,
+        journal: &mut Journal<'_>,
+    ) -> Result<(), Refusal> {
+        let Some(list) = list else { return Ok(()) };
+        let (weight, issuer) = (list.weight(), token.issuer().clone());
+        match self.matching.run(weight, issuer.as_str().len(), move || list.verdict(&issuer)).await? {
+            Verdict::Listed => Ok(()),
+            Verdict::Unlisted { enforced: false } => {
+                journal.trusted_issuers("not listed, audit only");
+                Ok(())
+            }
+            Verdict::Unlisted { enforced: true } => {
+                journal.trusted_issuers("not listed");
+                Err(Refusal::new(Reason::IssuerNotPermitted, "issuer not permitted by organization policy"))
+            }
+        }
     }
 
     /// Mints. An installation id that GitHub no longer knows is looked up once more.
@@ -262,20 +299,5 @@ impl Exchange {
         let audit = Audit::start(Default::default(), Box::new(Nowhere)).unwrap();
         let settings = Settings::new("sts.example.com".into(), "github.com".into());
         Arc::new(Self::new(settings, Parts { oidc, store, github, audit, clock }))
-    }
-}
-
-/// What the organization says of the issuer.
-fn permitted(list: Option<&TrustedIssuers>, token: &VerifiedToken, journal: &mut Journal<'_>) -> Result<(), Refusal> {
-    match list.map(|list| list.verdict(token.issuer())) {
-        None | Some(Verdict::Listed) => Ok(()),
-        Some(Verdict::Unlisted { enforced: false }) => {
-            journal.trusted_issuers("not listed, audit only");
-            Ok(())
-        }
-        Some(Verdict::Unlisted { enforced: true }) => {
-            journal.trusted_issuers("not listed");
-            Err(Refusal::new(Reason::IssuerNotPermitted, "issuer not permitted by organization policy"))
-        }
     }
 }

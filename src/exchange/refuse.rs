@@ -49,6 +49,11 @@ pub(super) fn stranger(cause: impl fmt::Display) -> Refusal {
     .because(cause)
 }
 
+/// Nothing came of a step before verification, and that is our fault.
+pub(super) fn unanswered(refusal: Refusal) -> Refusal {
+    stranger(refusal.cause.unwrap_or_default())
+}
+
 /// A bucket is empty. The same for every owner.
 pub(super) fn too_many(Empty(wait): Empty) -> Refusal {
     // A full second at least, so that the answer does not tell how full which bucket is.

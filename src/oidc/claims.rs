@@ -60,6 +60,7 @@ pub struct VerifiedToken {
     audiences: Vec<Audience>,
     claims: Map<String, Value>,
     expires_at: UnixTime,
+    size: usize,
 }
 
 impl VerifiedToken {
@@ -82,7 +83,15 @@ impl VerifiedToken {
             None => return Err(Error::Claims("sub is missing")),
         };
         let audiences = read_audiences(claims.get("aud"))?;
-        Ok(Self { issuer: token.issuer().clone(), kind, subject, audiences, claims, expires_at })
+        Ok(Self {
+            issuer: token.issuer().clone(),
+            kind,
+            subject,
+            audiences,
+            claims,
+            expires_at,
+            size: token.payload().len(),
+        })
     }
 
     /// `iss`
@@ -115,6 +124,11 @@ impl VerifiedToken {
         self.expires_at
     }
 
+    /// The bytes of the claims as they were sent: no text in them is longer than all of it.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
     /// `jti`, if it is a string.
     pub fn id(&self) -> Option<&str> {
         self.claims.get("jti").and_then(Value::as_str)
@@ -131,6 +145,7 @@ impl VerifiedToken {
             _ => Vec::new(),
         };
         Self {
+            size: serde_json::to_string(&claims).unwrap().len(),
             issuer: text("iss").parse().unwrap(),
             kind,
             subject: text("sub").parse().unwrap(),

@@ -83,6 +83,11 @@ impl TrustedIssuers {
         })
     }
 
+    /// Roughly the bytes of the compiled patterns, twice over, as [`super::Policy::weight`] counts them.
+    pub fn weight(&self) -> u32 {
+        self.patterns.iter().fold(0, |sum, pattern| pattern.compiled().saturating_mul(2).saturating_add(sum))
+    }
+
     /// Whether an issuer is on the list.
     pub fn verdict(&self, issuer: &Issuer) -> Verdict {
         if self.issuers.contains(issuer) || self.patterns.iter().any(|pattern| pattern.is_match(issuer.as_str())) {

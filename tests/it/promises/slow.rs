@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use http::Method;
 use octo_sts::emulator::{Document, Fault, Misbehaviour, RouteKind, Selection, Visibility};
 use serde_json::json;
 use tokio::time::timeout;
@@ -104,4 +105,33 @@ async fn one_issuer_that_hangs_holds_up_no_other() {
         assert_eq!(caller.await.unwrap().reason, "POLICY_MISMATCH");
     }
     assert_eq!(other.fetches().discovery, 1);
+}
+
+#[tokio::test]
+async fn a_policy_that_is_costly_to_evaluate_holds_up_nobody() {
+    let names = ["a", "b"];
+    let hostile: String = names.iter().map(|name| format!("  {name}: '[ab]*a[ab]{{900}}'\n")).collect();
+    let setup = setup().await;
+    setup.policy("hello", "hostile", &format!("{POLICY}claim_pattern:\n{hostile}"));
+    let world = setup.start().await;
+    let (mut claims, mut random) = (json!({}), 12_345_u32);
+    for name in names {
+        let mut letter = || {
+            random = random.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            if random >> 31 == 0 { 'a' } else { 'b' }
+        };
+        claims[name] = (0..3900).map(|_| letter()).collect::<String>().into();
+    }
+    let ask = Ask::new("octo-org/hello", "hostile", &world.token(claims));
+    let warm = Ask::new("octo-org/hello", "hostile", &world.token(json!({})));
+    same(&world.client.rest(&warm).await, (7, "POLICY_MISMATCH"));
+    let client = world.client.clone();
+    let costly = tokio::spawn(async move { client.rest(&ask).await });
+    let mut meanwhile = 0;
+    while !costly.is_finished() {
+        assert_eq!(world.client.send(Method::GET, "/livez", &[], "").await.status, 200);
+        meanwhile += 1;
+    }
+    same(&costly.await.unwrap(), (7, "POLICY_MISMATCH"));
+    assert!(meanwhile > 20, "only {meanwhile} requests were served meanwhile");
 }
