@@ -124,6 +124,15 @@ pub fn install_log(filter: &LogFilter, format: LogFormat) -> Result<(), Telemetr
     subscriber(filter, format, io::stderr).try_init().map_err(|_| TelemetryError::LogInstalled)
 }
 
+/// Tells panics in the log, by their place alone. What a panic says may hold what it stumbled over,
+/// a token for one, and the standard hook prints it.
+pub fn install_panic_hook() {
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        tracing::error!(place, "a fault in the program");
+    }));
+}
+
 /// A subscriber that writes to `writer`. A line that cannot be written is lost in silence: to
 /// complain on a stderr that is gone would panic.
 fn subscriber<W>(filter: &LogFilter, format: LogFormat, writer: W) -> Box<dyn tracing::Subscriber + Send + Sync>
@@ -241,6 +250,20 @@ mod tests {
         assert_eq!(text.lines().count(), 1);
         assert!(text.contains("WARN") && text.contains("an exchange was refused"), "{text}");
         assert!(text.contains("RATE_LIMITED"), "{text}");
+    }
+
+    #[test]
+    fn a_panic_is_told_by_its_place_alone() {
+        let standard = std::panic::take_hook();
+        install_panic_hook();
+        let text = logged("error", LogFormat::Json, || {
+            let token = "eyJ.SECRET.x";
+            let _ = std::panic::catch_unwind(|| panic!("stumbled over {token}"));
+        });
+        std::panic::set_hook(standard);
+        let line: serde_json::Value = serde_json::from_str(&text).unwrap();
+        assert!(line["place"].as_str().unwrap().contains("telemetry.rs"), "{line}");
+        assert!(!text.contains("SECRET") && !text.contains("stumbled"), "{text}");
     }
 
     #[test]

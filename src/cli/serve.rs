@@ -22,6 +22,7 @@ pub(super) fn serve(environment: &Environment) -> Exit {
         say(format_args!("octo-sts: {error}"));
         return Exit::Internal;
     }
+    telemetry::install_panic_hook();
     for warning in &config.warnings {
         tracing::warn!("{warning}");
     }
