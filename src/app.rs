@@ -221,10 +221,12 @@ impl App {
 /// # Errors
 /// The server cannot start.
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError> {
-    let app = App::build(Settings::new(&config), Ambient::real()).await?;
+    let ambient = Ambient::real();
+    let clock = Arc::clone(&ambient.clock);
+    let app = App::build(Settings::new(&config), ambient).await?;
     if let Some(port) = config.metrics_port {
         let listener = bind(config.listen.interface, port).await.map_err(io_error("METRICS_PORT"))?;
-        tokio::spawn(metrics_page::serve(listener, Metrics::install()?, stop.clone()));
+        tokio::spawn(metrics_page::serve(listener, Metrics::install()?, clock, stop.clone()));
     }
     let listener = bind(config.listen.interface, config.listen.port).await.map_err(io_error("PORT"))?;
     if let Ok(address) = listener.local_addr() {
