@@ -23,9 +23,9 @@ use tokio::time::timeout;
 use tonic::Code;
 use tracing::{Instrument, info_span};
 
-use super::{App, client_address::client_address, is_grpc, reply};
+use super::{App, bearer::bearer, client_address::client_address, is_grpc, reply};
 use crate::{
-    exchange::Caller,
+    exchange::{Attempt, Caller},
     name::RequestId,
     proto::oidc::security_token_service_server::SERVICE_NAME,
     reason::{Reason, Refusal},
@@ -131,12 +131,42 @@ pub(super) async fn grpc_only(State(app): State<Arc<App>>, request: Request, nex
 /// Around the token service: a deadline, and every fault in this wire's form.
 pub(super) async fn grpc_bounds(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let limit = deadline(request.headers(), app.settings.deadline);
+    let attempted = Attempted::of(&request);
     match bounded(limit, next.run(request)).await {
         Ok(response) => match reply::unreadable(response.headers()) {
-            Some(status) => status.into_http(),
+            Some(unreadable) => reply::grpc(&attempted.refuse(&app, unreadable).await).into_http(),
             None => response,
         },
         Err(refusal) => reply::grpc(&refusal).into_http(),
+    }
+}
+
+/// What is known of a gRPC request without its message.
+struct Attempted {
+    is_exchange: bool,
+    caller: Result<Caller, Refusal>,
+    credentials: Vec<HeaderValue>,
+}
+
+impl Attempted {
+    fn of(request: &Request) -> Self {
+        Self {
+            is_exchange: request.uri().path().ends_with("/Exchange"),
+            caller: super::caller(request.extensions()),
+            credentials: request.headers().get_all(header::AUTHORIZATION).iter().cloned().collect(),
+        }
+    }
+
+    /// An exchange whose message nobody could read is an attempt too: it is recorded, and a fault of
+    /// its credential is told first.
+    async fn refuse(self, app: &App, unreadable: Refusal) -> Refusal {
+        let (true, Ok(caller)) = (self.is_exchange, self.caller) else { return unreadable };
+        let headers: HeaderMap =
+            self.credentials.into_iter().map(|credential| (header::AUTHORIZATION, credential)).collect();
+        let token = bearer(&headers).and_then(|bearer| app.exchange.read_token(bearer));
+        let refusal = token.err().unwrap_or(unreadable);
+        let attempt = Attempt { caller, scope: None, identity: None, asked: Err(refusal.clone()) };
+        app.exchange.exchange(attempt).await.err().unwrap_or(refusal)
     }
 }
 

@@ -223,11 +223,11 @@ fn rest_error(status: StatusCode, code: Code, message: &str, details: &[Detail])
 
 /// What to answer where gRPC's own machinery refused a request before it reached us, for a message
 /// that does not decode or is too large: it calls most of these a fault of the server.
-pub(super) fn unreadable(headers: &HeaderMap) -> Option<Status> {
+pub(super) fn unreadable(headers: &HeaderMap) -> Option<Refusal> {
     let made_here = headers.contains_key("grpc-status-details-bin");
     let code = Status::from_header_map(headers)?.code();
     let unreadable = matches!(code, Code::Internal | Code::OutOfRange | Code::Unknown) && !made_here;
-    unreadable.then(|| grpc(&Refusal::new(Reason::RequestInvalid, "the request message cannot be read")))
+    unreadable.then(|| Refusal::new(Reason::RequestInvalid, "the request message cannot be read"))
 }
 
 /// How long to wait, in whole seconds, where waiting can help; at least one.

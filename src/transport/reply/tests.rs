@@ -174,7 +174,7 @@ fn a_grpc_token_has_its_expiry() {
 #[test]
 fn what_grpc_itself_could_not_read_is_the_callers_fault() {
     let from_below = Status::internal("failed to decode Protobuf message").into_http::<()>();
-    assert_eq!(unreadable(from_below.headers()).unwrap().code(), Code::InvalidArgument);
+    assert_eq!(unreadable(from_below.headers()).unwrap().reason, Reason::RequestInvalid);
     let ours = grpc(&Refusal::new(Reason::Internal, "")).into_http::<()>();
     assert!(unreadable(ours.headers()).is_none());
     assert!(unreadable(Status::unimplemented("").into_http::<()>().headers()).is_none());

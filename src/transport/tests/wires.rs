@@ -133,8 +133,14 @@ async fn a_message_that_cannot_be_read_is_the_callers_fault() {
     let invalid = (Code::InvalidArgument, "REQUEST_INVALID".to_owned());
     // A RawToken's expiry is the message's reserved field 3; its refresh token is `scope`.
     let huge = RawToken { refresh_token: "x".repeat(70_000), ..Default::default() };
-    assert_eq!(reason(&raw_call(&server, path, huge).await), invalid);
-    let head = "POST /chainguard.platform.oidc.SecurityTokenService/Exchange\ncontent-type: application/grpc";
+    // A fault of the credential is told first.
+    let missing = (Code::Unauthenticated, "CREDENTIAL_MISSING".to_owned());
+    assert_eq!(reason(&raw_call(&server, path, huge.clone()).await), missing);
+    let refresh = path.replace("/Exchange", "/ExchangeRefreshToken");
+    assert_eq!(reason(&raw_call(&server, &refresh, huge).await), invalid);
+    let token = "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJodHRwczovL2kuZXhhbXBsZSJ9.c2ln";
+    let head = format!("POST {path}\nauthorization: Bearer {token}\ncontent-type: application/grpc");
+    let head = head.as_str();
     let reply = server.http1(head, "\0\0\0\0\u{2}\u{a}\u{7f}").await;
     assert_eq!((reply.status, reply.header("grpc-status")), (200, "3"));
     // More messages than the one.
