@@ -46,7 +46,8 @@ pub struct Settings {
     /// How long a new connection may take for its first whole request header, TLS included.
     pub first_request: Duration,
     /// How long an HTTP/1 connection may take for each request header, which is also how long it
-    /// may stay idle.
+    /// may stay idle. Longer than the minute after which common load balancers give up an idle
+    /// connection: the side that hangs up first must be theirs, or a request may meet a closed door.
     pub header_timeout: Duration,
     /// After how long a connection is asked to end, so that load balancers spread the load anew.
     pub max_connection_age: Duration,
@@ -69,7 +70,7 @@ impl Default for Settings {
             body_bytes: 64 << 10,
             first_byte: Duration::from_secs(5),
             first_request: Duration::from_secs(10),
-            header_timeout: Duration::from_secs(30),
+            header_timeout: Duration::from_secs(75),
             max_connection_age: Duration::from_secs(300),
             drain: Duration::from_secs(25),
             deadline: Duration::from_secs(15),
