@@ -64,7 +64,7 @@ impl KeySet {
             keys: Vec<Value>,
         }
         let document: Document = serde_json::from_slice(document).ok()?;
-        let keys = document.keys.into_iter().filter_map(Key::read).take(MOST_KEYS).collect();
+        let keys = document.keys.into_iter().take(MOST_KEYS).filter_map(Key::read).collect();
         Some(Self { keys, algorithms })
     }
 

@@ -240,4 +240,7 @@ fn of_many_keys_few_are_read() {
     let keys: Vec<_> = (0..20_000).map(|n| json!({"kid": n.to_string()})).collect();
     let set = KeySet::read(json!({"keys": keys}).to_string().as_bytes(), None).unwrap();
     assert_eq!(set.count(), 64);
+    // Those of which nothing can be used count too: to look at each costs time.
+    let junk: Vec<_> = (0..20_000).map(|_| json!({})).chain([json!({"kid": "last"})]).collect();
+    assert_eq!(KeySet::read(json!({"keys": junk}).to_string().as_bytes(), None).unwrap().count(), 0);
 }
