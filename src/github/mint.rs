@@ -119,6 +119,10 @@ pub(super) async fn mint(inner: &Arc<Inner>, grant: &Grant, installation: &Insta
     };
     let asked = Asked { kind: Kind::Mint, repositories, permissions: grant.permissions().clone() };
     let minted = mint_checked(inner, installation, asked).await?;
+    // In GitHub's requests an empty list means everything, so in a reply it bounds nothing.
+    if minted.repositories.as_ref().is_some_and(Vec::is_empty) {
+        return Err(Error::Wider("it names no repository".into()));
+    }
     Ok(IssuedToken {
         token: minted.token,
         expires_at: minted.expires_at,

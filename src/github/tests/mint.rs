@@ -66,7 +66,7 @@ async fn tokens_of_any_form_are_taken() {
 
 #[tokio::test]
 async fn a_wider_reply_is_refused_and_revoked() {
-    let wider: [fn(&mut Value); 11] = [
+    let wider: [fn(&mut Value); 12] = [
         |reply| reply["permissions"]["contents"] = "read".into(),
         |reply| reply["permissions"]["issues"] = "admin".into(),
         |reply| reply["permissions"]["issues"] = "owner".into(),
@@ -75,6 +75,7 @@ async fn a_wider_reply_is_refused_and_revoked() {
         |reply| reply["permissions"] = Value::Null,
         |reply| _ = reply.as_object_mut().unwrap().remove("repositories"),
         |reply| reply["repository_selection"] = "all".into(),
+        |reply| reply["repositories"] = json!([]),
         |reply| reply["repositories"] = json!([{"name": "hello"}, {"name": "other"}]),
         |reply| reply["repositories"] = json!([{"name": "hello", "full_name": "evil/hello"}]),
         |reply| reply["repositories"][0]["name"] = "hell".into(),
