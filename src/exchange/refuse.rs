@@ -8,6 +8,7 @@ use std::{borrow::Cow, fmt, time::Duration};
 
 use super::strangers::Empty;
 use crate::{
+    audit::record::cut,
     github,
     name::{Owner, PolicyName, Scope},
     oidc::{self, IssuerKind, VerifiedToken},
@@ -106,8 +107,9 @@ pub(super) fn policy(found: &Found, audience: Audience, identity: &PolicyName) -
 
 /// The token does not satisfy the policy.
 pub(super) fn mismatch(denied: &Denied, audience: Audience) -> Refusal {
-    let failed: Vec<&str> = denied.failed().collect();
-    let message = format!("token does not satisfy the trust policy: {}", failed.join(", "));
+    // On gRPC the message is a header, and clients bound those; the details have the conditions.
+    let failed = cut(&denied.failed().collect::<Vec<_>>().join(", "));
+    let message = format!("token does not satisfy the trust policy: {failed}");
     let mut refusal = Refusal::new(Reason::PolicyMismatch, message);
     refusal.conditions = denied
         .conditions()

@@ -1,5 +1,6 @@
 //! What went wrong in services like this one, held fast.
 
+use http::Method;
 use octo_sts::emulator::{Fault, Lie, RouteKind, Selection};
 use serde_json::json;
 
@@ -224,4 +225,35 @@ async fn nothing_is_asked_that_github_does_not_document() {
         rest(&world, scope, identity).await;
     }
     assert_eq!(world.github.unknown_requests(), [""; 0]);
+}
+
+#[tokio::test]
+async fn an_exchange_whose_message_nobody_can_read_is_recorded_once() {
+    let world = setup().await.start().await;
+    let path = "/chainguard.platform.oidc.SecurityTokenService/Exchange";
+    let bearer = format!("Bearer {}", world.token(json!({})));
+    // A message of two bytes that is no protobuf.
+    let message = "\0\0\0\0\u{2}\u{a}\u{7f}";
+    for (credential, code) in [(bearer.as_str(), "3"), ("Basic x", "16")] {
+        let headers = [("content-type", "application/grpc"), ("authorization", credential)];
+        let reply = world.client.send(Method::POST, path, &headers, message).await;
+        assert_eq!(reply.headers["grpc-status"], code, "{reply:?}");
+    }
+    let records = world.stop().await.at_least(2).await;
+    let told =
+        |record: &serde_json::Value| (record["reason"].clone(), record["protocol"].clone(), record["result"].clone());
+    let denied = |reason: &str| (json!(reason), json!("grpc"), json!("denied"));
+    let told: Vec<_> = records.iter().map(told).collect();
+    assert_eq!(told, [denied("REQUEST_INVALID"), denied("CREDENTIAL_MISSING")]);
+}
+
+#[tokio::test]
+async fn a_refusal_fits_into_a_header_whatever_the_policy_calls_its_conditions() {
+    let setup = setup().await;
+    let names: String = (0..60).map(|n| format!("  {}{n}: x\n", "ü".repeat(200))).collect();
+    setup.policy("hello", "wordy", &format!("{POLICY}claim_pattern:\n{names}"));
+    let world = setup.start().await;
+    let outcome = world.exchange("octo-org/hello", "wordy", &world.token(json!({}))).await;
+    assert_eq!(outcome.reason(), "POLICY_MISMATCH");
+    assert!(outcome.rest.message.len() < 512, "{}", outcome.rest.message);
 }
