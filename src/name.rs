@@ -314,6 +314,8 @@ fn issuer_host(authority: &str) -> Option<&str> {
                 && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'))
         };
         (host.len() <= 253 && host.split('.').all(label)).then_some(())?;
+        // `0x7f.1` and `010.0.0.1` are addresses to readers of URLs and names to others; `xn--` need not decode.
+        (url::Host::parse(host).ok()?.to_string() == host).then_some(())?;
         (host, port)
     };
     if let Some(port) = port {
@@ -410,6 +412,8 @@ impl fmt::Display for RequestId {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -490,6 +494,11 @@ mod tests {
             "https://a:+1",
             "https://a..b",
             "https://a.",
+            "https://1",
+            "https://0x7f.1",
+            "https://010.0.0.1",
+            "https://1.2.3.4.5",
+            "https://xn--",
             "http://example.com",
             "http://127.0.0.1.nip.io",
             "https://[::1",
@@ -502,6 +511,40 @@ mod tests {
             assert!(bad.parse::<Issuer>().is_err(), "{bad:?}");
         }
         assert!(format!("https://a/{}", "x".repeat(512)).parse::<Issuer>().is_err());
+    }
+
+    /// Texts that are issuers, or nearly.
+    fn near_issuer() -> impl Strategy<Value = String> {
+        let host =
+            prop_oneof!["[a-z0-9_-]{1,4}(\\.[a-z0-9-]{1,3}){0,3}", "localhost|127\\.0\\.0\\.1|\\[::1\\]|0x7f\\.1"];
+        let path = "(/([a-z0-9._~!$&'()*+,;=:@-]|%[0-9a-fA-F]{2}){0,4}){0,3}";
+        ("https?://", host, "(:[0-9]{1,5})?", path)
+            .prop_map(|(scheme, host, port, path)| scheme + &host + &port + &path)
+    }
+
+    proptest! {
+        #[test]
+        fn an_issuer_is_one_place_to_every_reader(text in near_issuer()) {
+            let Ok(issuer) = text.parse::<Issuer>() else { return Ok(()) };
+            let (url, uri) = (url::Url::parse(&text).unwrap(), text.parse::<http::Uri>().unwrap());
+            prop_assert_eq!(url.host_str(), uri.host());
+            prop_assert_eq!(Some(url.scheme()), uri.scheme_str());
+            prop_assert_eq!(url.path(), uri.path());
+            let default = if issuer.is_plain_http() { 80 } else { 443 };
+            prop_assert_eq!(url.port_or_known_default(), Some(uri.port_u16().unwrap_or(default)));
+            prop_assert!(text.starts_with(issuer.origin()));
+        }
+
+        #[test]
+        fn a_policy_is_one_file_of_its_folder(text in "[a-z./%\\\\]{1,8}|\\PC{0,8}") {
+            let Ok(policy) = text.parse::<PolicyName>() else { return Ok(()) };
+            let path = policy.path();
+            let mut parts = std::path::Path::new(&path).components();
+            prop_assert!(parts.all(|part| matches!(part, std::path::Component::Normal(_))), "{}", path);
+            prop_assert!(path.starts_with(".github/chainguard/"));
+            let url = url::Url::parse(&format!("https://host/{path}")).unwrap();
+            prop_assert_eq!(url.path(), format!("/{path}"));
+        }
     }
 
     #[test]
