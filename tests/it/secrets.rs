@@ -52,9 +52,11 @@ impl Lines {
 
 /// Marks by which a secret would be known, whole or in part, as text or as bytes in a `Debug`.
 fn marks(secrets: &[String]) -> Vec<String> {
-    // A JWT starts so, the App's and a caller's alike, and an installation token so.
-    let mut marks: Vec<String> =
-        ["eyJ", "101, 121, 74", "ghs_", "103, 104, 115, 95", "PRIVATE KEY"].map(str::to_owned).into();
+    // The parts of a JWT start so (`{"alg"`, `{"typ"`, `{"kid"`, `{"iss"`, `{"iat"`, `{"exp"`), the App's and
+    // a caller's alike; a shorter mark would turn up in a digest by chance. An installation token starts with `ghs_`.
+    let parts = ["eyJhbGci", "eyJ0eXAi", "eyJraWQi", "eyJpc3Mi", "eyJpYXQi", "eyJleHAi"];
+    let others = ["101, 121, 74", "ghs_", "103, 104, 115, 95", "PRIVATE KEY"];
+    let mut marks: Vec<String> = parts.into_iter().chain(others).map(str::to_owned).collect();
     for secret in secrets {
         // The last part is the signature of a JWT; without dots it is the middle of a token or a key.
         let last = secret.rsplit('.').next().unwrap();
