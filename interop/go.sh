@@ -10,6 +10,6 @@ go_build() {
   local command=(build) program
   ! compgen -G "$1/*_test.go" >/dev/null || command=(test -c)
   program="$INTEROP_CACHE/go/$(cd "$1" && { find . -type f -print0 | sort -z | xargs -0 sha256sum; echo "${2:-}"; } | sha256sum | cut -c 1-16)"
-  [ -x "$program" ] || (cd "$1" && go "${command[@]}" -mod=readonly -o "$program" "${2:-.}") >&2
+  [ -x "$program" ] || (cd "$1" && go "${command[@]}" -mod=readonly -buildvcs=false -o "$program" "${2:-.}") >&2
   echo "$program"
 }

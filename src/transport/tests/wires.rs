@@ -127,6 +127,19 @@ async fn what_is_not_there_is_told_in_the_words_of_its_wire() {
 }
 
 #[tokio::test]
+async fn paths_and_credentials_have_one_spelling() {
+    let server = Server::start(Settings::default()).await;
+    for path in ["/sts%2Fexchange", "/sts//exchange", "/sts/exchange:now"] {
+        let reply = server.http1(&format!("GET {path}?scope=o/r&identity=i\nauthorization: Bearer a.b.c"), "").await;
+        assert_eq!(reply.status, 404, "{path}");
+    }
+    for header in ["grpc-metadata-authorization", "grpcgateway-authorization", "proxy-authorization"] {
+        let reply = server.http1(&format!("GET /sts/exchange?scope=o/r&identity=i\n{header}: Bearer a.b.c"), "").await;
+        assert_eq!(reply.json().pointer("/details/0/reason").unwrap(), "CREDENTIAL_MISSING", "{header}");
+    }
+}
+
+#[tokio::test]
 async fn a_message_that_cannot_be_read_is_the_callers_fault() {
     let server = Server::start(Settings::default()).await;
     let path = "/chainguard.platform.oidc.SecurityTokenService/Exchange";
