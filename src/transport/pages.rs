@@ -1,4 +1,5 @@
-//! What is not an exchange: the front page, the probes, and paths that are not there.
+//! What is not an exchange: the front page, the description of the HTTP routes, the probes, and paths that
+//! are not there.
 
 use std::sync::Arc;
 
@@ -15,6 +16,8 @@ use super::{App, is_grpc, reply};
 use crate::reason::{Reason, Refusal};
 
 const PAGE: &str = include_str!("pages/index.html");
+/// OpenAPI 3.1, written by hand; tests hold it against the routes and the table of reasons.
+pub(super) const OPENAPI: &str = include_str!("pages/openapi.json");
 const MESSAGE: &str = r#"{"msg": "a Security Token Service for GitHub: GET /sts/exchange?scope=OWNER/REPO&identity=NAME with an OIDC token as bearer"}"#;
 const JSON: (HeaderName, HeaderValue) = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
 
@@ -22,6 +25,7 @@ const JSON: (HeaderName, HeaderValue) = (header::CONTENT_TYPE, HeaderValue::from
 pub(super) fn routes(app: Arc<App>) -> Router {
     Router::new()
         .route("/", get(front))
+        .route("/openapi.json", get(async || ([JSON], OPENAPI)))
         .route("/livez", get(live))
         .route("/healthcheck", get(live))
         .route("/readyz", get(ready))

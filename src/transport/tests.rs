@@ -16,6 +16,7 @@ use super::*;
 use crate::clock::{ManualClock, UnixTime};
 
 mod contract;
+mod description;
 mod encryption;
 mod limits;
 mod logs;
