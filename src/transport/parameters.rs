@@ -62,9 +62,12 @@ fn form_text(encoded: &[u8]) -> Option<String> {
 
 /// Reads a JSON body: the request message as proto JSON, unknown fields ignored.
 pub(super) fn read_json(body: &[u8], fields: &mut Fields) {
-    let mut json = serde_json::Deserializer::from_slice(body);
-    let read = (&mut json).deserialize_map(Members(fields)).and_then(|()| json.end());
-    if read.is_err() {
+    // The reader does not look at the encoding of what it passes over.
+    let read = std::str::from_utf8(body).ok().and_then(|body| {
+        let mut json = serde_json::Deserializer::from_str(body);
+        (&mut json).deserialize_map(Members(fields)).and_then(|()| json.end()).ok()
+    });
+    if read.is_none() {
         fields.fault("the body is not a JSON object of the request's fields");
     }
 }
@@ -221,7 +224,11 @@ mod tests {
         ] {
             assert_eq!(json(text), Err(Reason::RequestInvalid), "{text:.80}");
         }
-        assert_eq!(outcome(|fields| read_json(b"{\"scope\":\"\xff\"}", fields)), Err(Reason::RequestInvalid));
+        for odd in
+            [&b"{\"scope\":\"o\",\"identity\":\"\xff\"}"[..], b"{\"scope\":\"o\",\"identity\":\"a\",\"x\":\"\xff\"}"]
+        {
+            assert_eq!(outcome(|fields| read_json(odd, fields)), Err(Reason::RequestInvalid));
+        }
     }
 
     #[test]
