@@ -217,6 +217,20 @@ impl GitHub {
     }
 }
 
+/// Replies as they are read, for the fuzz targets.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use bytes::Bytes;
+
+    use super::{File, Reply, contents};
+
+    /// What the body of a success says of the file at `path`, if it says anything.
+    pub fn contents(body: Bytes, path: &str) -> Option<File> {
+        let (status, headers) = (http::StatusCode::OK, http::HeaderMap::new());
+        contents::parse(&Reply { status, headers, body }, path).ok()
+    }
+}
+
 impl Inner {
     fn app(&self) -> Result<&App, Error> {
         self.app.as_ref().ok_or(Error::NoApp)

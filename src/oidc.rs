@@ -207,3 +207,19 @@ impl Unknown {
         }
     }
 }
+
+/// What an issuer publishes, read as it is fetched, for the fuzz targets.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use super::{KeySet, Unverified, discovery};
+
+    /// Whether the bytes are a discovery document that leads to keys.
+    pub fn is_discovery(document: &[u8]) -> bool {
+        discovery::read_discovery(document).is_ok()
+    }
+
+    /// Whether the bytes are a key set, and if so, whether one of its keys verifies the token.
+    pub fn verifies(key_set: &[u8], token: &Unverified) -> Option<bool> {
+        KeySet::read(key_set, None).map(|keys| keys.verify(token).is_ok())
+    }
+}

@@ -158,5 +158,41 @@ fn caller(extensions: &Extensions) -> Result<Caller, Refusal> {
     extensions.get::<Caller>().cloned().ok_or_else(unseen)
 }
 
+/// What is read of a request, for the fuzz targets.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use std::net::IpAddr;
+
+    use bytes::Bytes;
+    use http::{HeaderMap, request::Parts};
+
+    use super::{request::Fields, rest as wire};
+    use crate::{
+        name::{PolicyName, Scope},
+        proto::oidc::ExchangeRequest,
+        reason::Refusal,
+    };
+
+    /// The credential.
+    pub fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
+        super::bearer::bearer(headers)
+    }
+
+    /// The client's address behind so many trusted proxies.
+    pub fn client_address(headers: &HeaderMap, peer: IpAddr, hops: usize) -> IpAddr {
+        super::client_address::client_address(headers, peer, hops)
+    }
+
+    /// What a request over REST asks for.
+    pub fn rest(head: &Parts, body: Bytes) -> Result<(Scope, PolicyName), Refusal> {
+        wire::fields(head, Ok(body)).parse()
+    }
+
+    /// What a request over gRPC asks for.
+    pub fn grpc(message: ExchangeRequest) -> Result<(Scope, PolicyName), Refusal> {
+        Fields::from(message).parse()
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -184,7 +184,7 @@ struct Entry {
     content: Option<String>,
 }
 
-fn parse(reply: &Reply, path: &str) -> Result<File, Failure> {
+pub(super) fn parse(reply: &Reply, path: &str) -> Result<File, Failure> {
     let entry = match reply.json()? {
         Contents::Directory(_) => return Ok(File::NotAFile),
         Contents::Entry(entry) if entry.r#type != "file" || entry.path != path => return Ok(File::NotAFile),

@@ -55,7 +55,7 @@ async fn get(documents: &Documents, url: &str, time: Duration) -> Result<Documen
 }
 
 /// The document, and the algorithms that it lists; those that we do not accept count as listed too.
-fn read_discovery(document: &[u8]) -> Result<(CoreProviderMetadata, Option<Vec<Algorithm>>), Fault> {
+pub(super) fn read_discovery(document: &[u8]) -> Result<(CoreProviderMetadata, Option<Vec<Algorithm>>), Fault> {
     const ALGORITHMS: &str = "id_token_signing_alg_values_supported";
     let given: Map<String, Value> = serde_json::from_slice(document).map_err(|_| Fault::NotDiscovery)?;
     let listed = given.get(ALGORITHMS).and_then(Value::as_array).filter(|listed| !listed.is_empty());

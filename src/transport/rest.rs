@@ -64,7 +64,7 @@ async fn exchange_token(app: &App, request: Request, with_oauth_names: bool) -> 
 }
 
 /// The parameters of query and body together.
-fn fields(head: &Parts, body: Result<Bytes, &'static str>) -> Fields {
+pub(super) fn fields(head: &Parts, body: Result<Bytes, &'static str>) -> Fields {
     let mut fields = Fields::default();
     read_form(head.uri.query().unwrap_or_default().as_bytes(), &mut fields);
     match body {

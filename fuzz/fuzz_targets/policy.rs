@@ -1,0 +1,59 @@
+//! Trust policies: any file is refused at a place of its own, or evaluates within its bounds.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use octo_sts::{
+    name::{RepoName, Scope},
+    policy::{Asked, Kind, Policy, Repositories, Rules},
+};
+use octo_sts_fuzz::{WORLD, cases, lines, seed};
+
+fn seeds() {
+    let cases = cases(include_str!("../../tests/corpus/policies.yaml"));
+    seed("policy", cases.iter().filter_map(|case| case["policy"].as_str()));
+}
+
+fuzz_target!(init: seeds(), |text: &str| {
+    let text = WORLD.fill(text);
+    for kind in [Kind::Repository, Kind::Organization] {
+        match Policy::parse(text.as_bytes(), kind, &Rules::default()) {
+            Ok(policy) => evaluate(&policy, kind, &text),
+            Err(invalid) => {
+                let line = invalid.line().unwrap_or(1) as usize;
+                assert!((1..=lines(&text)).contains(&line), "{invalid}");
+                assert!(invalid.column() != Some(0) && !invalid.rule().is_empty(), "{invalid}");
+            }
+        }
+    }
+});
+
+fn evaluate(policy: &Policy, kind: Kind, text: &str) {
+    assert!(policy.weight() >= text.len() as u32);
+    let policy_repo: RepoName = ".github".parse().unwrap();
+    for scope in ["octo-org/hello", "octo-org", "octo-org/.github"] {
+        let scope: Scope = scope.parse().unwrap();
+        let asked =
+            Asked { scope: &scope, domain: "sts.example.com", github_host: "github.com", policy_repo: &policy_repo };
+        for token in &WORLD.tokens {
+            let grant = match policy.evaluate(token, &asked) {
+                Ok(grant) => grant,
+                Err(denied) => {
+                    assert!(denied.failed().count() > 0);
+                    continue;
+                }
+            };
+            assert_eq!(kind, Kind::of(&scope, &policy_repo), "a policy speaks for its own kind of scope");
+            assert!(grant.conditions().iter().all(|condition| condition.satisfied));
+            assert_eq!(grant.owner(), scope.owner());
+            assert!(!grant.permissions().is_empty());
+            assert!(policy.exact_issuer().is_none_or(|issuer| issuer == token.issuer().as_str()));
+            match grant.repositories() {
+                Repositories::All => assert_eq!(kind, Kind::Organization),
+                Repositories::These(names) if kind == Kind::Repository => {
+                    assert_eq!(Some(&names[..]), scope.repo().map(std::slice::from_ref))
+                }
+                Repositories::These(names) => assert!(!names.is_empty()),
+            }
+        }
+    }
+}
