@@ -13,6 +13,9 @@ use crate::{
 /// The longest value that a condition carries, in bytes.
 const MOST_SHOWN: usize = 256;
 
+/// As many audiences of a token are looked at for a hint.
+const MOST_HINTED: usize = 4;
+
 /// Which repositories a grant covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Repositories {
@@ -184,7 +187,9 @@ fn simple(field: &str, wanted: &Matcher, got: &str) -> Condition {
 /// `audience` or `audience_pattern`: any of the token's audiences.
 fn given_audience(wanted: &Matcher, token: &VerifiedToken) -> Condition {
     let satisfied = token.audiences().iter().any(|audience| wanted.is_match(audience.as_str()));
-    let hint = || token.audiences().iter().find_map(|got| hint::mismatch("audience", wanted, got.as_str()));
+    // A token may have thousands; each costs a look.
+    let first = token.audiences().iter().take(MOST_HINTED);
+    let hint = || first.into_iter().find_map(|got| hint::mismatch("audience", wanted, got.as_str()));
     Condition {
         field: "audience".to_owned(),
         satisfied,

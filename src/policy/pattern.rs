@@ -48,11 +48,20 @@ pub(crate) enum PatternError {
 impl Pattern {
     /// Compiles a pattern. Takes at most some milliseconds, whatever the pattern.
     pub(crate) fn compile(source: &str) -> Result<Self, PatternError> {
+        Self::compile_within(source, MOST_COMPILED)
+    }
+
+    /// The same, if it comes to no more than 16 KiB: for matches that nobody has to make.
+    pub(crate) fn compile_light(source: &str) -> Result<Self, PatternError> {
+        Self::compile_within(source, 2 * LEAST_COMPILED)
+    }
+
+    fn compile_within(source: &str, most: u32) -> Result<Self, PatternError> {
         if source.len() > MOST_BYTES {
             return Err(PatternError::TooLong);
         }
         let (text, slashes) = translate::translate(source, MOST_NESTED)?;
-        let (regex, compiled) = compile_whole(&format!(r"\A(?:{text})\z"))?;
+        let (regex, compiled) = compile_whole(&format!(r"\A(?:{text})\z"), most)?;
         Ok(Self { regex, source: source.into(), slashes, compiled })
     }
 
@@ -84,7 +93,7 @@ impl Pattern {
 
 /// Compiles within the smallest sufficient size. The engine does not tell a size, only whether a
 /// limit was kept; each step doubles, so all of them cost at most twice the last.
-fn compile_whole(text: &str) -> Result<(Regex, u32), PatternError> {
+fn compile_whole(text: &str, most: u32) -> Result<(Regex, u32), PatternError> {
     let mut limit = LEAST_COMPILED;
     loop {
         let size = usize::try_from(limit).map_err(|_| PatternError::TooLarge)?;
@@ -93,7 +102,7 @@ fn compile_whole(text: &str) -> Result<(Regex, u32), PatternError> {
             RegexBuilder::new(text).size_limit(size).dfa_size_limit(1 << 20).nest_limit(MOST_NESTED + 8).build();
         match built {
             Ok(regex) => return Ok((regex, limit)),
-            Err(regex::Error::CompiledTooBig(_)) if limit < MOST_COMPILED => limit *= 2,
+            Err(regex::Error::CompiledTooBig(_)) if limit < most => limit *= 2,
             Err(regex::Error::CompiledTooBig(_)) => return Err(PatternError::TooLarge),
             Err(_) => return Err(PatternError::Malformed),
         }

@@ -115,3 +115,15 @@ fn hints_come_with_the_failed_condition() {
     assert!(hint("subject: 'repo:o/r:ref'", "repo:o@1/r@2:ref").contains("immutable"));
     assert_eq!(hint("subject: 'repo:o/r:ref'", "repo:o/x:ref"), "");
 }
+
+#[test]
+fn a_hint_looks_at_a_few_audiences_only() {
+    let policy = policy(Kind::Repository, "subject: s\naudience: 'x+'");
+    let hint = |others: usize| {
+        let audiences: Vec<_> = (0..others).map(|n| n.to_string()).chain(["xx".to_owned()]).collect();
+        let denied = evaluate(&policy, &token(IssuerKind::Actions, "s", json!(audiences)), "o/r").unwrap_err();
+        condition(&denied, "audience").hint
+    };
+    assert!(hint(3).is_some());
+    assert_eq!(hint(4), None);
+}
