@@ -25,6 +25,7 @@ use crate::{
     clock::{Clock, UnixTime},
     egress::Documents,
     name::Issuer,
+    telemetry::{label, metric},
 };
 
 /// For how long after their lifetime keys serve while the issuer is down.
@@ -177,6 +178,8 @@ impl Held {
             discovery::fetch(documents, issuer, *fetch_timeout).await
         };
         let outcome = tokio::time::timeout(*fetch_timeout, fetch).await.unwrap_or(Err(Fault::TooSlow));
+        let ended = if outcome.is_ok() { "done" } else { "failed" };
+        metrics::counter!(metric::ISSUER_FETCHES, label::OUTCOME => ended).increment(1);
         let mut state = self.state();
         state.flight = None;
         match outcome {

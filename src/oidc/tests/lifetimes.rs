@@ -334,3 +334,23 @@ async fn strangers_issuers_push_out_each_other_only() {
     assert!(world.verify(&world.token("k1")).await.is_ok());
     assert_eq!(world.fake.discoveries(), 1 + 100, "the known issuer's keys are still there");
 }
+
+#[tokio::test]
+async fn each_fetch_is_counted_by_how_it_ended() {
+    let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let world = World::new().await;
+    world.fake.answers(StatusCode::NOT_FOUND);
+    assert_eq!(world.verify(&world.token("k1")).await.unwrap_err().reason(), Reason::IssuerUnavailable);
+    world.fake.answers(StatusCode::OK);
+    world.clock.advance(Duration::from_secs(1));
+    for _ in 0..3 {
+        world.verify(&world.token("k1")).await.unwrap();
+    }
+    let text = recorder.handle().render();
+    for line in
+        [r#"octosts_issuer_fetches_total{outcome="done"} 1"#, r#"octosts_issuer_fetches_total{outcome="failed"} 1"#]
+    {
+        assert!(text.contains(line), "{text}");
+    }
+}
