@@ -53,22 +53,28 @@ pub struct Place {
 #[derive(Clone)]
 pub struct Audit {
     queue: mpsc::UnboundedSender<Entry>,
-    places: Arc<Semaphore>,
     unverified: Arc<Semaphore>,
     state: Arc<State>,
-    capacity: usize,
     patience: Duration,
 }
 
 struct Entry {
     line: Vec<u8>,
-    _place: Option<Place>,
+    place: Option<Place>,
     written: Option<oneshot::Sender<()>>,
 }
 
-#[derive(Default)]
 struct State {
+    places: Arc<Semaphore>,
+    capacity: usize,
     stalled: AtomicBool,
+}
+
+impl State {
+    fn tell_depth(&self) {
+        let held = self.capacity.saturating_sub(self.places.available_permits());
+        metrics::gauge!(metric::AUDIT_QUEUE_DEPTH).set(f64::from(u32::try_from(held).unwrap_or(u32::MAX)));
+    }
 }
 
 impl Audit {
@@ -78,14 +84,13 @@ impl Audit {
     /// The thread could not be started.
     pub fn start(settings: Settings, sink: Box<dyn AuditSink>) -> std::io::Result<Self> {
         let (queue, entries) = mpsc::unbounded_channel();
-        let places = Arc::new(Semaphore::new(settings.places as usize));
-        let state = Arc::new(State::default());
+        let capacity = settings.places as usize;
+        let places = Arc::new(Semaphore::new(capacity));
+        let state = Arc::new(State { places, capacity, stalled: AtomicBool::new(false) });
         let audit = Self {
             queue,
             unverified: Arc::new(Semaphore::new((settings.places / 2) as usize)),
-            places,
             state: Arc::clone(&state),
-            capacity: settings.places as usize,
             patience: settings.patience,
         };
         std::thread::Builder::new().name("audit".into()).spawn(move || write_all(entries, sink, &state))?;
@@ -97,7 +102,7 @@ impl Audit {
     /// # Errors
     /// [`Full`]; readiness drops until a record is written again.
     pub async fn place(&self) -> Result<Place, Full> {
-        let place = Arc::clone(&self.places).acquire_owned();
+        let place = Arc::clone(&self.state.places).acquire_owned();
         match tokio::time::timeout(self.patience, place).await {
             Ok(Ok(permit)) => Ok(Place { _any: permit, _unverified: None }),
             _ => {
@@ -113,26 +118,25 @@ impl Audit {
     /// [`Full`]; the attempt is counted, not recorded.
     pub fn place_unverified(&self) -> Result<Place, Full> {
         let unverified = Arc::clone(&self.unverified).try_acquire_owned().map_err(|_| Full)?;
-        let permit = Arc::clone(&self.places).try_acquire_owned().map_err(|_| Full)?;
+        let permit = Arc::clone(&self.state.places).try_acquire_owned().map_err(|_| Full)?;
         Ok(Place { _any: permit, _unverified: Some(unverified) })
     }
 
     /// Queues a record in its place.
     pub fn write(&self, record: &Record, place: Place) {
-        self.send(Entry { line: record.to_line(), _place: Some(place), written: None });
-        let held = self.capacity.saturating_sub(self.places.available_permits());
-        metrics::gauge!(metric::AUDIT_QUEUE_DEPTH).set(f64::from(u32::try_from(held).unwrap_or(u32::MAX)));
+        self.send(Entry { line: record.to_line(), place: Some(place), written: None });
+        self.state.tell_depth();
     }
 
     /// Whether records can be written: false after an attempt found no place, until there is one.
     pub fn ready(&self) -> bool {
-        !self.state.stalled.load(Ordering::Relaxed) || self.places.available_permits() > 0
+        !self.state.stalled.load(Ordering::Relaxed) || self.state.places.available_permits() > 0
     }
 
     /// Ends when everything queued so far is written, or after `within`.
     pub async fn flush(&self, within: Duration) {
         let (written, done) = oneshot::channel();
-        self.send(Entry { line: Vec::new(), _place: None, written: Some(written) });
+        self.send(Entry { line: Vec::new(), place: None, written: Some(written) });
         // The writer ends only after the queue is empty, so a closed channel means the same.
         if tokio::time::timeout(within, done).await.is_err() {
             tracing::error!("the audit sink did not take the last records in time");
@@ -159,7 +163,9 @@ fn write_all(mut entries: mpsc::UnboundedReceiver<Entry>, mut sink: Box<dyn Audi
             }
             std::thread::sleep(RETRY);
         }
+        drop(entry.place);
         state.stalled.store(false, Ordering::Relaxed);
+        state.tell_depth();
         if let Some(written) = entry.written {
             let _ = written.send(());
         }
