@@ -23,7 +23,7 @@ pub(super) enum Scalar {
 
 /// Why a plain scalar is refused.
 pub(super) const AMBIGUOUS: &str =
-    "YAML readers disagree on this unquoted value (a number, date or boolean to some); put it in quotes";
+    "YAML readers disagree on this unquoted value (a number, date, boolean or key to some); put it in quotes";
 
 impl Scalar {
     /// What an unquoted scalar means, or `None` if that depends on the reader.
@@ -33,7 +33,8 @@ impl Scalar {
             "true" => Some(Self::Bool(true)),
             "false" => Some(Self::Bool(false)),
             _ if is_integer(text) => Some(Self::Integer(text.into())),
-            _ if TYPED.is_match(text) => None,
+            // Inside `[…]` and `{…}`, libyaml and Go take a `?` for the mark of a key without a blank behind it.
+            _ if text.starts_with('?') || TYPED.is_match(text) => None,
             _ => Some(Self::Text(text.into())),
         }
     }

@@ -82,7 +82,7 @@ const TYPED: &str = "\
 
 #[test]
 fn plain_scalars_that_readers_type_differently_are_refused() {
-    for text in TYPED.split_whitespace().chain(["2020-01-01 00:00:00 +1:00"]) {
+    for text in TYPED.split_whitespace().chain(["2020-01-01 00:00:00 +1:00", "?r", "?r s"]) {
         let message = refused(&format!("issuer: {text}\n"));
         assert_eq!(message, format!("line 1, column 9: {}", scalar::AMBIGUOUS), "{text}");
     }
