@@ -30,7 +30,7 @@ trap cleanup EXIT
 need() { command -v "$1" >/dev/null || { echo "needs $2"; exit 77; }; }
 
 need_package() {
-  command -v "$1" >/dev/null || { [ "$(id -u)" = 0 ] && apt-get install -y -q "$2"; } || true
+  command -v "$1" >/dev/null || { [ "$(id -u)" = 0 ] && apt-get update -q && apt-get install -y -q "$2"; } || true
   need "$1" "$2"
 }
 
