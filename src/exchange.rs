@@ -22,7 +22,7 @@ use crate::{
     cache::Standing,
     clock::Clock,
     github::{self, GitHub, IssuedToken},
-    name::Scope,
+    name::{PolicyName, Scope},
     oidc::{self, Oidc, Unverified, VerifiedToken},
     policy::{self, Denied, Grant, TrustedIssuers, Verdict},
     reason::{Reason, Refusal},
@@ -117,11 +117,12 @@ impl Exchange {
         journal.claims(&asked.token);
         let token = self.identify(asked, caller, journal).await?;
         let recorded = journal.verified(&token).await?;
-        let list = self.trusted_issuers(&asked.scope, Standing::Verified).await?;
+        let list = self.trusted_issuers(&asked.scope).await?;
         self.permitted(list, &token, journal).await?;
-        let located = self.locate(asked, Standing::Verified).await?;
+        let located = self.locate(asked).await?;
         let audience = Audience::of(&token, &asked.scope, &located.found);
-        let file = self.present(&located, audience, &asked.identity, journal)?;
+        journal.policy(&located);
+        let file = present(&located, audience, &asked.identity)?;
         let evaluated = self.evaluate(file, token, &asked.scope).await?;
         journal.evaluated(&evaluated);
         let grant = evaluated.map_err(|denied| refuse::mismatch(&denied, audience))?;
@@ -197,30 +198,14 @@ impl Exchange {
             .ok_or_else(|| refuse::stranger("the organization's list or the policy does not admit the issuer"))
     }
 
-    async fn trusted_issuers(&self, scope: &Scope, standing: Standing) -> Result<Option<Arc<TrustedIssuers>>, Refusal> {
-        let owner = scope.owner();
+    async fn trusted_issuers(&self, scope: &Scope) -> Result<Option<Arc<TrustedIssuers>>, Refusal> {
+        let (owner, standing) = (scope.owner(), Standing::Verified);
         self.parts.github.installation(owner, standing).await.map_err(|e| e.refusal(owner))?;
         self.parts.store.trusted_issuers(owner, standing).await.map_err(|e| refuse::store(&e, owner))
     }
 
-    async fn locate(&self, asked: &Asked, standing: Standing) -> Result<Located, Refusal> {
-        let Asked { scope, identity, .. } = asked;
-        self.parts.store.policy(scope, identity, standing).await.map_err(|e| refuse::store(&e, scope.owner()))
-    }
-
-    fn present(
-        &self,
-        located: &Located,
-        audience: Audience,
-        identity: &crate::name::PolicyName,
-        journal: &mut Journal<'_>,
-    ) -> Result<Arc<PolicyFile>, Refusal> {
-        journal.policy(located);
-        if let Found::Present(file) = &located.found {
-            Ok(Arc::clone(file))
-        } else {
-            Err(refuse::policy(&located.found, audience, identity))
-        }
+    async fn locate(&self, Asked { scope, identity, .. }: &Asked) -> Result<Located, Refusal> {
+        self.parts.store.policy(scope, identity, Standing::Verified).await.map_err(|e| refuse::store(&e, scope.owner()))
     }
 
     async fn evaluate(
@@ -275,6 +260,15 @@ impl Exchange {
             }
             outcome => outcome.map_err(refuse),
         }
+    }
+}
+
+/// The policy, where there is one.
+fn present(located: &Located, audience: Audience, identity: &PolicyName) -> Result<Arc<PolicyFile>, Refusal> {
+    if let Found::Present(file) = &located.found {
+        Ok(Arc::clone(file))
+    } else {
+        Err(refuse::policy(&located.found, audience, identity))
     }
 }
 

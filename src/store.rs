@@ -143,10 +143,9 @@ impl Store {
     pub async fn policy(&self, scope: &Scope, name: &PolicyName, standing: Standing) -> Result<Located, Error> {
         let repo = scope.repo().unwrap_or(&self.settings.policy_repo).clone();
         let kind = Kind::of(scope, &self.settings.policy_repo);
-        let key = PolicyKey { owner: scope.owner().clone(), repo: repo.clone(), name: name.clone() };
-        let (store, wanted) = (self.clone(), key.clone());
-        let load = move |held| async move { store.load_policy(wanted, kind, held, standing).await };
-        let held = self.policies.get_or_load(key, standing, |held| self.is_fresh_policy(held), load).await?;
+        let key = || PolicyKey { owner: scope.owner().clone(), repo: repo.clone(), name: name.clone() };
+        let load = |held| self.clone().load_policy(key(), kind, held, standing);
+        let held = self.policies.get_or_load(key(), standing, |held| self.is_fresh_policy(held), load).await?;
         Ok(Located { found: held.value.found, owner: scope.owner().clone(), repo, path: name.path() })
     }
 
@@ -159,8 +158,7 @@ impl Store {
         owner: &Owner,
         standing: Standing,
     ) -> Result<Option<Arc<TrustedIssuers>>, Error> {
-        let (store, wanted) = (self.clone(), owner.clone());
-        let load = move |held| async move { store.load_list(wanted, held, standing).await };
+        let load = |held| self.clone().load_list(owner.clone(), held, standing);
         let held = self.lists.get_or_load(owner.clone(), standing, |held| self.is_fresh_list(held), load).await?;
         held.value.list.map(List::into_trusted_issuers).map_err(Error::ListInvalid)
     }
