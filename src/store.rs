@@ -22,6 +22,7 @@ use crate::{
     name::{Owner, PolicyName, RepoName, Scope},
     policy::{self, Kind, TrustedIssuers},
     reason::Reason,
+    yaml::Invalid,
 };
 
 /// Where policies are and how long what is known of them holds.
@@ -77,7 +78,7 @@ pub enum Error {
     ListRateLimited(github::Error),
     /// The list cannot be understood, and no copy that could be is recent enough.
     #[error("trusted-issuer list: {0}")]
-    ListInvalid(policy::Invalid),
+    ListInvalid(Invalid),
 }
 
 impl Error {

@@ -3,7 +3,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use octo_sts::policy::fuzzing::compile;
+use octo_sts::pattern::fuzzing::compile;
 use octo_sts_fuzz::seed;
 use regex_syntax::hir::{Class, Hir, HirKind, Look};
 

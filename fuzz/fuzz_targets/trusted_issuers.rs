@@ -4,7 +4,8 @@
 use libfuzzer_sys::fuzz_target;
 use octo_sts::{
     name::Issuer,
-    policy::{TrustedIssuers, Verdict, fuzzing::compile},
+    pattern::fuzzing::compile,
+    policy::{TrustedIssuers, Verdict},
 };
 use octo_sts_fuzz::{cases, lines, seed};
 use serde_yaml::Value;

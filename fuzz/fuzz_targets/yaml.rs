@@ -2,7 +2,7 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use octo_sts::policy::yaml;
+use octo_sts::yaml;
 use octo_sts_fuzz::{cases, seed};
 use serde_json::Value as Ours;
 use serde_yaml::Value as Theirs;

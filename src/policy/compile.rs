@@ -3,13 +3,15 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Invalid, Level, Permissions,
+    Level, Permissions,
     document::{Document, Entries},
-    pattern::Pattern,
     permission,
-    yaml::{self, At},
 };
-use crate::name::{Issuer, RepoName, Scope};
+use crate::{
+    name::{Issuer, RepoName, Scope},
+    pattern::Pattern,
+    yaml::{self, At, Invalid},
+};
 
 /// Claim patterns in one policy.
 const MOST_CLAIMS: usize = 64;

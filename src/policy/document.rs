@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, de};
 
-use super::yaml::At;
+use crate::yaml::At;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a map of policy keys")]

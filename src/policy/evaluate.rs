@@ -3,8 +3,9 @@
 
 use serde_json::Value;
 
-use super::{AppPin, Kind, Permissions, Policy, claim, compile::Matcher, hint};
+use super::{AppPin, Kind, Permissions, Policy, compile::Matcher, hint};
 use crate::{
+    claim,
     name::{Owner, RepoName, Scope},
     oidc::{IssuerKind, VerifiedToken},
     reason::{Condition, Reason},

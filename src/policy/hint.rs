@@ -1,7 +1,8 @@
 //! Hints for the mistakes that policy authors make most. Each is given only where it is known to
 //! be right: where mending what it names would have made the value match.
 
-use super::{compile::Matcher, pattern::Pattern};
+use super::compile::Matcher;
+use crate::pattern::Pattern;
 
 /// Longer texts get no hint: finding one must stay cheap.
 const MOST_BYTES: usize = 256;

@@ -5,6 +5,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::*;
+use crate::yaml::Invalid;
 use crate::{
     name::{Issuer, RepoName, Scope},
     oidc::{IssuerKind, VerifiedToken},

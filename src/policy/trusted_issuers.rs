@@ -5,13 +5,12 @@
 
 use serde::Deserialize;
 
-use super::{
-    Invalid,
-    document::present,
+use super::document::present;
+use crate::{
+    name::Issuer,
     pattern::Pattern,
-    yaml::{self, At},
+    yaml::{self, At, Invalid},
 };
-use crate::name::Issuer;
 
 const MOST_ISSUERS: usize = 64;
 const MOST_PATTERNS: usize = 16;

@@ -14,7 +14,8 @@ use crate::{
     clock::UnixTime,
     github,
     name::Owner,
-    policy::{Invalid, TrustedIssuers},
+    policy::TrustedIssuers,
+    yaml::Invalid,
 };
 
 const PATH: &str = ".github/chainguard/trusted-token-issuers.yaml";

@@ -11,7 +11,8 @@ use crate::{
     clock::UnixTime,
     github,
     name::{Owner, RepoName},
-    policy::{Invalid, Kind, Policy},
+    policy::{Kind, Policy},
+    yaml::Invalid,
 };
 
 /// A policy and the version of the file that it was compiled from.

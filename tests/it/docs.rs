@@ -15,9 +15,10 @@ use octo_sts::{
     clock::UnixTime,
     config::variables::{ALL, Origin},
     name::{PolicyName, Scope},
-    policy::{Kind, Policy, Rules, TrustedIssuers, yaml},
+    policy::{Kind, Policy, Rules, TrustedIssuers},
     reason::{Condition, Reason, Refusal},
     transport::reply,
+    yaml,
 };
 use serde_json::Value;
 

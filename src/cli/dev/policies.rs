@@ -14,9 +14,11 @@ use serde_json::{Value, json};
 
 use super::{DevError, sample};
 use crate::{
+    claim,
     emulator::claims,
     name::PolicyName,
-    policy::{Invalid, Kind, Policy, Rules, TrustedIssuers, claim, yaml},
+    policy::{Kind, Policy, Rules, TrustedIssuers},
+    yaml::{self, Invalid},
 };
 
 /// The organization.

@@ -28,9 +28,8 @@ fn refused(pattern: &str) -> PatternError {
 /// What Go says of each pattern of the fixture: our answer is the same, or the pattern is refused.
 #[test]
 fn patterns_mean_what_go_makes_of_them_or_are_refused() {
-    let subjects: Vec<String> =
-        serde_json::from_str(include_str!("../../../tests/fixtures/re2/subjects.json")).unwrap();
-    let lines = include_str!("../../../tests/fixtures/re2/patterns.jsonl").lines();
+    let subjects: Vec<String> = serde_json::from_str(include_str!("../../tests/fixtures/re2/subjects.json")).unwrap();
+    let lines = include_str!("../../tests/fixtures/re2/patterns.jsonl").lines();
     let (mut taken_by_go, mut refused_by_us) = (0, Vec::new());
     for line in lines {
         let line: Line = serde_json::from_str(line).unwrap();

@@ -109,5 +109,18 @@ fn compile_whole(text: &str, most: u32) -> Result<(Regex, u32), PatternError> {
     }
 }
 
+/// Patterns as they are compiled, for the fuzz targets.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use super::Pattern;
+
+    /// The compiled form; whether a class, and whether an optional part, can match a `/`.
+    pub fn compile(source: &str) -> Option<(regex::Regex, bool, bool)> {
+        let pattern = Pattern::compile(source).ok()?;
+        let slashes = pattern.slashes();
+        Some((pattern.into_regex(), slashes.by_class, slashes.optional))
+    }
+}
+
 #[cfg(test)]
 mod tests;

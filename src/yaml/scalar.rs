@@ -6,7 +6,7 @@
 
 use std::sync::LazyLock;
 
-use crate::policy::pattern::Pattern;
+use crate::pattern::Pattern;
 
 /// A scalar's meaning.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -25,7 +25,7 @@ pub fn lookup<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Valu
 
 /// Whether a claim's value satisfies a test on texts: strings by their text, booleans and
 /// integers by their literal, an array if any of its strings does; objects, floats and null never.
-pub(super) fn matches(value: &Value, test: impl Fn(&str) -> bool) -> bool {
+pub(crate) fn matches(value: &Value, test: impl Fn(&str) -> bool) -> bool {
     let short = |text: &str| text.len() <= MOST_TEXT_BYTES && test(text);
     match value {
         Value::String(text) => short(text),
