@@ -46,7 +46,7 @@ async fn prepare() -> (Issuer, Oidc, Vec<(&'static str, String)>, VerifiedToken)
         tokens.push((alg.name(), issuer.sign(&claims)));
     }
     let token = oidc.read(&tokens[0].1).unwrap();
-    let verified = oidc.verify(&token, &oidc.known(&token).unwrap()).await.unwrap();
+    let verified = oidc.verify(&token, &oidc.known(&token).unwrap().unwrap()).await.unwrap();
     (issuer, oidc, tokens, verified)
 }
 

@@ -102,6 +102,7 @@ fn oidc_settings(config: &Config) -> oidc::Settings {
     let tokens = &config.tokens;
     oidc::Settings {
         configured: tokens.issuers.clone(),
+        issuers_file: tokens.issuers_file.clone(),
         private_networks: match tokens.private_networks {
             config::PrivateNetworks::No => oidc::PrivateNetworks::Blocked,
             config::PrivateNetworks::Known => oidc::PrivateNetworks::Known,
@@ -170,6 +171,7 @@ impl Ambient {
 /// The parts, put together and not yet serving.
 pub struct App {
     exchange: Arc<Exchange>,
+    oidc: Oidc,
     store: Store,
     github: GitHub,
     audit: Audit,
@@ -191,14 +193,14 @@ impl App {
         let store = Store::new(settings.store, github.clone(), Arc::clone(&clock));
         let audit = Audit::start(settings.audit, sink).map_err(io_error("the audit thread"))?;
         let parts = exchange::Parts {
-            oidc,
+            oidc: oidc.clone(),
             store: store.clone(),
             github: github.clone(),
             audit: audit.clone(),
             clock: Arc::clone(&clock),
         };
         let exchange = Arc::new(Exchange::new(settings.exchange, parts));
-        Ok(Self { exchange, store, github, audit, transport: settings.transport, clock })
+        Ok(Self { exchange, oidc, store, github, audit, transport: settings.transport, clock })
     }
 
     /// Serves until `stop`; then running exchanges finish, the last records are written, and read
@@ -208,7 +210,9 @@ impl App {
     /// The TLS files do not serve.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), AppError> {
         let (recording, revoking) = (Duration::from_secs(1), Duration::from_secs(3));
+        let following = tokio::spawn(self.oidc.follow_issuers_file());
         let served = transport::serve(listener, self.exchange, self.transport, self.clock, stop).await;
+        following.abort();
         self.audit.flush(recording).await;
         self.store.close();
         self.github.close(revoking).await;

@@ -67,6 +67,46 @@ fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// A span of time as Go writes it (`time.ParseDuration`) without a sign: numbers with units, one
+/// after the other, such as `1h30m`, or `0`.
+pub fn parse_duration(text: &str) -> Option<Duration> {
+    if text == "0" {
+        return Some(Duration::ZERO);
+    }
+    let mut total = None;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (number, after) = rest.split_at(rest.find(|c: char| c != '.' && !c.is_ascii_digit())?);
+        let (unit, after) = after.split_at(after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len()));
+        let seconds = number.parse::<f64>().ok()? * unit_seconds(unit)?;
+        let part = Duration::try_from_secs_f64(seconds).ok()?;
+        total = Some(total.unwrap_or(Duration::ZERO).checked_add(part)?);
+        rest = after;
+    }
+    total
+}
+
+fn unit_seconds(unit: &str) -> Option<f64> {
+    Some(match unit {
+        "ns" => 1e-9,
+        "us" | "µs" | "μs" => 1e-6,
+        "ms" => 1e-3,
+        "s" => 1.0,
+        "m" => 60.0,
+        "h" => 3600.0,
+        _ => return None,
+    })
+}
+
+/// A span of time in whole seconds, minutes or hours, as [`parse_duration`] reads it.
+pub fn in_words(duration: Duration) -> String {
+    match duration.as_secs() {
+        hours if hours >= 3600 && hours % 3600 == 0 => format!("{}h", hours / 3600),
+        minutes if minutes >= 60 && minutes % 60 == 0 => format!("{}m", minutes / 60),
+        seconds => format!("{seconds}s"),
+    }
+}
+
 /// Reads the time and waits for it.
 pub trait Clock: Send + Sync + 'static {
     /// The present moment.

@@ -15,6 +15,7 @@ use secrecy::SecretString;
 
 use crate::{
     name::{AppId, Audience, Issuer, RepoName},
+    oidc::{IssuersFile, Listed},
     telemetry::{LogFilter, LogFormat},
     transport::TlsFiles,
 };
@@ -121,6 +122,8 @@ pub struct Policies {
 pub struct Tokens {
     /// Issuers that are known beside the built-in ones.
     pub issuers: Vec<Issuer>,
+    /// The issuers file, and what it says now.
+    pub issuers_file: Option<(IssuersFile, Listed)>,
     /// Whose keys may come from private addresses.
     pub private_networks: PrivateNetworks,
     /// The largest token, in bytes.

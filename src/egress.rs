@@ -38,6 +38,24 @@ pub enum AddressRule {
     PrivateToo,
 }
 
+/// How documents are fetched: to which addresses, whom to trust there, and by which way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Access {
+    /// Which addresses.
+    pub rule: AddressRule,
+    /// The only roots to which the server's certificate may lead; the platform's where there are none.
+    pub roots: Option<Roots>,
+    /// Whether the configured proxy is used, which then looks names up itself.
+    pub proxy: bool,
+}
+
+impl Access {
+    /// By the platform's roots, without a proxy.
+    pub const fn by(rule: AddressRule) -> Self {
+        Self { rule, roots: None, proxy: false }
+    }
+}
+
 /// Finds the addresses of a host. Injected, so that rebinding can be tested.
 pub trait Resolve: Send + Sync + 'static {
     /// The addresses of `host`, in the order in which they are tried.
@@ -53,7 +71,7 @@ pub struct Settings {
     pub ca_files: Vec<PathBuf>,
     /// Hosts that the address rule does not bind (a configured GitHub Enterprise Server).
     pub exempt_hosts: Vec<String>,
-    /// `HTTPS_PROXY`, used under [`AddressRule::Any`] alone: `[http://][USER:PASSWORD@]HOST:PORT`.
+    /// `HTTPS_PROXY`, used under [`AddressRule::Any`] and where an [`Access`] says so: `[http://][USER:PASSWORD@]HOST:PORT`.
     pub https_proxy: Option<String>,
     /// `NO_PROXY`: hosts, domains and networks that are reached without the proxy, comma separated.
     pub no_proxy: Option<String>,
@@ -109,6 +127,39 @@ impl Error {
     }
 }
 
+/// Roots of trust of one's own: those of one CA file. Two are equal if their files are.
+#[derive(Clone)]
+pub struct Roots {
+    pem: Arc<[u8]>,
+    store: Arc<rustls::RootCertStore>,
+}
+
+impl Roots {
+    /// Reads certificates in PEM form, at least one.
+    ///
+    /// # Errors
+    /// What is wrong with them, in words for the operator.
+    pub fn read(pem: &[u8]) -> Result<Self, String> {
+        let mut store = rustls::RootCertStore::empty();
+        add_certificates(&mut store, pem)?;
+        Ok(Self { pem: pem.into(), store: Arc::new(store) })
+    }
+}
+
+impl PartialEq for Roots {
+    fn eq(&self, other: &Self) -> bool {
+        self.pem == other.pem
+    }
+}
+
+impl Eq for Roots {}
+
+impl std::fmt::Debug for Roots {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Roots").field("certificates", &self.store.len()).finish()
+    }
+}
+
 /// The connector of all clients: TLS over connections that the address rule allowed.
 pub type Connector = hyper_rustls::HttpsConnector<Dialer>;
 
@@ -116,7 +167,9 @@ pub type Connector = hyper_rustls::HttpsConnector<Dialer>;
 #[derive(Clone)]
 pub struct Egress {
     network: Arc<dial::Network>,
-    tls: rustls::ClientConfig,
+    /// The platform's roots and those of the settings.
+    roots: Arc<rustls::RootCertStore>,
+    tls: rustls::ConfigBuilder<rustls::ClientConfig, rustls::WantsVerifier>,
 }
 
 impl Egress {
@@ -125,29 +178,38 @@ impl Egress {
     /// # Errors
     /// What is wrong with the roots or the proxy, for the operator.
     pub fn new(settings: Settings) -> Result<Self, String> {
-        let roots = roots(&settings.ca_files)?;
-        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let roots = Arc::new(roots(&settings.ca_files)?);
         let proxy = proxy(settings.https_proxy.as_deref(), settings.no_proxy.as_deref())?;
         let exempt_hosts = settings.exempt_hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
         let network = dial::Network { resolver: settings.resolver, exempt_hosts, proxy };
-        Ok(Self { network: Arc::new(network), tls })
+        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?;
+        Ok(Self { network: Arc::new(network), roots, tls })
     }
 
-    /// A pooled client under `rule`, HTTP/2 where the server offers it. Redirects are never followed.
+    /// A pooled client under `rule`, HTTP/2 where the server offers it, through the proxy under
+    /// [`AddressRule::Any`]. Redirects are never followed.
     pub fn client<B>(&self, rule: AddressRule) -> Client<Connector, B>
     where
         B: http_body::Body + Send,
         B::Data: Send,
     {
+        self.client_by(&Access { proxy: rule == AddressRule::Any, ..Access::by(rule) })
+    }
+
+    fn client_by<B>(&self, access: &Access) -> Client<Connector, B>
+    where
+        B: http_body::Body + Send,
+        B::Data: Send,
+    {
+        let Access { rule, roots, proxy } = access;
+        let roots = roots.as_ref().map_or(&self.roots, |roots| &roots.store);
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(self.tls.clone())
+            .with_tls_config(self.tls.clone().with_root_certificates(Arc::clone(roots)).with_no_client_auth())
             .https_or_http()
             .enable_all_versions()
-            .wrap_connector(Dialer::new(Arc::clone(&self.network), rule));
+            .wrap_connector(Dialer::new(Arc::clone(&self.network), *rule, *proxy));
         let mut builder = Client::builder(TokioExecutor::new());
         builder.timer(TokioTimer::new()).pool_timer(TokioTimer::new());
         builder.http2_keep_alive_interval(Duration::from_secs(20)).http2_keep_alive_timeout(Duration::from_secs(10));
@@ -161,9 +223,9 @@ impl Egress {
         builder.build(connector)
     }
 
-    /// A client for small documents under `rule`.
-    pub fn documents(&self, rule: AddressRule) -> Documents {
-        Documents::new(self.client(rule))
+    /// A client for small documents, with connections of its own.
+    pub fn documents(&self, access: &Access) -> Documents {
+        Documents::new(self.client_by(access))
     }
 }
 
@@ -173,6 +235,16 @@ impl std::fmt::Debug for Egress {
     }
 }
 
+/// Adds the certificates of a PEM text, of which there must be one.
+fn add_certificates(roots: &mut rustls::RootCertStore, pem: &[u8]) -> Result<(), String> {
+    let certificates: Vec<_> =
+        CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+    if certificates.is_empty() {
+        return Err("no certificate in PEM form".to_owned());
+    }
+    certificates.into_iter().try_for_each(|certificate| roots.add(certificate).map_err(|error| error.to_string()))
+}
+
 /// The platform's roots and those of `ca_files`.
 fn roots(ca_files: &[PathBuf]) -> Result<rustls::RootCertStore, String> {
     let mut roots = rustls::RootCertStore::empty();
@@ -180,15 +252,9 @@ fn roots(ca_files: &[PathBuf]) -> Result<rustls::RootCertStore, String> {
     // A platform may have certificates that webpki does not read; the others serve.
     roots.add_parsable_certificates(platform.certs);
     for file in ca_files {
-        let unreadable = |error| format!("{}: {error}", file.display());
-        let certificates: Vec<_> =
-            CertificateDer::pem_file_iter(file).map_err(unreadable)?.collect::<Result<_, _>>().map_err(unreadable)?;
-        if certificates.is_empty() {
-            return Err(format!("{}: no certificate in PEM form", file.display()));
-        }
-        for certificate in certificates {
-            roots.add(certificate).map_err(|error| format!("{}: {error}", file.display()))?;
-        }
+        let in_file = |error: String| format!("{}: {error}", file.display());
+        let pem = std::fs::read(file).map_err(|error| in_file(error.to_string()))?;
+        add_certificates(&mut roots, &pem).map_err(in_file)?;
     }
     match (roots.is_empty(), platform.errors.first()) {
         (true, Some(error)) => return Err(format!("no root certificates: {error}")),

@@ -137,7 +137,7 @@ impl Exchange {
         journal: &mut Journal<'_>,
     ) -> Result<VerifiedToken, Refusal> {
         let oidc = &self.parts.oidc;
-        if let Some(admission) = oidc.known(&asked.token) {
+        if let Some(admission) = oidc.known(&asked.token)? {
             return oidc.verify(&asked.token, &admission).await.map_err(Refusal::from);
         }
         // Everything from here on, the time it takes included, ends in one answer for strangers.

@@ -49,3 +49,6 @@ pub mod app;
 #[cfg(feature = "emulator")]
 pub mod emulator;
 pub mod cli;
+
+#[cfg(test)]
+mod tests;

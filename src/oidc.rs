@@ -9,10 +9,13 @@
 mod claims;
 mod discovery;
 mod error;
+mod follow;
 mod held;
 mod issuers;
 mod json;
 mod keys;
+mod listed;
+mod rules;
 #[cfg(test)]
 mod tests;
 mod token;
@@ -20,15 +23,16 @@ mod token;
 use std::{sync::Arc, time::Duration};
 
 use self::{
-    claims::Times,
+    claims::Demands,
     held::Spent,
     issuers::{Issuers, Trusted},
     keys::{KeySet, NotSigned},
 };
 pub use self::{
     claims::{IssuerKind, VerifiedToken},
-    error::{Error, Fault},
+    error::{Error, Fault, Unfit},
     issuers::Admission,
+    listed::{IssuersFile, Listed, Pod},
     token::Unverified,
 };
 use crate::{clock::Clock, egress::Egress, name::Issuer};
@@ -52,6 +56,8 @@ pub struct Settings {
     pub actions_issuer: Issuer,
     /// The issuers that are known because the operator says so.
     pub configured: Vec<Issuer>,
+    /// The issuers file and what it says at the start.
+    pub issuers_file: Option<(IssuersFile, Listed)>,
     /// For whose keys private networks may be asked.
     pub private_networks: PrivateNetworks,
     /// No token is longer.
@@ -70,6 +76,7 @@ impl Settings {
         Self {
             actions_issuer,
             configured: Vec::new(),
+            issuers_file: None,
             private_networks: PrivateNetworks::Blocked,
             max_token_bytes: 32 << 10,
             leeway: Duration::from_secs(60),
@@ -116,7 +123,10 @@ impl Oidc {
     }
 
     /// The admission that the token's issuer has by itself, if it is built in or configured.
-    pub fn known(&self, token: &Unverified) -> Option<Admission> {
+    ///
+    /// # Errors
+    /// [`Error::NotListed`], where only listed issuers are taken and this one is not.
+    pub fn known(&self, token: &Unverified) -> Result<Option<Admission>, Error> {
         self.inner.issuers.known(token)
     }
 
@@ -128,9 +138,9 @@ impl Oidc {
     /// The verified token, if the keys that are held and serve at this moment are enough to verify
     /// it; no network. It says who asks, not that the gate lets the issuer in.
     pub fn verify_with_held_keys(&self, token: &Unverified) -> Option<VerifiedToken> {
-        let Trusted { kind, held } = self.inner.issuers.find(token.issuer())?;
-        let keys = held.at_hand()?;
-        self.check(token, kind, &keys).ok()?.ok()
+        let trusted = self.inner.issuers.find(token.issuer())?;
+        let keys = trusted.keys.at_hand()?;
+        self.check(token, &trusted, &keys).ok()?.ok()
     }
 
     /// Verifies the token: keys, signature, claims and times. The issuer is asked only if the keys
@@ -142,10 +152,10 @@ impl Oidc {
         if admission.issuer() != token.issuer() {
             return Err(Error::NotAdmitted);
         }
-        let Trusted { kind, held } = self.inner.issuers.admit(admission);
-        let mut found = held.current().await?;
+        let trusted = self.inner.issuers.admit(admission)?;
+        let mut found = trusted.keys.current().await?;
         loop {
-            let unknown = match self.check(token, kind, &found.keys) {
+            let unknown = match self.check(token, &trusted, &found.keys) {
                 Ok(verdict) => return verdict,
                 Err(unknown) => unknown,
             };
@@ -153,9 +163,9 @@ impl Oidc {
                 return Err(unknown.for_good());
             }
             // A fetch that was under way already may lack the key still; then one of our own is next, or is spent.
-            found = match held.for_unknown_key().await? {
+            found = match trusted.keys.for_unknown_key().await? {
                 Ok(found) => found,
-                Err(Spent { wait }) => return Err(unknown.while_spent(kind, wait)),
+                Err(Spent { wait }) => return Err(unknown.while_spent(trusted.kind, wait)),
             };
         }
     }
@@ -164,17 +174,19 @@ impl Oidc {
     fn check(
         &self,
         token: &Unverified,
-        kind: IssuerKind,
+        trusted: &Trusted,
         keys: &KeySet,
     ) -> Result<Result<VerifiedToken, Error>, Unknown> {
-        let signed = match keys.verify(token) {
+        let now = self.inner.clock.now();
+        let signed = match keys.verify(token, now) {
             Ok(signed) => signed,
             Err(NotSigned::Invalid(why)) => return Ok(Err(Error::Signature(why))),
             Err(NotSigned::UnknownKey) => return Err(Unknown::KeyId),
             Err(NotSigned::NoneFits) => return Err(Unknown::Key),
         };
-        let times = Times { now: self.inner.clock.now(), leeway: self.inner.settings.leeway.min(MOST_LEEWAY) };
-        Ok(VerifiedToken::read(&signed, kind, times))
+        let leeway = self.inner.settings.leeway.min(MOST_LEEWAY);
+        let demands = Demands { now, leeway, rules: &trusted.rules };
+        Ok(VerifiedToken::read(&signed, trusted.kind, demands))
     }
 }
 
@@ -220,6 +232,6 @@ pub mod fuzzing {
 
     /// Whether the bytes are a key set, and if so, whether one of its keys verifies the token.
     pub fn verifies(key_set: &[u8], token: &Unverified) -> Option<bool> {
-        KeySet::read(key_set, None).map(|keys| keys.verify(token).is_ok())
+        KeySet::read(key_set, None).map(|keys| keys.verify(token, crate::clock::UnixTime::from_secs(0)).is_ok())
     }
 }

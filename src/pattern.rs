@@ -18,6 +18,8 @@ const MOST_BYTES: usize = 8 * 1024;
 pub(crate) const MOST_COMPILED: u32 = 1 << 20;
 /// Where the search for a pattern's compiled size starts.
 const LEAST_COMPILED: u32 = 8 << 10;
+/// The longest pattern in a list of trusted issuers, in characters.
+const MOST_ISSUER_CHARS: usize = 256;
 /// Groups and classes inside each other.
 const MOST_NESTED: u32 = 64;
 
@@ -56,6 +58,26 @@ impl Pattern {
         Self::compile_within(source, 2 * LEAST_COMPILED)
     }
 
+    /// The same, for a list of trusted issuers. Such a pattern must not be open to a host of a
+    /// stranger's choosing, so whatever could match a `/` by accident is refused.
+    pub(crate) fn compile_for_issuers(source: &str) -> Result<Self, PatternError> {
+        if source.is_empty() {
+            return Err(PatternError::NotSupported("a pattern is not empty"));
+        }
+        if source.chars().count() > MOST_ISSUER_CHARS {
+            return Err(PatternError::NotSupported("a pattern of issuers is at most 256 characters"));
+        }
+        let pattern = Self::compile(source)?;
+        if pattern.slashes.by_class {
+            let text = "`.` or a class can match `/` here; write `[^/]` or the letters that are meant";
+            return Err(PatternError::NotSupported(text));
+        }
+        if pattern.slashes.optional {
+            return Err(PatternError::NotSupported("`/` stands under a repetition, an option or an alternation"));
+        }
+        Ok(pattern)
+    }
+
     fn compile_within(source: &str, most: u32) -> Result<Self, PatternError> {
         if source.len() > MOST_BYTES {
             return Err(PatternError::TooLong);
@@ -90,6 +112,15 @@ impl Pattern {
         self.regex
     }
 }
+
+/// Two are one if they are written alike.
+impl PartialEq for Pattern {
+    fn eq(&self, other: &Self) -> bool {
+        self.source == other.source
+    }
+}
+
+impl Eq for Pattern {}
 
 /// Compiles within the smallest sufficient size. The engine does not tell a size, only whether a
 /// limit was kept; each step doubles, so all of them cost at most twice the last.

@@ -49,6 +49,8 @@ pub mod metric {
     pub const GITHUB_REVOCATIONS: &str = "octosts_github_revocations_total";
     /// Counter: fetches of issuers' documents and keys, by [`super::label::OUTCOME`].
     pub const ISSUER_FETCHES: &str = "octosts_issuer_fetches_total";
+    /// Gauge: 1 while the issuers file is in use as it stands, 0 after a mistake in it.
+    pub const ISSUERS_FILE_OK: &str = "octosts_issuers_file_ok";
     /// Gauge: audit records that wait to be written.
     pub const AUDIT_QUEUE_DEPTH: &str = "octosts_audit_queue_depth";
     /// Counter: attempts that ended without a place in the audit queue.

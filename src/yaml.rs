@@ -136,6 +136,13 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
     }
 }
 
+/// For `#[serde(default, deserialize_with = "present")]`: a value that may be absent, but not null.
+pub(crate) fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<T>, D::Error> {
+    T::deserialize(deserializer).map(Some)
+}
+
 /// A part of the document and where it starts.
 #[derive(Debug, Clone)]
 struct Node {

@@ -4,12 +4,14 @@
 //! parts are read before the first `None` counts.
 
 use super::{
-    App, AppKey, Config, Duration, Environment, GitHub, Interface, Listen, Log, LogFilter, LogFormat, Mistakes, Path,
-    PathBuf, Policies, PrivateNetworks, Proxy, Rate, SecretString, Strangers, TlsFiles, Tokens,
+    App, AppKey, Config, Duration, Environment, GitHub, Interface, IssuersFile, Listed, Listen, Log, LogFilter,
+    LogFormat, Mistakes, Path, PathBuf, Policies, PrivateNetworks, Proxy, Rate, SecretString, Strangers, TlsFiles,
+    Tokens,
     environment::Reader,
     key, value,
     variables::{self as var, Origin, Variable},
 };
+use crate::oidc::Pod;
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -155,13 +157,33 @@ fn tokens(reader: &mut Reader<'_>, max_bytes: Option<usize>) -> Option<Tokens> {
     // After a mistake in the switch, issuers are not blamed for what it might have allowed.
     let allowed = private.is_none_or(|private| private.is_some());
     let issuers = reader.optional(&var::OIDC_ISSUERS, |text| value::issuers(text, allowed));
+    let file = issuers_file(reader, allowed);
     let leeway = reader.required(&var::STS_CLOCK_LEEWAY, |text| value::duration(text, Duration::ZERO..=5 * MINUTE));
     Some(Tokens {
         issuers: issuers?.unwrap_or_default(),
+        issuers_file: file?,
         private_networks: private?.unwrap_or(PrivateNetworks::No),
         max_bytes: max_bytes?,
         leeway: leeway?,
     })
+}
+
+fn issuers_file(reader: &mut Reader<'_>, plain_http: bool) -> Option<Option<(IssuersFile, Listed)>> {
+    let host = reader.text(&var::KUBERNETES_SERVICE_HOST)?;
+    let port = if host.is_some() { reader.required(&var::KUBERNETES_SERVICE_PORT, value::port) } else { None };
+    let pod = Pod { api_server: host.map(str::to_owned).zip(port), folder: PathBuf::from(Pod::FOLDER) };
+    let read = |path: &str| {
+        let file = IssuersFile { path: PathBuf::from(path), pod, plain_http };
+        file.load().map(|listed| (file, listed)).map_err(|invalid| format!("names a file with a mistake: {invalid}"))
+    };
+    let file = reader.optional(&var::OIDC_ISSUERS_FILE, read)?;
+    if file.as_ref().is_some_and(|(_, listed)| listed.only_listed()) && reader.has(&var::OIDC_ISSUERS) {
+        reader.warning(
+            var::OIDC_ISSUERS.name,
+            "has no effect for issuers that the issuers file, with `only_listed`, does not list",
+        );
+    }
+    Some(file)
 }
 
 fn strangers(reader: &mut Reader<'_>) -> Option<Strangers> {

@@ -1,9 +1,8 @@
-use std::fs;
-
 use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
 use secrecy::ExposeSecret;
 
 use super::{key::tests::rsa_pem, *};
+use crate::tests::Folder;
 
 /// The least that is configured, and `pairs`.
 fn environment(pairs: &[(&str, &str)]) -> Environment {
@@ -14,29 +13,6 @@ fn environment(pairs: &[(&str, &str)]) -> Environment {
 
 fn read(pairs: &[(&str, &str)]) -> Result<Config, Vec<String>> {
     Config::read(&environment(pairs)).map_err(|mistakes| mistakes.0.iter().map(ToString::to_string).collect())
-}
-
-/// A folder that is gone with the value.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("octo-sts-{}", uuid::Uuid::new_v4()));
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    fn file(&self, name: &str, text: &str) -> String {
-        let path = self.0.join(name);
-        fs::write(&path, text).unwrap();
-        path.to_str().unwrap().to_owned()
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).ok();
-    }
 }
 
 /// For a variable: values that are taken, and values with what is said of them.
@@ -238,11 +214,6 @@ const CASES: Cases = &[
         &[" "],
         &[("https://events.example", "is set, but the CloudEvents sink is not built into this version")],
     ),
-    (
-        "OIDC_ISSUERS_FILE",
-        &[""],
-        &[("/etc/issuers.yaml", "is set, but the issuers file is not built into this version")],
-    ),
     ("OTEL_EXPORTER_OTLP_ENDPOINT", &[""], &[("http://otel:4317", EXPORT)]),
     ("OTEL_TRACES_EXPORTER", &["none", ""], &[("otlp", EXPORT)]),
     ("OTEL_METRICS_EXPORTER", &["none"], &[("prometheus", EXPORT)]),
@@ -251,8 +222,15 @@ const CASES: Cases = &[
 ];
 
 /// These name files and depend on each other; tests of their own hold them.
-const APART: &[&str] =
-    &["APP_SECRET_CERTIFICATE_FILE", "APP_SECRET_CERTIFICATE_ENV_VAR", "STS_TLS_CERT_FILE", "STS_TLS_KEY_FILE"];
+const APART: &[&str] = &[
+    "APP_SECRET_CERTIFICATE_FILE",
+    "APP_SECRET_CERTIFICATE_ENV_VAR",
+    "OIDC_ISSUERS_FILE",
+    "KUBERNETES_SERVICE_HOST",
+    "KUBERNETES_SERVICE_PORT",
+    "STS_TLS_CERT_FILE",
+    "STS_TLS_KEY_FILE",
+];
 
 #[test]
 fn each_variable_by_itself() {
@@ -404,6 +382,39 @@ fn keys_held_elsewhere_are_not_missed_as_well() {
     assert_eq!(app(&[("APP_CONFIG_FILE", "/etc/apps.yaml")]), ["APP_CONFIG_FILE"]);
     assert_eq!(app(&[("KMS_KEYS", "key"), ("GITHUB_APP_IDS", "1")]), ["KMS_KEYS"]);
     assert_eq!(app(&[("KMS_KEYS", "key")]), ["GITHUB_APP_IDS", "KMS_KEYS"]);
+}
+
+#[test]
+fn the_issuers_file_is_read_with_the_rest() {
+    let folder = Folder::new();
+    let file = |text: &str| folder.file("issuers.yaml", text);
+    let listed = file("issuers: [{issuer: https://k8s.internal}]\nonly_listed: true\n");
+    let config = read(&[("OIDC_ISSUERS_FILE", &listed), ("OIDC_ISSUERS", "https://a.example")]).unwrap();
+    assert!(config.tokens.issuers_file.unwrap().1.only_listed());
+    assert!(config.warnings[0].to_string().starts_with("OIDC_ISSUERS has no effect for issuers that"));
+
+    let plain = file("issuers: [{issuer: 'http://127.0.0.1:1'}]\n");
+    let mistakes = read(&[("OIDC_ISSUERS_FILE", &plain), ("PORT", "x")]).unwrap_err();
+    assert_eq!(
+        mistakes[1..],
+        [
+            "OIDC_ISSUERS_FILE names a file with a mistake: line 1, column 20: an issuer without TLS needs `private_network`, and is on loopback"
+        ]
+    );
+    assert!(mistakes[0].starts_with("PORT"));
+    assert!(read(&[("OIDC_ISSUERS_FILE", &plain), ("OIDC_ALLOW_PRIVATE_NETWORKS", "known")]).is_ok());
+    assert!(read(&[("OIDC_ISSUERS_FILE", "/nowhere")]).unwrap_err()[0].contains("the file cannot be read"));
+
+    // What Kubernetes tells a pod counts only in one.
+    let own = file("issuers: [{in_cluster: true}]\n");
+    let own = |host: &str, port: &str| {
+        let pairs =
+            [("OIDC_ISSUERS_FILE", &*own), ("KUBERNETES_SERVICE_HOST", host), ("KUBERNETES_SERVICE_PORT", port)];
+        read(&pairs).unwrap_err()
+    };
+    assert!(own("", "").concat().contains("this is not a pod"));
+    assert!(own("10.0.0.1", "").concat().contains("the pod's token cannot be read"));
+    assert!(own("10.0.0.1", "x").concat().contains("KUBERNETES_SERVICE_PORT must be a whole number"));
 }
 
 #[test]

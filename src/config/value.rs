@@ -6,7 +6,10 @@ use std::{ops::RangeInclusive, str::FromStr, time::Duration};
 use url::{Host, Url};
 
 use super::GitHub;
-use crate::name::{AppId, Audience, Issuer, RepoName, is_loopback};
+use crate::{
+    clock,
+    name::{AppId, Audience, Issuer, RepoName, is_loopback},
+};
 
 /// What would have been right.
 pub(super) type Parsed<T> = Result<T, String>;
@@ -51,47 +54,9 @@ pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Parsed<T> {
 
 /// A span of time as Go writes it (`90s`, `1h30m`, `1.5s`), within `range`.
 pub(super) fn duration(text: &str, range: RangeInclusive<Duration>) -> Parsed<Duration> {
-    go_duration(text).filter(|duration| range.contains(duration)).ok_or_else(|| {
-        let (least, most) = (in_words(*range.start()), in_words(*range.end()));
+    clock::parse_duration(text).filter(|duration| range.contains(duration)).ok_or_else(|| {
+        let (least, most) = (clock::in_words(*range.start()), clock::in_words(*range.end()));
         format!("must be a duration such as 90s or 1h30m, from {least} to {most}")
-    })
-}
-
-fn in_words(duration: Duration) -> String {
-    match duration.as_secs() {
-        hours if hours >= 3600 && hours % 3600 == 0 => format!("{}h", hours / 3600),
-        minutes if minutes >= 60 && minutes % 60 == 0 => format!("{}m", minutes / 60),
-        seconds => format!("{seconds}s"),
-    }
-}
-
-/// Go's `time.ParseDuration` without signs: numbers with units, one after the other, or `0`.
-fn go_duration(text: &str) -> Option<Duration> {
-    if text == "0" {
-        return Some(Duration::ZERO);
-    }
-    let mut total = None;
-    let mut rest = text;
-    while !rest.is_empty() {
-        let (number, after) = rest.split_at(rest.find(|c: char| c != '.' && !c.is_ascii_digit())?);
-        let (unit, after) = after.split_at(after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len()));
-        let seconds = number.parse::<f64>().ok()? * unit_seconds(unit)?;
-        let part = Duration::try_from_secs_f64(seconds).ok()?;
-        total = Some(total.unwrap_or(Duration::ZERO).checked_add(part)?);
-        rest = after;
-    }
-    total
-}
-
-fn unit_seconds(unit: &str) -> Option<f64> {
-    Some(match unit {
-        "ns" => 1e-9,
-        "us" | "µs" | "μs" => 1e-6,
-        "ms" => 1e-3,
-        "s" => 1.0,
-        "m" => 60.0,
-        "h" => 3600.0,
-        _ => return None,
     })
 }
 

@@ -76,8 +76,11 @@ variables! {
     METRICS = "true", Shared, "Whether metrics are served for Prometheus.";
     METRICS_PORT = "2112", Shared, "The port for metrics.";
     OIDC_ISSUERS, Shared, "More issuers that are known, beside the built-in ones: exact URLs, comma separated.";
+    OIDC_ISSUERS_FILE, Shared, "A file of issuers as objects: their keys, how these are reached, and rules for their tokens. A changed file is picked up.";
     OIDC_ALLOW_PRIVATE_NETWORKS, Shared, "Whose keys may be fetched from private addresses: `known` for known issuers, `all` for any. Unset: nobody's.";
-    HTTPS_PROXY, Shared, "The proxy for GitHub, `http://HOST:PORT`. The lowercase spelling counts too.";
+    KUBERNETES_SERVICE_HOST, Shared, "Set by Kubernetes in every pod: the API server, for `in_cluster` in the issuers file.";
+    KUBERNETES_SERVICE_PORT = "443", Shared, "The port of that.";
+    HTTPS_PROXY, Shared, "The proxy for GitHub, and for issuers whose entry in the issuers file says so, `http://HOST:PORT`. The lowercase spelling counts too.";
     NO_PROXY, Shared, "Hosts to reach without the proxy, comma separated. The lowercase spelling counts too.";
     SSL_CERT_FILE, Shared, "A file of CA certificates to trust in place of the system's.";
     SSL_CERT_DIR, Shared, "Folders of CA certificates to trust in place of the system's, colon separated.";
@@ -111,7 +114,6 @@ variables! {
     GITHUB_WEBHOOK_SECRET, WEBHOOK, "Secrets of the App's webhook.";
     GITHUB_WEBHOOK_ORGANIZATION_FILTER, WEBHOOK, "Organizations whose deliveries are taken.";
     EVENT_INGRESS_URI, NotBuilt { feature: "the CloudEvents sink" }, "Where exchanges are reported as CloudEvents.";
-    OIDC_ISSUERS_FILE, NotBuilt { feature: "the issuers file" }, "Issuers as objects.";
 }
 
 /// `OTEL_EXPORTER_…`: endpoints and their details.

@@ -44,11 +44,12 @@ pub(super) struct Network {
 pub struct Dialer {
     network: Arc<Network>,
     rule: AddressRule,
+    proxy: bool,
 }
 
 impl Dialer {
-    pub(super) fn new(network: Arc<Network>, rule: AddressRule) -> Self {
-        Self { network, rule }
+    pub(super) fn new(network: Arc<Network>, rule: AddressRule, proxy: bool) -> Self {
+        Self { network, rule, proxy }
     }
 
     async fn dial(self, uri: Uri) -> Result<TokioIo<TcpStream>, Error> {
@@ -63,16 +64,17 @@ impl Dialer {
             return Err(Error::Refused);
         }
         if let Some(proxy) = self.proxy_for(&uri) {
+            // The proxy looks names up; a literal address can be judged here all the same.
+            if host.parse().is_ok_and(|literal| !admits.admits(literal)) {
+                return Err(Error::Refused);
+            }
             return self.tunnel(proxy, uri).await;
         }
         self.network.open(host, port, |address| admits.admits(address)).await
     }
 
     fn proxy_for(&self, uri: &Uri) -> Option<hyper_util::client::proxy::matcher::Intercept> {
-        match self.rule {
-            AddressRule::Any => self.network.proxy.as_ref()?.intercept(uri),
-            AddressRule::Public | AddressRule::PrivateToo => None,
-        }
+        self.network.proxy.as_ref().filter(|_| self.proxy)?.intercept(uri)
     }
 
     async fn tunnel(

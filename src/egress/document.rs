@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Request, StatusCode, Uri,
-    header::{ACCEPT, CACHE_CONTROL, CONTENT_ENCODING, USER_AGENT},
+    header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, USER_AGENT},
 };
 use http_body::Body;
 use http_body_util::{BodyExt, Empty, Limited};
@@ -39,26 +39,30 @@ impl Documents {
         Self { client }
     }
 
-    /// Fetches `url`, all within `time`.
+    /// Fetches `url`, all within `time`, with a credential where there is one. Whoever gives one sees
+    /// to it that the URL is a place that may have it.
     ///
     /// # Errors
     /// Every way in which it can fail; an answer other than 200 is [`Error::Status`].
-    pub async fn get(&self, url: &str, time: Duration) -> Result<Document, Error> {
+    pub async fn get(&self, url: &str, bearer: Option<&HeaderValue>, time: Duration) -> Result<Document, Error> {
         let uri: Uri = url.parse().map_err(|_| Error::Url)?;
         let fetchable = matches!(uri.scheme_str(), Some("http" | "https"))
             && uri.authority().is_some_and(|authority| !authority.as_str().contains('@'));
         if !fetchable {
             return Err(Error::Url);
         }
-        tokio::time::timeout(time, self.fetch(uri)).await.unwrap_or(Err(Error::Timeout))
+        tokio::time::timeout(time, self.fetch(uri, bearer)).await.unwrap_or(Err(Error::Timeout))
     }
 
-    async fn fetch(&self, uri: Uri) -> Result<Document, Error> {
+    async fn fetch(&self, uri: Uri, bearer: Option<&HeaderValue>) -> Result<Document, Error> {
         let mut request = Request::new(Empty::new());
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("octo-sts/", env!("CARGO_PKG_VERSION"))));
+        if let Some(bearer) = bearer {
+            headers.insert(AUTHORIZATION, bearer.clone());
+        }
         let response = self.client.request(request).await.map_err(|error| Error::of(&error))?;
         if response.status() != StatusCode::OK {
             return Err(Error::Status(response.status().as_u16()));

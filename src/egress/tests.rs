@@ -9,6 +9,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderValue;
 use http_body_util::{BodyExt, Empty};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -81,7 +82,11 @@ fn resolving(answers: &[&'static str]) -> Settings {
 }
 
 async fn get(settings: Settings, rule: AddressRule, url: &str) -> Result<Document, Error> {
-    Egress::new(settings).unwrap().documents(rule).get(url, SOON).await
+    Egress::new(settings)
+        .unwrap()
+        .documents(&Access { proxy: rule == AddressRule::Any, ..Access::by(rule) })
+        .get(url, None, SOON)
+        .await
 }
 
 #[tokio::test]
@@ -157,11 +162,11 @@ async fn a_name_that_rebinds_gains_nothing() {
     let server = Server::with_body("{}").await;
     let url = format!("https://issuer.example:{}/", server.address.port());
     let egress = Egress::new(resolving(&["127.0.0.1", "169.254.169.254", "::ffff:169.254.169.254 fe80::1"])).unwrap();
-    let documents = egress.documents(AddressRule::PrivateToo);
+    let documents = egress.documents(&Access::by(AddressRule::PrivateToo));
     // The first is allowed and fails for want of TLS; each connection is checked anew.
-    assert_eq!(documents.get(&url, SOON).await.unwrap_err(), Error::Connect);
-    assert_eq!(documents.get(&url, SOON).await.unwrap_err(), Error::Refused);
-    assert_eq!(documents.get(&url, SOON).await.unwrap_err(), Error::Refused);
+    assert_eq!(documents.get(&url, None, SOON).await.unwrap_err(), Error::Connect);
+    assert_eq!(documents.get(&url, None, SOON).await.unwrap_err(), Error::Refused);
+    assert_eq!(documents.get(&url, None, SOON).await.unwrap_err(), Error::Refused);
     assert_eq!(server.connects(), 1);
 }
 
@@ -230,10 +235,10 @@ async fn sizes_are_capped_told_or_not() {
 
 #[tokio::test]
 async fn slow_servers_are_left() {
-    let documents = Egress::new(Settings::default()).unwrap().documents(AddressRule::PrivateToo);
+    let documents = Egress::new(Settings::default()).unwrap().documents(&Access::by(AddressRule::PrivateToo));
     for begun in ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{"] {
         let server = Server::saying(begun).await;
-        let answer = documents.get(&server.url(), Duration::from_millis(300)).await;
+        let answer = documents.get(&server.url(), None, Duration::from_millis(300)).await;
         assert_eq!(answer.unwrap_err(), Error::Timeout);
     }
 }
@@ -329,6 +334,50 @@ async fn trust_comes_from_the_given_roots() {
     std::fs::remove_dir_all(directory).unwrap();
 }
 
+#[tokio::test]
+async fn a_proxy_takes_an_issuer_where_its_access_says_so_but_no_address_that_is_refused() {
+    let proxy = Server::saying("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n").await;
+    let egress =
+        Egress::new(Settings { https_proxy: Some(format!("http://{}", proxy.address)), ..Settings::default() });
+    let documents = egress.unwrap().documents(&Access { proxy: true, ..Access::by(AddressRule::Public) });
+    let get = async |url: &str| documents.get(url, None, SOON).await.unwrap_err();
+    for refused in ["https://127.0.0.1/", "https://169.254.169.254/", "https://[fd00::1]/", "http://127.0.0.1/"] {
+        assert_eq!(get(refused).await, Error::Refused, "{refused}");
+    }
+    assert_eq!(proxy.connects(), 0);
+    assert_eq!(get("https://issuer.example/").await, Error::Connect);
+    assert!(proxy.heard.lock().unwrap().starts_with("CONNECT issuer.example:443 HTTP/1.1\r\n"));
+}
+
+#[tokio::test]
+async fn roots_of_ones_own_are_the_only_ones() {
+    let (url, certificate) = tls_server().await;
+    let egress = Egress::new(resolving(&["127.0.0.1"])).unwrap();
+    let own = Roots::read(certificate.as_bytes()).unwrap();
+    let by = |roots| Access { roots, ..Access::by(AddressRule::PrivateToo) };
+    egress.documents(&by(Some(own.clone()))).get(&url, None, SOON).await.unwrap();
+    assert_eq!(egress.documents(&by(None)).get(&url, None, SOON).await.unwrap_err(), Error::Connect);
+    let (_, other) = tls_server().await;
+    let other = Roots::read(other.as_bytes()).unwrap();
+    assert_eq!(egress.documents(&by(Some(other.clone()))).get(&url, None, SOON).await.unwrap_err(), Error::Connect);
+    // Even where the machine trusts it, for this access it is the given roots that count.
+    let file = crate::tests::Folder::new();
+    let trusted = Settings { ca_files: vec![file.file("ca.pem", &certificate).into()], ..resolving(&["127.0.0.1"]) };
+    let egress = Egress::new(trusted).unwrap();
+    egress.documents(&by(None)).get(&url, None, SOON).await.unwrap();
+    assert_eq!(egress.documents(&by(Some(other))).get(&url, None, SOON).await.unwrap_err(), Error::Connect);
+    assert!(Roots::read(b"").is_err() && Roots::read(b"junk").is_err());
+    assert_eq!(own, Roots::read(certificate.as_bytes()).unwrap());
+}
+
+#[tokio::test]
+async fn a_credential_is_sent_where_it_is_given() {
+    let server = Server::with_body("{}").await;
+    let documents = Egress::new(Settings::default()).unwrap().documents(&Access::by(AddressRule::PrivateToo));
+    documents.get(&server.url(), Some(&HeaderValue::from_static("Bearer x")), SOON).await.unwrap();
+    assert!(server.heard.lock().unwrap().contains("authorization: Bearer x\r\n"));
+}
+
 #[test]
 fn a_proxy_that_cannot_be_used_is_a_mistake() {
     for bad in ["https://proxy:1", "socks5://proxy:1", "http://", "://"] {
@@ -343,7 +392,7 @@ fn a_proxy_that_cannot_be_used_is_a_mistake() {
 async fn a_connection_has_no_delay() {
     let server = Server::with_body("{}").await;
     let egress = Egress::new(Settings::default()).unwrap();
-    let mut dialer = Dialer::new(Arc::clone(&egress.network), AddressRule::PrivateToo);
+    let mut dialer = Dialer::new(Arc::clone(&egress.network), AddressRule::PrivateToo, false);
     let stream = tower::Service::call(&mut dialer, server.url().parse().unwrap()).await.unwrap();
     assert!(stream.inner().nodelay().unwrap());
     drop(stream);

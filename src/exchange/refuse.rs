@@ -142,8 +142,9 @@ impl From<oidc::Error> for Refusal {
             oidc::Error::Expired => "the token has expired",
             oidc::Error::NotYetValid(_) => "the token is not valid yet",
             oidc::Error::Claims(_) => "the token's claims are not acceptable",
+            oidc::Error::Unfit(_) => return Self::new(error.reason(), error.to_string()).because(&error),
             oidc::Error::Unavailable { .. } => "the token's issuer cannot be reached",
-            oidc::Error::NotAdmitted => return stranger(error),
+            oidc::Error::NotListed | oidc::Error::NotAdmitted => return stranger(error),
         };
         Self::new(error.reason(), message).because(&error).retry_after(error.retry_after())
     }

@@ -11,6 +11,7 @@ use super::{
     error::Error,
     json::{self, NotAnObject},
     keys::Signed,
+    rules::{Life, Rules},
 };
 use crate::{
     clock::UnixTime,
@@ -43,12 +44,14 @@ impl IssuerKind {
     }
 }
 
-/// Against what the times in a token are held.
+/// What is asked of a token's claims.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Times {
+pub(super) struct Demands<'a> {
     pub(super) now: UnixTime,
     /// How far `nbf` and `iat` may lie ahead.
     pub(super) leeway: Duration,
+    /// The operator's, for the token's issuer.
+    pub(super) rules: &'a Rules,
 }
 
 /// A token whose signature, times and form were checked. Only this file makes one.
@@ -65,7 +68,7 @@ pub struct VerifiedToken {
 
 impl VerifiedToken {
     /// Reads and checks the claims of a token whose signature was verified.
-    pub(super) fn read(signed: &Signed<'_>, kind: IssuerKind, times: Times) -> Result<Self, Error> {
+    pub(super) fn read(signed: &Signed<'_>, kind: IssuerKind, demands: Demands<'_>) -> Result<Self, Error> {
         let token = signed.token();
         let claims = json::object(token.payload()).map_err(|error| match error {
             NotAnObject::Malformed => Error::Claims("not a JSON object"),
@@ -74,7 +77,7 @@ impl VerifiedToken {
         if claims.get("iss").and_then(Value::as_str) != Some(token.issuer().as_str()) {
             return Err(Error::Claims("iss is another one now"));
         }
-        let expires_at = check_times(&claims, times)?;
+        let life = check_times(&claims, demands)?;
         let subject = match claims.get("sub") {
             Some(Value::String(subject)) => {
                 subject.parse().map_err(|_| Error::Claims("sub is not one that we accept"))?
@@ -83,13 +86,14 @@ impl VerifiedToken {
             None => return Err(Error::Claims("sub is missing")),
         };
         let audiences = read_audiences(claims.get("aud"))?;
+        demands.rules.check(token.algorithm(), &claims, life).map_err(Error::Unfit)?;
         Ok(Self {
             issuer: token.issuer().clone(),
             kind,
             subject,
             audiences,
             claims,
-            expires_at,
+            expires_at: life.expires_at,
             size: token.payload().len(),
         })
     }
@@ -157,20 +161,21 @@ impl VerifiedToken {
 }
 
 /// RFC 7519 sections 4.1.4 to 4.1.6: `exp` must be there; `nbf` and `iat` must be right if they are.
-fn check_times(claims: &Map<String, Value>, times: Times) -> Result<UnixTime, Error> {
+fn check_times(claims: &Map<String, Value>, demands: Demands<'_>) -> Result<Life, Error> {
+    let Demands { now, leeway, .. } = demands;
     let expires_at = moment(claims, "exp")?.ok_or(Error::Claims("exp is missing"))?;
     if expires_at > UnixTime::from_secs(LAST_SECOND) {
         return Err(Error::Claims("exp is beyond the year 9999"));
     }
-    if times.now >= expires_at.plus(EXPIRY_LEEWAY) {
+    if now >= expires_at.plus(EXPIRY_LEEWAY) {
         return Err(Error::Expired);
     }
-    for name in ["nbf", "iat"] {
-        if moment(claims, name)?.is_some_and(|begin| begin > times.now.plus(times.leeway)) {
-            return Err(Error::NotYetValid(name));
-        }
-    }
-    Ok(expires_at)
+    let begun = |name| match moment(claims, name)? {
+        Some(begin) if begin > now.plus(leeway) => Err(Error::NotYetValid(name)),
+        begin => Ok(begin),
+    };
+    begun("nbf")?;
+    Ok(Life { now, issued_at: begun("iat")?, expires_at })
 }
 
 /// A NumericDate (RFC 7519 section 2), in whole seconds.

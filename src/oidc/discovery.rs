@@ -4,12 +4,14 @@
 //! `authorization_endpoint`), and what else stands in it is of no concern here. So the library that
 //! types and checks the document gets the members that concern us, and placeholders for the rest.
 
-use std::time::Duration;
+use std::{path::PathBuf, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
+use http::{HeaderValue, Uri};
 use jsonwebtoken::Algorithm;
 use openidconnect::{IssuerUrl, core::CoreProviderMetadata};
 use serde_json::{Map, Value, json};
+use zeroize::Zeroizing;
 
 use super::{error::Fault, keys::KeySet, token};
 use crate::{
@@ -31,27 +33,86 @@ pub(super) struct Published {
     pub(super) lifetime: Duration,
 }
 
-/// Fetches the issuer's discovery document and its keys, each try within `time`. How long all of it
-/// may take is up to the caller.
-pub(super) async fn fetch(documents: &Documents, issuer: &Issuer, time: Duration) -> Result<Published, Fault> {
-    let url = IssuerUrl::new(issuer.as_str().to_owned())
-        .and_then(|issuer| issuer.join(".well-known/openid-configuration"))
-        .map_err(|_| Fault::NotDiscovery)?;
-    let document = get(documents, url.as_str(), time).await.map_err(Fault::Discovery)?;
-    let (metadata, algorithms) = read_discovery(&document.body)?;
-    if metadata.issuer().as_str() != issuer.as_str() {
-        return Err(Fault::OtherIssuer);
-    }
-    let document = get(documents, metadata.jwks_uri().as_str(), time).await.map_err(Fault::Keys)?;
-    let keys = KeySet::read(&document.body, algorithms).ok_or(Fault::NotKeys)?;
-    Ok(Published { keys, lifetime: lifetime(document.cache_control.as_deref()) })
+/// Where one issuer's keys are asked for, and by what means.
+#[derive(Debug, Clone)]
+pub(super) struct Remote {
+    pub(super) issuer: Issuer,
+    /// The key set's address, where the operator gives one; else discovery tells.
+    pub(super) keys_at: Option<Uri>,
+    /// Reaches the origin of that address, or of the issuer if there is none.
+    pub(super) home: Documents,
+    /// Reaches whatever other origin discovery names.
+    pub(super) elsewhere: Documents,
+    /// The file of the credential that is shown at home, and nowhere else.
+    pub(super) bearer: Option<PathBuf>,
 }
 
-/// One call: three tries where the connection failed or the answer is one of 500 to 504.
-async fn get(documents: &Documents, url: &str, time: Duration) -> Result<Document, egress::Error> {
-    let tries = ExponentialBuilder::default().with_min_delay(Duration::from_millis(100)).with_max_times(2);
-    let may_pass = |error: &egress::Error| matches!(error, egress::Error::Connect | egress::Error::Status(500..=504));
-    (|| documents.get(url, time)).retry(tries).when(may_pass).await
+impl Remote {
+    /// Fetches the keys, each try within `time`. How long all of it may take is up to the caller.
+    pub(super) async fn fetch(&self, time: Duration) -> Result<Published, Fault> {
+        let (keys_at, algorithms) = match &self.keys_at {
+            Some(uri) => (uri.to_string(), None),
+            None => self.discover(time).await?,
+        };
+        let document = self.get(&keys_at, time, Fault::Keys).await?;
+        let keys = KeySet::read(&document.body, algorithms).ok_or(Fault::NotKeys)?;
+        Ok(Published { keys, lifetime: lifetime(document.cache_control.as_deref()) })
+    }
+
+    /// Where the keys are, and the algorithms that the issuer lists.
+    async fn discover(&self, time: Duration) -> Result<(String, Option<Vec<Algorithm>>), Fault> {
+        let url = IssuerUrl::new(self.issuer.to_string())
+            .and_then(|issuer| issuer.join(".well-known/openid-configuration"))
+            .map_err(|_| Fault::NotDiscovery)?;
+        let document = self.get(url.as_str(), time, Fault::Discovery).await?;
+        let (metadata, algorithms) = read_discovery(&document.body)?;
+        if metadata.issuer().as_str() != self.issuer.as_str() {
+            return Err(Fault::OtherIssuer);
+        }
+        Ok((metadata.jwks_uri().to_string(), algorithms))
+    }
+
+    /// One call: three tries where the connection failed or the answer is one of 500 to 504.
+    async fn get(&self, url: &str, time: Duration, fault: fn(egress::Error) -> Fault) -> Result<Document, Fault> {
+        let at_home = self.is_home(url);
+        let bearer = match self.bearer.as_ref().filter(|_| at_home) {
+            Some(file) => Some(read_bearer(file.clone()).await.ok_or(Fault::Bearer)?),
+            None => None,
+        };
+        let documents = if at_home { &self.home } else { &self.elsewhere };
+        let tries = ExponentialBuilder::default().with_min_delay(Duration::from_millis(100)).with_max_times(2);
+        let may_pass =
+            |error: &egress::Error| matches!(error, egress::Error::Connect | egress::Error::Status(500..=504));
+        (|| documents.get(url, bearer.as_ref(), time)).retry(tries).when(may_pass).await.map_err(fault)
+    }
+
+    /// Whether an address is of the origin for which the means are. Read as the client reads it.
+    fn is_home(&self, url: &str) -> bool {
+        let home = self.keys_at.as_ref().map_or_else(|| origin(self.issuer.as_str()), |uri| origin(&uri.to_string()));
+        home.is_some() && home == origin(url)
+    }
+}
+
+/// Scheme, host and port (RFC 6454 section 4).
+fn origin(url: &str) -> Option<(bool, String, u16)> {
+    let uri: Uri = url.parse().ok()?;
+    let plain = match uri.scheme_str() {
+        Some("https") => false,
+        Some("http") => true,
+        _ => return None,
+    };
+    let port = uri.port_u16().unwrap_or(if plain { 80 } else { 443 });
+    Some((plain, uri.host()?.to_ascii_lowercase(), port))
+}
+
+/// The credential as it stands in its file now.
+async fn read_bearer(file: PathBuf) -> Option<HeaderValue> {
+    let text = tokio::task::spawn_blocking(move || std::fs::read_to_string(file)).await.ok()?.ok()?;
+    let text = Zeroizing::new(text);
+    let token = Some(text.trim()).filter(|token| !token.is_empty())?;
+    let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
+    value.set_sensitive(true);
+    Some(value)
 }
 
 /// The document, and the algorithms that it lists; those that we do not accept count as listed too.

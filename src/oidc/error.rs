@@ -26,6 +26,12 @@ pub enum Error {
     /// Another claim is missing or is not what it must be.
     #[error("the token's claims cannot be accepted: {0}")]
     Claims(&'static str),
+    /// It lacks what the operator asks of this issuer's tokens.
+    #[error("the token does not meet the rules for its issuer: {0}")]
+    Unfit(Unfit),
+    /// The operator lists issuers, and only those listed are taken; this one is not.
+    #[error("the issuers file does not list the issuer")]
+    NotListed,
     /// The issuer's keys cannot be had now.
     #[error("the issuer's keys cannot be had: {cause}")]
     Unavailable {
@@ -48,9 +54,9 @@ impl Error {
             Self::Signature(_) => Reason::SignatureInvalid,
             Self::Expired => Reason::TokenExpired,
             Self::NotYetValid(_) => Reason::TokenNotYetValid,
-            Self::Claims(_) => Reason::TokenClaimsInvalid,
+            Self::Claims(_) | Self::Unfit(_) => Reason::TokenClaimsInvalid,
             Self::Unavailable { .. } => Reason::IssuerUnavailable,
-            Self::NotAdmitted => Reason::IssuerNotTrusted,
+            Self::NotListed | Self::NotAdmitted => Reason::IssuerNotTrusted,
         }
     }
 
@@ -64,9 +70,28 @@ impl Error {
             | Self::Expired
             | Self::NotYetValid(_)
             | Self::Claims(_)
+            | Self::Unfit(_)
+            | Self::NotListed
             | Self::NotAdmitted => None,
         }
     }
+}
+
+/// Which rule of the operator's a token does not meet. Whoever holds the token may know.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unfit {
+    /// It is signed by another algorithm.
+    #[error("its algorithm is not one of those allowed")]
+    Algorithm,
+    /// From `iat` to `exp` it is longer than this.
+    #[error("it lives longer than {0}")]
+    LongLived(String),
+    /// It was issued longer ago than this.
+    #[error("it was issued more than {0} ago")]
+    Old(String),
+    /// A claim that must be there, by its name or path, is not, or is empty.
+    #[error("`{0}` is missing")]
+    Missing(String),
 }
 
 /// Why an issuer's keys cannot be had.
@@ -87,6 +112,9 @@ pub enum Fault {
     /// What came is not a set of keys.
     #[error("keys: not a key set")]
     NotKeys,
+    /// The file that holds the credential for the issuer cannot be read, or holds none.
+    #[error("`bearer_token_file` cannot be read or holds no token")]
+    Bearer,
     /// All of it together took too long.
     #[error("discovery and keys took too long")]
     TooSlow,

@@ -17,14 +17,12 @@ use futures_util::future::{BoxFuture, FutureExt, Shared};
 use tokio::sync::Semaphore;
 
 use super::{
-    discovery,
+    discovery::Remote,
     error::{Error, Fault},
     keys::KeySet,
 };
 use crate::{
     clock::{Clock, UnixTime},
-    egress::Documents,
-    name::Issuer,
     telemetry::{label, metric},
 };
 
@@ -39,11 +37,55 @@ const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
 
 type Flight = Shared<BoxFuture<'static, Result<Arc<KeySet>, Error>>>;
 
+/// One issuer's keys.
+#[derive(Clone)]
+pub(super) enum Keys {
+    /// As the operator has written them down: there are no others to ask for.
+    Fixed(Arc<KeySet>),
+    /// As the issuer publishes them.
+    Fetched(Arc<Held>),
+}
+
+impl Keys {
+    /// The keys that serve at this moment without any fetch.
+    pub(super) fn at_hand(&self) -> Option<Arc<KeySet>> {
+        match self {
+            Self::Fixed(keys) => Some(Arc::clone(keys)),
+            Self::Fetched(held) => held.at_hand(),
+        }
+    }
+
+    /// The keys by the rules above.
+    pub(super) async fn current(&self) -> Result<Found, Error> {
+        match self {
+            Self::Fixed(keys) => Ok(Found { keys: Arc::clone(keys), just_fetched: true }),
+            Self::Fetched(held) => held.current().await,
+        }
+    }
+
+    /// The keys, fetched anew because a token names one that is not among them; `Err(Spent)` inside
+    /// if that was done within the minute.
+    pub(super) async fn for_unknown_key(&self) -> Result<Result<Found, Spent>, Error> {
+        match self {
+            Self::Fixed(keys) => Ok(Ok(Found { keys: Arc::clone(keys), just_fetched: true })),
+            Self::Fetched(held) => held.for_unknown_key().await,
+        }
+    }
+}
+
+impl std::fmt::Debug for Keys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Fixed(_) => "Fixed",
+            Self::Fetched(_) => "Fetched",
+        })
+    }
+}
+
 /// What a fetch of one issuer's keys needs.
 #[derive(Clone)]
 pub(super) struct Source {
-    pub(super) issuer: Issuer,
-    pub(super) documents: Documents,
+    pub(super) remote: Remote,
     pub(super) clock: Arc<dyn Clock>,
     /// How long discovery and keys may take together.
     pub(super) fetch_timeout: Duration,
@@ -101,16 +143,14 @@ impl Held {
         Self { source, state: Mutex::default() }
     }
 
-    /// The keys that serve at this moment without any fetch.
-    pub(super) fn at_hand(&self) -> Option<Arc<KeySet>> {
+    fn at_hand(&self) -> Option<Arc<KeySet>> {
         match self.state().standing(self.source.clock.now()) {
             Standing::Serve(keys) | Standing::Renew(keys) => Some(keys),
             Standing::Overdue(_) | Standing::Absent | Standing::Barred(..) => None,
         }
     }
 
-    /// The keys by the rules above.
-    pub(super) async fn current(self: &Arc<Self>) -> Result<Found, Error> {
+    async fn current(self: &Arc<Self>) -> Result<Found, Error> {
         let (flight, started, fallback) = {
             let mut state = self.state();
             match state.standing(self.source.clock.now()) {
@@ -137,9 +177,7 @@ impl Held {
         }
     }
 
-    /// The keys, fetched anew because a token names one that is not among them; `Err(Spent)` inside
-    /// if that was done within the minute.
-    pub(super) async fn for_unknown_key(self: &Arc<Self>) -> Result<Result<Found, Spent>, Error> {
+    async fn for_unknown_key(self: &Arc<Self>) -> Result<Result<Found, Spent>, Error> {
         let (flight, started) = {
             let mut state = self.state();
             let now = self.source.clock.now();
@@ -168,14 +206,14 @@ impl Held {
     }
 
     async fn fetch(self: Arc<Self>) -> Result<Arc<KeySet>, Error> {
-        let Source { issuer, documents, clock, fetch_timeout, places } = &self.source;
+        let Source { remote, clock, fetch_timeout, places } = &self.source;
         let at = clock.now();
         let fetch = async {
             let _place = match places {
                 Some(places) => Some(places.acquire().await),
                 None => None,
             };
-            discovery::fetch(documents, issuer, *fetch_timeout).await
+            remote.fetch(*fetch_timeout).await
         };
         let outcome = tokio::time::timeout(*fetch_timeout, fetch).await.unwrap_or(Err(Fault::TooSlow));
         let ended = if outcome.is_ok() { "done" } else { "failed" };
@@ -194,7 +232,7 @@ impl Held {
                 let wait = Duration::from_secs(1 << state.failures.min(5)).min(LONGEST_BACKOFF);
                 state.failures = state.failures.saturating_add(1);
                 state.barred = Some((clock.now().plus(wait), cause));
-                tracing::warn!(issuer.url = %issuer, error = %cause, failures = state.failures, "an issuer's keys cannot be fetched");
+                tracing::warn!(issuer.url = %remote.issuer, error = %cause, failures = state.failures, "an issuer's keys cannot be fetched");
                 Err(Error::Unavailable { cause, retry_after: wait })
             }
         }

@@ -13,6 +13,7 @@ use openidconnect::{
 use serde_json::Value;
 
 use super::token::{self, Unverified};
+use crate::clock::UnixTime;
 
 /// As many keys of one issuer are looked at.
 const MOST_KEYS: usize = 64;
@@ -24,7 +25,7 @@ const MOST_TRIES: usize = 8;
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// The keys of one issuer.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct KeySet {
     keys: Vec<Key>,
     /// The algorithms that discovery lists, where it lists any.
@@ -68,8 +69,18 @@ impl KeySet {
         Some(Self { keys, algorithms })
     }
 
+    /// How many of the keys can verify a signature.
+    pub(super) fn usable_count(&self) -> usize {
+        self.keys.iter().filter(|key| key.usable.is_some()).count()
+    }
+
+    /// Each key's id and when it ends, of those that say so.
+    pub(super) fn ends(&self) -> impl Iterator<Item = (Option<&str>, UnixTime)> {
+        self.keys.iter().filter_map(|key| Some((key.id.as_deref(), key.usable.as_ref()?.ends_at?)))
+    }
+
     /// Verifies the signature: by the key that the token names, else by those that fit its algorithm.
-    pub(super) fn verify<'t>(&self, token: &'t Unverified) -> Result<Signed<'t>, NotSigned> {
+    pub(super) fn verify<'t>(&self, token: &'t Unverified, now: UnixTime) -> Result<Signed<'t>, NotSigned> {
         let algorithm = token.algorithm();
         let (named, otherwise) = match token.key_id() {
             // First of all: with a new key the issuer may list a new algorithm.
@@ -90,7 +101,7 @@ impl KeySet {
             .iter()
             .filter(|key| named.is_none() || key.id.as_deref() == named)
             .filter_map(|key| key.usable.as_ref())
-            .filter(|key| key.is_for(algorithm))
+            .filter(|key| key.is_for(algorithm) && key.ends_at.is_none_or(|end| now < end))
             .take(MOST_TRIES)
             .any(verifies)
             .then_some(Signed { token })
@@ -118,6 +129,8 @@ impl Key {
 struct Usable {
     family: Family,
     algorithm: Option<Algorithm>,
+    /// `exp`, which no standard gives to keys but some who publish them do.
+    ends_at: Option<UnixTime>,
     decoding: DecodingKey,
 }
 
@@ -144,7 +157,8 @@ impl Usable {
         };
         // The library keeps what a key is made of to itself and gives it out as JSON only.
         let jwk: Jwk = serde_json::from_value(serde_json::to_value(&typed).ok()?).ok()?;
-        let usable = Self { family, algorithm, decoding: DecodingKey::from_jwk(&jwk).ok()? };
+        let ends_at = key.get("exp").and_then(Value::as_i64).map(UnixTime::from_secs);
+        let usable = Self { family, algorithm, ends_at, decoding: DecodingKey::from_jwk(&jwk).ok()? };
         algorithm.is_none_or(|algorithm| usable.is_for(algorithm)).then_some(usable)
     }
 
@@ -202,9 +216,5 @@ fn family_of(algorithm: Algorithm) -> Option<Family> {
 impl KeySet {
     pub(super) fn count(&self) -> usize {
         self.keys.len()
-    }
-
-    pub(super) fn usable_count(&self) -> usize {
-        self.keys.iter().filter(|key| key.usable.is_some()).count()
     }
 }

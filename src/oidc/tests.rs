@@ -1,6 +1,7 @@
 //! The module as its callers use it, against an issuer on loopback.
 
-mod fixture;
+pub(super) mod fixture;
 mod keys;
 mod lifetimes;
+mod listed;
 mod tokens;

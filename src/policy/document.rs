@@ -7,7 +7,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, de};
 
-use crate::yaml::At;
+use crate::yaml::{At, present};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a map of policy keys")]
@@ -26,11 +26,6 @@ pub(super) struct Document {
     pub(super) app: Option<At<String>>,
     #[serde(default, deserialize_with = "present")]
     pub(super) app_pattern: Option<At<String>>,
-}
-
-/// A value that may be absent, but not null.
-pub(super) fn present<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    T::deserialize(deserializer).map(Some)
 }
 
 /// Names and texts, in the file's order, each name once. An empty text stands for none.

@@ -1,21 +1,17 @@
 //! An organization's list of issuers: the file, and its verdict on one issuer.
 //!
-//! The list is asked before anything is fetched from an issuer, so its patterns must not be open
-//! to a host of a stranger's choosing: whatever could match a `/` by accident is refused.
+//! The list is asked before anything is fetched from an issuer.
 
 use serde::Deserialize;
 
-use super::document::present;
 use crate::{
     name::Issuer,
     pattern::Pattern,
-    yaml::{self, At, Invalid},
+    yaml::{self, At, Invalid, present},
 };
 
 const MOST_ISSUERS: usize = 64;
 const MOST_PATTERNS: usize = 16;
-/// Characters of one pattern.
-const MOST_PATTERN_CHARS: usize = 256;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a map with `issuers` or `issuer_patterns`")]
@@ -110,18 +106,5 @@ fn issuer(entry: &At<String>) -> Result<Issuer, Invalid> {
 }
 
 fn pattern(entry: &At<String>) -> Result<Pattern, Invalid> {
-    if entry.value.is_empty() {
-        return Err(entry.refuse("a pattern is not empty"));
-    }
-    if entry.value.chars().count() > MOST_PATTERN_CHARS {
-        return Err(entry.refuse("a pattern of this list is at most 256 characters"));
-    }
-    let pattern = Pattern::compile(&entry.value).map_err(|error| entry.refuse(error.to_string()))?;
-    if pattern.slashes().by_class {
-        return Err(entry.refuse("`.` or a class can match `/` here; write `[^/]` or the letters that are meant"));
-    }
-    if pattern.slashes().optional {
-        return Err(entry.refuse("`/` stands under a repetition, an option or an alternation"));
-    }
-    Ok(pattern)
+    Pattern::compile_for_issuers(&entry.value).map_err(|error| entry.refuse(error.to_string()))
 }

@@ -15,6 +15,7 @@ use octo_sts::{
     clock::UnixTime,
     config::variables::{ALL, Origin},
     name::{PolicyName, Scope},
+    oidc::{IssuersFile, Pod},
     policy::{Kind, Policy, Rules, TrustedIssuers},
     reason::{Condition, Reason, Refusal},
     transport::reply,
@@ -80,6 +81,27 @@ fn every_yaml_example_is_valid() {
         }
     }
     assert!(policies >= 8);
+}
+
+#[test]
+fn every_issuers_file_is_valid() {
+    let folder = std::env::temp_dir().join(format!("octo-sts-docs-{}", uuid::Uuid::new_v4()));
+    fs::create_dir_all(folder.join("cluster")).unwrap();
+    let certificate = rcgen::generate_simple_self_signed(["api.internal".to_owned()]).unwrap().cert.pem();
+    fs::write(folder.join("cluster/ca.crt"), certificate).unwrap();
+    fs::write(folder.join("cluster/token"), "token").unwrap();
+    let keys = include_str!("../fixtures/kubernetes/jwks.json");
+    fs::write(folder.join("closed-cluster.json"), keys).unwrap();
+    let path = folder.join("issuers.yaml");
+    let pod = Pod { api_server: None, folder: folder.clone() };
+    let file = IssuersFile { path: path.clone(), pod, plain_http: false };
+    let examples = blocks(&read("docs/issuers.md"), "yaml");
+    assert!(!examples.is_empty());
+    for text in examples {
+        fs::write(&path, &text).unwrap();
+        assert_eq!(file.load().map(drop), Ok(()), "{text}");
+    }
+    fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]

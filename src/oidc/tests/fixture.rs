@@ -14,7 +14,7 @@ use aws_lc_rs::{
 use axum::{
     Router,
     extract::{Path, State},
-    http::{StatusCode, header},
+    http::{HeaderMap, StatusCode, header},
     response::IntoResponse,
     routing::get,
 };
@@ -26,12 +26,12 @@ use crate::{clock::ManualClock, clock::UnixTime, egress};
 
 pub(super) const NOW: i64 = 1_800_000_000;
 
-pub(super) fn b64(bytes: impl AsRef<[u8]>) -> String {
+pub(in crate::oidc) fn b64(bytes: impl AsRef<[u8]>) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
 /// A private key and its public half as a JWK without id.
-pub(super) struct TestKey {
+pub(in crate::oidc) struct TestKey {
     pair: Pair,
     pub(super) jwk: Value,
 }
@@ -43,16 +43,16 @@ enum Pair {
 }
 
 /// Keys of every type that we accept, and two that we do not; made once for all tests.
-pub(super) struct TestKeys {
-    pub(super) rsa: TestKey,
-    pub(super) other_rsa: TestKey,
-    pub(super) p256: TestKey,
-    pub(super) p384: TestKey,
-    pub(super) p521: TestKey,
-    pub(super) ed25519: TestKey,
+pub(in crate::oidc) struct TestKeys {
+    pub(in crate::oidc) rsa: TestKey,
+    pub(in crate::oidc) other_rsa: TestKey,
+    pub(in crate::oidc) p256: TestKey,
+    pub(in crate::oidc) p384: TestKey,
+    pub(in crate::oidc) p521: TestKey,
+    pub(in crate::oidc) ed25519: TestKey,
 }
 
-pub(super) static KEYS: LazyLock<TestKeys> = LazyLock::new(|| TestKeys {
+pub(in crate::oidc) static KEYS: LazyLock<TestKeys> = LazyLock::new(|| TestKeys {
     rsa: TestKey::rsa(),
     other_rsa: TestKey::rsa(),
     p256: TestKey::ec(&sig::ECDSA_P256_SHA256_FIXED_SIGNING, "P-256"),
@@ -83,12 +83,12 @@ impl TestKey {
     }
 
     /// The JWK with an id.
-    pub(super) fn named(&self, id: &str) -> Value {
+    pub(in crate::oidc) fn named(&self, id: &str) -> Value {
         self.with(json!({"kid": id}))
     }
 
     /// The JWK with more members.
-    pub(super) fn with(&self, more: Value) -> Value {
+    pub(in crate::oidc) fn with(&self, more: Value) -> Value {
         let mut jwk = self.jwk.clone();
         jwk.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         jwk
@@ -138,6 +138,10 @@ pub(super) struct Behaviour {
     pub(super) jwks_uri: Option<String>,
     /// Instead of the key set.
     pub(super) key_document: Option<String>,
+    /// What must be shown, else the answer is 403, as the API server of a cluster has it.
+    pub(super) bearer: Option<String>,
+    /// The credentials that were shown, one for each request.
+    pub(super) shown: Vec<Option<String>>,
     pub(super) discoveries: usize,
     pub(super) key_fetches: usize,
     /// How many discoveries are under way, and how many were at most.
@@ -165,6 +169,8 @@ impl Fake {
             issuer: None,
             jwks_uri: None,
             key_document: None,
+            bearer: None,
+            shown: Vec::new(),
             discoveries: 0,
             key_fetches: 0,
             busy: 0,
@@ -198,9 +204,21 @@ impl Fake {
     }
 }
 
-async fn discovery(State(fake): State<Fake>, Path(name): Path<String>) -> axum::response::Response {
+impl Behaviour {
+    /// Whether the caller has shown what it must.
+    fn admits(&mut self, headers: &HeaderMap) -> bool {
+        let shown = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
+        self.shown.push(shown.clone());
+        self.bearer.is_none() || shown == self.bearer.as_ref().map(|token| format!("Bearer {token}"))
+    }
+}
+
+async fn discovery(State(fake): State<Fake>, Path(name): Path<String>, headers: HeaderMap) -> axum::response::Response {
     let (delay, status, document) = {
         let mut now = fake.set();
+        if !now.admits(&headers) {
+            return StatusCode::FORBIDDEN.into_response();
+        }
         now.discoveries += 1;
         now.busy += 1;
         now.busiest = now.busiest.max(now.busy);
@@ -219,8 +237,11 @@ async fn discovery(State(fake): State<Fake>, Path(name): Path<String>) -> axum::
     (status, [(header::LOCATION, "/elsewhere")], document.to_string()).into_response()
 }
 
-async fn jwks(State(fake): State<Fake>) -> axum::response::Response {
+async fn jwks(State(fake): State<Fake>, headers: HeaderMap) -> axum::response::Response {
     let mut now = fake.set();
+    if !now.admits(&headers) {
+        return StatusCode::FORBIDDEN.into_response();
+    }
     now.key_fetches += 1;
     let document = now.key_document.clone().unwrap_or_else(|| json!({"keys": now.keys}).to_string());
     ([(header::CACHE_CONTROL, now.cache_control.clone())], document).into_response()
@@ -266,7 +287,7 @@ impl World {
     /// Verifies as callers do: a known issuer at once, another as if the gate had admitted it.
     pub(super) async fn verify(&self, token: &str) -> Result<VerifiedToken, Error> {
         let token = self.oidc.read(token)?;
-        let admission = self.oidc.known(&token).unwrap_or_else(|| Admission::by_gate(token.issuer()));
+        let admission = self.oidc.known(&token)?.unwrap_or_else(|| Admission::by_gate(token.issuer()));
         self.oidc.verify(&token, &admission).await
     }
 

@@ -42,7 +42,7 @@ async fn concurrent_callers_share_a_fetch_and_one_that_hangs_up_fails_none() {
     let world = World::new().await;
     world.fake.set().delay = Duration::from_millis(100);
     let token = world.oidc.read(&world.token("k1")).unwrap();
-    let admission = world.oidc.known(&token).unwrap();
+    let admission = world.oidc.known(&token).unwrap().unwrap();
     let hasty = tokio::time::timeout(Duration::from_millis(20), world.oidc.verify(&token, &admission)).await;
     assert!(hasty.is_err());
     let callers = (0..50).map(|_| world.oidc.verify(&token, &admission));
@@ -323,7 +323,7 @@ async fn strangers_issuers_push_out_each_other_only() {
     assert!(world.verify(&world.token("k1")).await.is_ok());
     for n in 0..10_000 {
         let issuer = format!("https://issuer-{n}.example").parse().unwrap();
-        world.oidc.inner.issuers.admit(&Admission::by_gate(&issuer));
+        world.oidc.inner.issuers.admit(&Admission::by_gate(&issuer)).unwrap();
     }
     for n in 0..100 {
         let claims = world.claims_of(&world.fake.issuer(&format!("stranger-{n}"))).to_string();

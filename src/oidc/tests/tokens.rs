@@ -244,7 +244,11 @@ async fn issuers_are_known_by_every_byte() {
         World::with(|settings| settings.configured = vec!["https://configured.example/x".parse().unwrap()]).await;
     let known = |issuer: &str| {
         let token = KEYS.rsa.token(&header("RS256", "k1"), &json!({"iss": issuer}).to_string());
-        world.oidc.known(&world.oidc.read(&token).unwrap()).map(|admission| admission.issuer().as_str().to_owned())
+        world
+            .oidc
+            .known(&world.oidc.read(&token).unwrap())
+            .unwrap()
+            .map(|admission| admission.issuer().as_str().to_owned())
     };
     for issuer in [
         "https://accounts.google.com",
@@ -280,6 +284,8 @@ fn every_error_has_its_word_and_says_nothing_of_the_token() {
         (Error::Expired, Reason::TokenExpired),
         (Error::NotYetValid("nbf"), Reason::TokenNotYetValid),
         (Error::Claims("x"), Reason::TokenClaimsInvalid),
+        (Error::Unfit(Unfit::Algorithm), Reason::TokenClaimsInvalid),
+        (Error::NotListed, Reason::IssuerNotTrusted),
         (Error::NotAdmitted, Reason::IssuerNotTrusted),
     ] {
         assert_eq!((error.reason(), error.retry_after()), (reason, None));

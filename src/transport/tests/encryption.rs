@@ -11,34 +11,18 @@ use rustls::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use super::*;
+use crate::tests::Folder;
 
-/// A folder of this test, removed when it ends.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        let path = std::env::temp_dir().join(format!("octo-sts-{}", uuid::Uuid::new_v4()));
-        fs::create_dir(&path).unwrap();
-        Self(path)
-    }
-
-    fn files(&self) -> TlsFiles {
-        TlsFiles { certificate: self.0.join("tls.crt"), key: self.0.join("tls.key") }
-    }
-
-    /// Writes a fresh pair and returns its certificate.
-    fn write_pair(&self) -> CertificateDer<'static> {
-        let CertifiedKey { cert, signing_key } = pair();
-        fs::write(self.files().certificate, cert.pem()).unwrap();
-        fs::write(self.files().key, signing_key.serialize_pem()).unwrap();
-        cert.der().clone()
-    }
+fn files(folder: &Folder) -> TlsFiles {
+    TlsFiles { certificate: folder.path().join("tls.crt"), key: folder.path().join("tls.key") }
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        fs::remove_dir_all(&self.0).unwrap();
-    }
+/// Writes a fresh pair and returns its certificate.
+fn write_pair(folder: &Folder) -> CertificateDer<'static> {
+    let CertifiedKey { cert, signing_key } = pair();
+    fs::write(files(folder).certificate, cert.pem()).unwrap();
+    fs::write(files(folder).key, signing_key.serialize_pem()).unwrap();
+    cert.der().clone()
 }
 
 fn pair() -> CertifiedKey<KeyPair> {
@@ -63,13 +47,13 @@ async fn handshake(
 }
 
 async fn start(folder: &Folder) -> Server {
-    Server::start(Settings { tls: Some(folder.files()), ..Settings::default() }).await
+    Server::start(Settings { tls: Some(files(folder)), ..Settings::default() }).await
 }
 
 #[tokio::test]
 async fn both_protocols_are_negotiated_and_served() {
     let folder = Folder::new();
-    let root = folder.write_pair();
+    let root = write_pair(&folder);
     let server = start(&folder).await;
     for (offered, taken) in
         [(&[&b"h2"[..], b"http/1.1"][..], Some(&b"h2"[..])), (&[b"http/1.1"], Some(b"http/1.1")), (&[], None)]
@@ -87,7 +71,7 @@ async fn both_protocols_are_negotiated_and_served() {
 #[tokio::test]
 async fn a_server_with_tls_does_not_speak_in_the_clear() {
     let folder = Folder::new();
-    folder.write_pair();
+    write_pair(&folder);
     let server = start(&folder).await;
     let mut socket = server.connect().await;
     socket.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
@@ -109,17 +93,17 @@ async fn comes_into_use(server: &Server, root: &CertificateDer<'static>) -> bool
 #[tokio::test]
 async fn changed_files_are_picked_up_and_a_broken_pair_keeps_the_old() {
     let folder = Folder::new();
-    let first = folder.write_pair();
+    let first = write_pair(&folder);
     let server = start(&folder).await;
     handshake(&server, &first, &[]).await.unwrap();
     // The certificate of one pair with the key of another, as in the midst of a rotation.
-    fs::write(folder.files().certificate, pair().cert.pem()).unwrap();
+    fs::write(files(&folder).certificate, pair().cert.pem()).unwrap();
     assert!(comes_into_use(&server, &first).await);
-    fs::write(folder.files().key, "no key").unwrap();
+    fs::write(files(&folder).key, "no key").unwrap();
     assert!(comes_into_use(&server, &first).await);
-    fs::remove_file(folder.files().key).unwrap();
+    fs::remove_file(files(&folder).key).unwrap();
     assert!(comes_into_use(&server, &first).await);
-    let second = folder.write_pair();
+    let second = write_pair(&folder);
     assert!(comes_into_use(&server, &second).await);
     assert!(handshake(&server, &first, &[]).await.is_err());
 }
@@ -127,11 +111,11 @@ async fn changed_files_are_picked_up_and_a_broken_pair_keeps_the_old() {
 #[tokio::test]
 async fn files_that_cannot_be_served_with_are_named_at_the_start() {
     let folder = Folder::new();
-    let files = folder.files();
+    let files = files(&folder);
     let message = |files: &TlsFiles| files.check().unwrap_err().to_string();
     let names = |message: String, path: &Path| assert!(message.contains(path.to_str().unwrap()), "{message}");
     names(message(&files), &files.certificate);
-    folder.write_pair();
+    write_pair(&folder);
     files.check().unwrap();
     let key = fs::read_to_string(&files.key).unwrap();
     fs::write(&files.key, "no key").unwrap();
