@@ -2,10 +2,11 @@
 
 use std::{env, error::Error, fs, path::PathBuf};
 
-const FILES: [&str; 4] = [
+const FILES: [&str; 5] = [
     "chainguard/platform/oidc/sts.proto",
     "google/rpc/error_details.proto",
     "google/rpc/status.proto",
+    "octosts/v1/check.proto",
     "octosts/v1/condition.proto",
 ];
 

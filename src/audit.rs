@@ -183,7 +183,7 @@ mod tests {
     use crate::clock::UnixTime;
 
     fn record() -> Record {
-        Record::begin(UnixTime::from_secs(0), "r".into(), "rest", "127.0.0.1".into())
+        Record::begin(UnixTime::from_secs(0), record::Operation::Exchange, "r".into(), "rest", "127.0.0.1".into())
     }
 
     /// A sink that takes a record only when the test lets it.

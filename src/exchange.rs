@@ -1,10 +1,13 @@
 //! One exchange, from a parsed request to an issued token: who are you, which policy, may you, mint.
 //!
-//! [`Exchange::exchange`] is the whole of it, top to bottom. Each step returns a value that the next
-//! one demands, so none can be left out: a token is evaluated only when verified, minted only by a
-//! grant, handed over only when issued. Every attempt is recorded once, whatever becomes of it.
+//! [`Exchange::exchange`] is the whole of it: `decide`, top to bottom, then the mint. Each step returns
+//! a value that the next one demands, so none can be left out: a token is evaluated only when
+//! verified, minted only by a grant, handed over only when issued. Every attempt is recorded once,
+//! whatever becomes of it. [`Exchange::check`] takes the same way, and its decision is of a type
+//! that nothing can be minted by.
 
 mod attempt;
+mod decide;
 mod matching;
 mod refuse;
 pub mod strangers;
@@ -12,9 +15,10 @@ pub mod strangers;
 use std::{sync::Arc, time::Duration};
 
 pub use attempt::{Asked, Attempt, Caller};
-use attempt::{Journal, Recorded};
+use attempt::{Checking, Issuing, Journal};
+use decide::Decision;
+pub use decide::Terms;
 use matching::Matching;
-use refuse::Audience;
 use strangers::Strangers;
 
 use crate::{
@@ -22,11 +26,9 @@ use crate::{
     cache::Standing,
     clock::Clock,
     github::{self, GitHub, IssuedToken},
-    name::{PolicyName, Scope},
-    oidc::{self, Oidc, Unverified, VerifiedToken},
-    policy::{self, Denied, Grant, TrustedIssuers, Verdict},
+    oidc::{Oidc, Unverified},
     reason::{Reason, Refusal},
-    store::{Found, Located, PolicyFile, Store},
+    store::Store,
 };
 
 /// What the core needs to know beside its parts.
@@ -65,6 +67,15 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
 }
 
+/// What a check found for a caller who is known.
+#[derive(Debug, Clone)]
+pub enum Checked {
+    /// An exchange would end with a token.
+    Granted(Terms),
+    /// It would be refused so.
+    Refused(Refusal),
+}
+
 /// The core: what both wires call.
 pub struct Exchange {
     settings: Arc<Settings>,
@@ -99,176 +110,60 @@ impl Exchange {
     /// # Errors
     /// Why no token was issued, as this caller may know it.
     pub async fn exchange(&self, attempt: Attempt) -> Result<IssuedToken, Refusal> {
-        let Attempt { caller, scope, identity, asked } = attempt;
-        let mut journal = Journal::open(self, &caller, scope.as_deref(), identity.as_deref());
-        let outcome = match asked {
-            Ok(asked) => {
-                let steps = Box::pin(self.steps(&asked, &caller, &mut journal));
-                tokio::time::timeout(self.settings.deadline, steps)
-                    .await
-                    .unwrap_or_else(|_| Err(Refusal::new(Reason::Deadline, "the exchange took too long")))
-            }
-            Err(refusal) => Err(refusal),
-        };
+        let mut journal = Journal::<Issuing>::open(self, &attempt);
+        let outcome = self
+            .within_deadline(&attempt.asked, async |asked| {
+                let decision = self.decide(asked, &attempt.caller, &mut journal).await?;
+                self.mint(decision).await
+            })
+            .await;
         journal.close(outcome)
     }
 
-    async fn steps(&self, asked: &Asked, caller: &Caller, journal: &mut Journal<'_>) -> Result<IssuedToken, Refusal> {
-        journal.claims(&asked.token);
-        let token = self.identify(asked, caller, journal).await?;
-        let recorded = journal.verified(&token).await?;
-        let list = self.trusted_issuers(&asked.scope).await?;
-        self.permitted(list, &token, journal).await?;
-        let located = self.locate(asked).await?;
-        let audience = Audience::of(&token, &asked.scope, &located.found);
-        journal.policy(&located);
-        let file = present(&located, audience, &asked.identity)?;
-        let evaluated = self.evaluate(file, token, &asked.scope).await?;
-        journal.evaluated(&evaluated);
-        let grant = evaluated.map_err(|denied| refuse::mismatch(&denied, audience))?;
-        self.mint(&grant, recorded).await
-    }
-
-    /// Who is it: a verified token, by keys of a known issuer or of one that the gate admits.
-    async fn identify(
-        &self,
-        asked: &Asked,
-        caller: &Caller,
-        journal: &mut Journal<'_>,
-    ) -> Result<VerifiedToken, Refusal> {
-        let oidc = &self.parts.oidc;
-        if let Some(admission) = oidc.known(&asked.token)? {
-            return oidc.verify(&asked.token, &admission).await.map_err(Refusal::from);
-        }
-        // Everything from here on, the time it takes included, ends in one answer for strangers.
-        let within = self.settings.deadline.mul_f64(0.9);
-        match tokio::time::timeout(within, self.identify_stranger(asked, caller, journal)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(refuse::stranger("the look-ups before verification took too long")),
+    /// Whether an exchange would end with a token now. It goes the same way, costs the same, and is
+    /// recorded, but cannot mint.
+    ///
+    /// # Errors
+    /// Who asks is not known, or something failed, as an exchange would tell it.
+    pub async fn check(&self, attempt: Attempt) -> Result<Checked, Refusal> {
+        let mut journal = Journal::<Checking>::open(self, &attempt);
+        let outcome = self
+            .within_deadline(&attempt.asked, async |asked| {
+                Ok(self.decide(asked, &attempt.caller, &mut journal).await?.terms())
+            })
+            .await;
+        let is_verified = journal.is_verified();
+        match journal.close(outcome) {
+            Ok(terms) => Ok(Checked::Granted(terms)),
+            Err(refusal) if is_verified && !refusal.reason.is_fault() => Ok(Checked::Refused(refusal)),
+            Err(refusal) => Err(refusal),
         }
     }
 
-    /// A token of an issuer that nobody configured: the organization's list and the policy must both
-    /// admit the issuer before anything is fetched from it, every time.
-    async fn identify_stranger(
+    async fn within_deadline<T>(
         &self,
-        asked: &Asked,
-        caller: &Caller,
-        journal: &mut Journal<'_>,
-    ) -> Result<VerifiedToken, Refusal> {
-        let oidc = &self.parts.oidc;
-        let held = oidc.verify_with_held_keys(&asked.token);
-        let standing = match &held {
-            Some(_) => Standing::Verified,
-            None => {
-                self.strangers.draw(asked.scope.owner(), caller.address).map_err(refuse::too_many)?;
-                // A signer that is down is told before anything is looked up, alike for every owner.
-                self.parts.github.prove_key().await.map_err(|e| refuse::signer(e, asked.scope.owner()))?;
-                Standing::Unverified
-            }
-        };
-        let admission = self.gate(asked, standing, journal).await?;
-        match held {
-            Some(token) => Ok(token),
-            None => oidc.verify(&asked.token, &admission).await.map_err(refuse::unverified),
-        }
-    }
-
-    async fn gate(
-        &self,
-        asked: &Asked,
-        standing: Standing,
-        journal: &mut Journal<'_>,
-    ) -> Result<oidc::Admission, Refusal> {
-        let owner = asked.scope.owner();
-        self.parts.github.installation(owner, standing).await.map_err(refuse::stranger)?;
-        let list = self.parts.store.trusted_issuers(owner, standing).await.map_err(refuse::stranger)?;
-        let located =
-            self.parts.store.policy(&asked.scope, &asked.identity, standing).await.map_err(refuse::stranger)?;
-        journal.policy(&located);
-        let Found::Present(file) = &located.found else {
-            return Err(refuse::stranger(refuse::not_present(&located.found)));
-        };
-        let (file, issuer) = (Arc::clone(file), asked.token.issuer().clone());
-        let weight = file.policy.weight().saturating_add(list.as_ref().map_or(0, |list| list.weight()));
-        let admits = move || policy::gate::admit(list.as_deref(), &file.policy, &issuer);
-        let admission = self.matching.run(weight, asked.token.issuer().as_str().len(), admits).await;
-        admission
-            .map_err(refuse::unanswered)?
-            .ok_or_else(|| refuse::stranger("the organization's list or the policy does not admit the issuer"))
-    }
-
-    async fn trusted_issuers(&self, scope: &Scope) -> Result<Option<Arc<TrustedIssuers>>, Refusal> {
-        let (owner, standing) = (scope.owner(), Standing::Verified);
-        self.parts.github.installation(owner, standing).await.map_err(|e| e.refusal(owner))?;
-        self.parts.store.trusted_issuers(owner, standing).await.map_err(|e| refuse::store(&e, owner))
-    }
-
-    async fn locate(&self, Asked { scope, identity, .. }: &Asked) -> Result<Located, Refusal> {
-        self.parts.store.policy(scope, identity, Standing::Verified).await.map_err(|e| refuse::store(&e, scope.owner()))
-    }
-
-    async fn evaluate(
-        &self,
-        file: Arc<PolicyFile>,
-        token: VerifiedToken,
-        scope: &Scope,
-    ) -> Result<Result<Grant, Denied>, Refusal> {
-        let (weight, bytes) = (file.policy.weight(), token.size());
-        let (settings, scope) = (Arc::clone(&self.settings), scope.clone());
-        let policy_repo = self.parts.store.policy_repo().clone();
-        let evaluate = move || {
-            let Settings { domain, github_host, .. } = settings.as_ref();
-            file.policy
-                .evaluate(&token, &policy::Asked { scope: &scope, domain, github_host, policy_repo: &policy_repo })
-        };
-        self.matching.run(weight, bytes, evaluate).await
-    }
-
-    /// What the organization says of the issuer.
-    async fn permitted(
-        &self,
-        list: Option<Arc<TrustedIssuers>>,
-        token: &VerifiedToken,
-        journal: &mut Journal<'_>,
-    ) -> Result<(), Refusal> {
-        let Some(list) = list else { return Ok(()) };
-        let (weight, issuer) = (list.weight(), token.issuer().clone());
-        match self.matching.run(weight, issuer.as_str().len(), move || list.verdict(&issuer)).await? {
-            Verdict::Listed => Ok(()),
-            Verdict::Unlisted { enforced: false } => {
-                journal.trusted_issuers("not listed, audit only");
-                Ok(())
-            }
-            Verdict::Unlisted { enforced: true } => {
-                journal.trusted_issuers("not listed");
-                Err(Refusal::new(Reason::IssuerNotPermitted, "issuer not permitted by organization policy"))
-            }
-        }
+        asked: &Result<Asked, Refusal>,
+        steps: impl AsyncFnOnce(&Asked) -> Result<T, Refusal>,
+    ) -> Result<T, Refusal> {
+        let asked = asked.as_ref().map_err(Refusal::clone)?;
+        tokio::time::timeout(self.settings.deadline, Box::pin(steps(asked)))
+            .await
+            .unwrap_or_else(|_| Err(Refusal::new(Reason::Deadline, "the exchange took too long")))
     }
 
     /// Mints. An installation id that GitHub no longer knows is looked up once more.
-    async fn mint(&self, grant: &Grant, _recorded: Recorded) -> Result<IssuedToken, Refusal> {
+    async fn mint(&self, decision: Decision<Issuing>) -> Result<IssuedToken, Refusal> {
+        let (grant, installation, _recorded) = decision.into_parts();
         let github = &self.parts.github;
         let refuse = |error: github::Error| error.refusal(grant.owner());
-        let installation = github.installation(grant.owner(), Standing::Verified).await.map_err(refuse)?;
-        match github.mint(grant, &installation).await {
+        match github.mint(&grant, &installation).await {
             Err(github::Error::Stale) => {
                 github.forget_installation(grant.owner());
                 let installation = github.installation(grant.owner(), Standing::Verified).await.map_err(refuse)?;
-                github.mint(grant, &installation).await.map_err(refuse)
+                github.mint(&grant, &installation).await.map_err(refuse)
             }
             outcome => outcome.map_err(refuse),
         }
-    }
-}
-
-/// The policy, where there is one.
-fn present(located: &Located, audience: Audience, identity: &PolicyName) -> Result<Arc<PolicyFile>, Refusal> {
-    if let Found::Present(file) = &located.found {
-        Ok(Arc::clone(file))
-    } else {
-        Err(refuse::policy(&located.found, audience, identity))
     }
 }
 
@@ -289,7 +184,7 @@ impl Exchange {
         let store = crate::store::Settings::new(".github".parse().unwrap());
         let store = Store::new(store, github.clone(), Arc::clone(&clock));
         let issuer = "https://token.actions.githubusercontent.com".parse().unwrap();
-        let oidc = Oidc::new(oidc::Settings::new(issuer), egress, Arc::clone(&clock));
+        let oidc = Oidc::new(crate::oidc::Settings::new(issuer), egress, Arc::clone(&clock));
         let audit = Audit::start(Default::default(), Box::new(Nowhere)).unwrap();
         let settings = Settings::new("sts.example.com".into(), "github.com".into());
         Arc::new(Self::new(settings, Parts { oidc, store, github, audit, clock }))

@@ -65,6 +65,25 @@ reasons! {
     Unimplemented = "UNIMPLEMENTED",
 }
 
+impl Reason {
+    /// Whether it says that something failed, and not what was decided: asked again, with nothing
+    /// changed by anybody, the answer may be another.
+    pub const fn is_fault(self) -> bool {
+        matches!(
+            self,
+            Self::GithubRateLimited
+                | Self::RateLimited
+                | Self::GithubUnavailable
+                | Self::IssuerUnavailable
+                | Self::TrustedIssuersUnavailable
+                | Self::SignerUnavailable
+                | Self::AuditUnavailable
+                | Self::Deadline
+                | Self::Internal
+        )
+    }
+}
+
 impl fmt::Display for Reason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())

@@ -39,9 +39,10 @@ pub mod field {
 
 /// The metrics.
 pub mod metric {
-    /// Counter: exchanges that ended, by [`super::label::RESULT`], `REASON` and `PROTOCOL`.
+    /// Counter: exchanges and checks that ended, by [`super::label::OPERATION`], `RESULT`, `REASON` and
+    /// `PROTOCOL`.
     pub const EXCHANGES: &str = "octosts_exchanges_total";
-    /// Histogram: seconds from a well-formed request to its reply.
+    /// Histogram: seconds from a well-formed request to its reply, by [`super::label::OPERATION`].
     pub const EXCHANGE_DURATION: &str = "octosts_exchange_duration_seconds";
     /// Counter: calls to GitHub, by [`super::label::KIND`] and `STATUS`.
     pub const GITHUB_REQUESTS: &str = "octosts_github_requests_total";
@@ -61,6 +62,8 @@ pub mod metric {
 
 /// The labels of metrics. Their values come from closed sets, never from a request.
 pub mod label {
+    /// `exchange` or `check`.
+    pub const OPERATION: &str = "operation";
     /// `granted` or `denied`.
     pub const RESULT: &str = "result";
     /// The stable word of a refusal; empty for a grant.
@@ -280,15 +283,15 @@ mod tests {
         metrics::with_local_recorder(&recorder, || {
             metrics::counter!(metric::EXCHANGES, label::RESULT => "granted", label::REASON => "", label::PROTOCOL => "rest")
                 .increment(2);
-            metrics::histogram!(metric::EXCHANGE_DURATION).record(0.02);
+            metrics::histogram!(metric::EXCHANGE_DURATION, label::OPERATION => "exchange").record(0.02);
         });
         let page = page.render();
         for line in [
             "# TYPE octosts_exchanges_total counter",
             r#"octosts_exchanges_total{result="granted",reason="",protocol="rest"} 2"#,
-            r#"octosts_exchange_duration_seconds_bucket{le="0.01"} 0"#,
-            r#"octosts_exchange_duration_seconds_bucket{le="0.025"} 1"#,
-            "octosts_exchange_duration_seconds_count 1",
+            r#"octosts_exchange_duration_seconds_bucket{operation="exchange",le="0.01"} 0"#,
+            r#"octosts_exchange_duration_seconds_bucket{operation="exchange",le="0.025"} 1"#,
+            r#"octosts_exchange_duration_seconds_count{operation="exchange"} 1"#,
             concat!(r#"octosts_build_info{version=""#, env!("CARGO_PKG_VERSION"), r#""} 1"#),
         ] {
             assert!(page.lines().any(|l| l == line), "{line:?} is not in\n{page}");

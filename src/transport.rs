@@ -134,7 +134,7 @@ pub async fn serve(
 /// Both wires. Layers stand in the order in which a request meets them last to first.
 fn router(app: &Arc<App>) -> io::Result<Router> {
     let state = || Arc::clone(app);
-    let grpc = grpc::token_service(state())
+    let grpc = grpc::token_services(state())
         .layer(from_fn_with_state(state(), layers::grpc_bounds))
         // Watching health and reflecting are streams: they end with their connection.
         .merge(grpc::companions(state())?)

@@ -21,6 +21,8 @@ pub struct Record {
     pub time: String,
     /// The request id that the caller was told.
     pub request_id: String,
+    /// What was asked for. A check never issues a token, whatever its result.
+    pub operation: Operation,
     /// `granted`, `denied`, or `abandoned` where the caller hung up.
     pub result: Outcome,
     /// The stable word of a refusal.
@@ -69,11 +71,31 @@ pub struct Record {
     pub token: Option<TokenRecord>,
 }
 
+/// What an attempt was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Operation {
+    /// A token.
+    Exchange,
+    /// Only the answer whether a token would be issued.
+    Check,
+}
+
+impl Operation {
+    /// As in the record.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Exchange => "exchange",
+            Self::Check => "check",
+        }
+    }
+}
+
 /// How an attempt ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Outcome {
-    /// A token was issued.
+    /// A token was issued, or for a check: would be.
     Granted,
     /// It was refused; see the reason.
     Denied,
@@ -138,11 +160,18 @@ pub struct TokenRecord {
 
 impl Record {
     /// The record of an attempt that has just begun; until it is closed it counts as abandoned.
-    pub fn begin(now: UnixTime, request_id: String, protocol: &'static str, client_address: String) -> Self {
+    pub fn begin(
+        now: UnixTime,
+        operation: Operation,
+        request_id: String,
+        protocol: &'static str,
+        client_address: String,
+    ) -> Self {
         Self {
             kind: "audit",
             time: now.rfc3339_millis(),
             request_id,
+            operation,
             result: Outcome::Abandoned,
             reason: None,
             cause: None,

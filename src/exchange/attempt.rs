@@ -1,12 +1,12 @@
 //! An attempt as it comes in, and the journal that makes one record of it.
 
-use std::{net::IpAddr, time::Duration};
+use std::{marker::PhantomData, net::IpAddr, time::Duration};
 
-use super::Exchange;
+use super::{Exchange, decide::Terms};
 use crate::{
     audit::{
         Audit, Place, Record,
-        record::{self, Outcome, PolicyRef, TokenRecord, cut},
+        record::{self, Operation, Outcome, PolicyRef, TokenRecord, cut},
     },
     clock::UnixTime,
     github::IssuedToken,
@@ -55,30 +55,71 @@ pub struct Attempt {
     pub asked: Result<Asked, Refusal>,
 }
 
+/// What an attempt is for. It stands in the types of all that is made on its way, so that what was
+/// decided for a check cannot be taken for a mint.
+pub(super) trait Purpose {
+    /// As in the record.
+    const OPERATION: Operation;
+    /// What a successful one ends with.
+    type Outcome;
+
+    /// The token that was issued, if one was.
+    fn issued(outcome: &Self::Outcome) -> Option<&IssuedToken>;
+}
+
+/// To issue a token.
+#[derive(Debug)]
+pub(super) enum Issuing {}
+
+impl Purpose for Issuing {
+    const OPERATION: Operation = Operation::Exchange;
+    type Outcome = IssuedToken;
+
+    fn issued(outcome: &IssuedToken) -> Option<&IssuedToken> {
+        Some(outcome)
+    }
+}
+
+/// To say whether one would be.
+#[derive(Debug)]
+pub(super) enum Checking {}
+
+impl Purpose for Checking {
+    const OPERATION: Operation = Operation::Check;
+    type Outcome = Terms;
+
+    fn issued(_: &Terms) -> Option<&IssuedToken> {
+        None
+    }
+}
+
 /// Proof that the attempt has its place in the audit queue. Nothing is minted without.
 #[derive(Debug)]
-pub(super) struct Recorded(());
+pub(super) struct Recorded<P>(PhantomData<P>);
 
 /// The record of one attempt under way. It is written when closed, or when dropped: a caller that
 /// hangs up leaves a record too.
-pub(super) struct Journal<'a> {
+pub(super) struct Journal<'a, P: Purpose> {
     audit: &'a Audit,
     exchange: &'a Exchange,
     began: UnixTime,
     record: Record,
     place: Option<Place>,
     written: bool,
+    purpose: PhantomData<P>,
 }
 
-impl<'a> Journal<'a> {
-    pub(super) fn open(exchange: &'a Exchange, caller: &Caller, scope: Option<&str>, identity: Option<&str>) -> Self {
+impl<'a, P: Purpose> Journal<'a, P> {
+    pub(super) fn open(exchange: &'a Exchange, attempt: &Attempt) -> Self {
+        let Attempt { caller, scope, identity, .. } = attempt;
         let began = exchange.parts.clock.now();
-        let mut record =
-            Record::begin(began, caller.request_id.to_string(), caller.protocol, caller.address.to_string());
+        let (id, address) = (caller.request_id.to_string(), caller.address.to_string());
+        let mut record = Record::begin(began, P::OPERATION, id, caller.protocol, address);
         record.user_agent = caller.user_agent.as_deref().map(cut);
-        record.scope = scope.map(record::name);
-        record.identity = identity.map(record::name);
-        Self { audit: &exchange.parts.audit, exchange, began, record, place: None, written: false }
+        record.scope = scope.as_deref().map(record::name);
+        record.identity = identity.as_deref().map(record::name);
+        let audit = &exchange.parts.audit;
+        Self { audit, exchange, began, record, place: None, written: false, purpose: PhantomData }
     }
 
     /// Notes what the token claims before anything of it is believed.
@@ -87,14 +128,19 @@ impl<'a> Journal<'a> {
     }
 
     /// Notes who it is, and takes a place in the queue before anything more is done.
-    pub(super) async fn verified(&mut self, token: &VerifiedToken) -> Result<Recorded, Refusal> {
+    pub(super) async fn verified(&mut self, token: &VerifiedToken) -> Result<Recorded<P>, Refusal> {
         self.record.verified = true;
         self.record.issuer = Some(token.issuer().as_str().to_owned());
         self.record.subject = Some(token.subject().as_str().to_owned());
         self.record.jti = token.id().map(cut);
         let place = self.audit.place().await.map_err(|full| unrecorded().because(full))?;
         self.place = Some(place);
-        Ok(Recorded(()))
+        Ok(Recorded(PhantomData))
+    }
+
+    /// Whether it was found out who it is.
+    pub(super) fn is_verified(&self) -> bool {
+        self.record.verified
     }
 
     pub(super) fn policy(&mut self, located: &Located) {
@@ -124,11 +170,11 @@ impl<'a> Journal<'a> {
 
     /// Writes the record. A refusal that finds no place is answered as such; an issued token has
     /// had its place since before it was minted.
-    pub(super) fn close(mut self, outcome: Result<IssuedToken, Refusal>) -> Result<IssuedToken, Refusal> {
+    pub(super) fn close(mut self, outcome: Result<P::Outcome, Refusal>) -> Result<P::Outcome, Refusal> {
         match &outcome {
-            Ok(issued) => {
+            Ok(outcome) => {
                 self.record.result = Outcome::Granted;
-                self.record.token = Some(token_record(issued));
+                self.record.token = P::issued(outcome).map(token_record);
             }
             Err(refusal) => self.record.deny(refusal),
         }
@@ -149,13 +195,15 @@ impl<'a> Journal<'a> {
         self.written = true;
         let took = self.exchange.parts.clock.now().since(self.began);
         self.record.took(took);
+        let operation = P::OPERATION.as_str();
         let labels = [
+            (label::OPERATION, operation),
             (label::RESULT, self.record.result.as_str()),
             (label::REASON, self.record.reason.unwrap_or("")),
             (label::PROTOCOL, self.record.protocol),
         ];
         metrics::counter!(metric::EXCHANGES, &labels).increment(1);
-        metrics::histogram!(metric::EXCHANGE_DURATION).record(took);
+        metrics::histogram!(metric::EXCHANGE_DURATION, label::OPERATION => operation).record(took);
         match self.place.take() {
             Some(place) => self.audit.write(&self.record, place),
             None => metrics::counter!(metric::AUDIT_UNRECORDED).increment(1),
@@ -165,12 +213,13 @@ impl<'a> Journal<'a> {
             result = self.record.result.as_str(),
             reason = self.record.reason,
             cause = self.record.cause,
-            "exchange"
+            operation,
+            "attempt"
         );
     }
 }
 
-impl Drop for Journal<'_> {
+impl<P: Purpose> Drop for Journal<'_, P> {
     fn drop(&mut self) {
         if !self.written {
             if self.place.is_none() {

@@ -111,15 +111,17 @@ pub(super) fn mismatch(denied: &Denied, audience: Audience) -> Refusal {
     let failed = cut(&denied.failed().collect::<Vec<_>>().join(", "));
     let message = format!("token does not satisfy the trust policy: {failed}");
     let mut refusal = Refusal::new(Reason::PolicyMismatch, message);
-    refusal.conditions = denied
-        .conditions()
-        .iter()
-        .map(|condition| match audience {
-            Audience::Insider => condition.clone(),
-            Audience::Outsider => Condition { wanted: None, hint: None, ..condition.clone() },
-        })
-        .collect();
+    refusal.conditions = shown(denied.conditions(), audience);
     refusal
+}
+
+/// The conditions, as this caller may be shown them.
+pub(super) fn shown(conditions: &[Condition], audience: Audience) -> Vec<Condition> {
+    let show = |condition: &Condition| match audience {
+        Audience::Insider => condition.clone(),
+        Audience::Outsider => Condition { wanted: None, hint: None, ..condition.clone() },
+    };
+    conditions.iter().map(show).collect()
 }
 
 /// A file's failure.

@@ -1,4 +1,4 @@
-//! The gRPC wire: the token service, health and reflection.
+//! The gRPC wire: the token service, the check, health and reflection.
 
 use std::{io, sync::Arc, time::Duration};
 
@@ -14,24 +14,64 @@ use tonic_health::pb::{
 use tonic_reflection::server as reflection;
 
 use super::{App, bearer::bearer, caller, reply, request, rest};
-use crate::proto::{
-    DESCRIPTORS,
-    oidc::{
-        ExchangeRefreshTokenRequest, ExchangeRequest, RawToken, TokenPair,
-        security_token_service_server::{SERVICE_NAME, SecurityTokenService, SecurityTokenServiceServer},
+use crate::{
+    exchange::Attempt,
+    proto::{
+        DESCRIPTORS,
+        octosts::v1::{
+            CheckRequest, CheckResponse,
+            check_service_server::{CheckService, CheckServiceServer, SERVICE_NAME as CHECKS},
+        },
+        oidc::{
+            ExchangeRefreshTokenRequest, ExchangeRequest, RawToken, TokenPair,
+            security_token_service_server::{SERVICE_NAME as TOKENS, SecurityTokenService, SecurityTokenServiceServer},
+        },
     },
+    reason::Refusal,
 };
 
 /// How often a watcher of the health is told of a change.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
-/// The token service's routes.
-pub(super) fn token_service(app: Arc<App>) -> Router {
+/// The most bytes of a check's reply: all conditions of a policy, each text cut, its repositories, and
+/// as much again.
+const CHECK_BYTES: usize = 256 << 10;
+
+/// What is done with tokens on this wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Method {
+    Exchange,
+    Check,
+    Other,
+}
+
+impl Method {
+    /// The method of a path of [`token_services`].
+    pub(super) fn of(path: &str) -> Self {
+        match path.strip_prefix('/').and_then(|path| path.split_once('/')) {
+            Some((TOKENS, "Exchange")) => Self::Exchange,
+            Some((CHECKS, "Check")) => Self::Check,
+            _ => Self::Other,
+        }
+    }
+}
+
+/// Whether a path is of one of the services that take tokens.
+pub(super) fn takes_tokens(path: &str) -> bool {
+    let path = path.strip_prefix('/').unwrap_or_default();
+    [TOKENS, CHECKS].iter().any(|service| path.starts_with(service))
+}
+
+/// The routes of the services that take tokens.
+pub(super) fn token_services(app: Arc<App>) -> Router {
     let most = app.settings.body_bytes;
-    let service = SecurityTokenServiceServer::new(TokenService(app))
+    let tokens = SecurityTokenServiceServer::new(TokenService(Arc::clone(&app)))
         .max_decoding_message_size(most)
         .max_encoding_message_size(most);
-    Routes::from(Router::new()).add_service(service).into_axum_router()
+    let checks = CheckServiceServer::new(TokenService(app))
+        .max_decoding_message_size(most)
+        .max_encoding_message_size(CHECK_BYTES);
+    Routes::from(Router::new()).add_service(tokens).add_service(checks).into_axum_router()
 }
 
 /// The routes of health and reflection.
@@ -54,18 +94,37 @@ pub(super) fn companions(app: Arc<App>) -> io::Result<Router> {
 
 struct TokenService(Arc<App>);
 
+impl TokenService {
+    /// The attempt that a request comes to, well formed or not.
+    fn attempt<M: Into<request::Fields>>(&self, request: Request<M>) -> Result<Attempt, Refusal> {
+        let Self(app) = self;
+        let (metadata, extensions, message) = request.into_parts();
+        let headers = metadata.into_headers();
+        let token = bearer(&headers).and_then(|bearer| app.exchange.read_token(bearer));
+        Ok(request::attempt(caller(&extensions)?, token, &message.into()))
+    }
+
+    async fn exchanged(&self, request: Request<ExchangeRequest>) -> Result<RawToken, Refusal> {
+        let (token, expires_at) = self.0.exchange.exchange(self.attempt(request)?).await?.hand_over();
+        Ok(reply::grpc_token(token.expose_secret(), expires_at))
+    }
+
+    async fn checked(&self, request: Request<CheckRequest>) -> Result<CheckResponse, Refusal> {
+        Ok(reply::grpc_check(self.0.exchange.check(self.attempt(request)?).await?))
+    }
+}
+
+#[tonic::async_trait]
+impl CheckService for TokenService {
+    async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
+        self.checked(request).await.map(Response::new).map_err(|refusal| reply::grpc(&refusal))
+    }
+}
+
 #[tonic::async_trait]
 impl SecurityTokenService for TokenService {
     async fn exchange(&self, request: Request<ExchangeRequest>) -> Result<Response<RawToken>, Status> {
-        let Self(app) = self;
-        let (metadata, extensions, message) = request.into_parts();
-        let caller = caller(&extensions).map_err(|refusal| reply::grpc(&refusal))?;
-        let headers = metadata.into_headers();
-        let token = bearer(&headers).and_then(|bearer| app.exchange.read_token(bearer));
-        let attempt = request::attempt(caller, token, &message.into());
-        let issued = app.exchange.exchange(attempt).await.map_err(|refusal| reply::grpc(&refusal))?;
-        let (token, expires_at) = issued.hand_over();
-        Ok(Response::new(reply::grpc_token(token.expose_secret(), expires_at)))
+        self.exchanged(request).await.map(Response::new).map_err(|refusal| reply::grpc(&refusal))
     }
 
     async fn exchange_refresh_token(
@@ -82,7 +141,7 @@ struct HealthService(Arc<App>);
 impl HealthService {
     /// The state of a service; the empty name is the server's own.
     fn status(app: &App, service: &str) -> Option<ServingStatus> {
-        matches!(service, "" | SERVICE_NAME)
+        matches!(service, "" | TOKENS | CHECKS)
             .then(|| if app.is_ready() { ServingStatus::Serving } else { ServingStatus::NotServing })
     }
 }

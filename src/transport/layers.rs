@@ -23,11 +23,10 @@ use tokio::time::timeout;
 use tonic::Code;
 use tracing::{Instrument, info_span};
 
-use super::{App, bearer::bearer, client_address::client_address, is_grpc, reply};
+use super::{App, bearer::bearer, client_address::client_address, grpc, is_grpc, reply};
 use crate::{
     exchange::{Attempt, Caller},
     name::RequestId,
-    proto::oidc::security_token_service_server::SERVICE_NAME,
     reason::{Reason, Refusal},
 };
 
@@ -65,9 +64,9 @@ pub(super) async fn observe(State(app): State<Arc<App>>, mut request: Request, n
     response
 }
 
-/// Whether what is answered there may be a token.
+/// Whether what is answered there may be a token, or tell of one.
 fn is_token_path(path: &str) -> bool {
-    path.starts_with("/sts/") || path.strip_prefix('/').is_some_and(|path| path.starts_with(SERVICE_NAME))
+    path.starts_with("/sts/") || grpc::takes_tokens(path)
 }
 
 /// Keeps credentials out of whatever prints headers, the libraries' own logs included.
@@ -128,7 +127,7 @@ pub(super) async fn grpc_only(State(app): State<Arc<App>>, request: Request, nex
     next.run(request.map(|body| Body::new(Limited::new(body, most)))).await
 }
 
-/// Around the token service: a deadline, and every fault in this wire's form.
+/// Around the services that take tokens: a deadline, and every fault in this wire's form.
 pub(super) async fn grpc_bounds(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let limit = deadline(request.headers(), app.settings.deadline);
     let attempted = Attempted::of(&request);
@@ -143,7 +142,7 @@ pub(super) async fn grpc_bounds(State(app): State<Arc<App>>, request: Request, n
 
 /// What is known of a gRPC request without its message.
 struct Attempted {
-    is_exchange: bool,
+    method: grpc::Method,
     caller: Result<Caller, Refusal>,
     credentials: Vec<HeaderValue>,
 }
@@ -151,22 +150,26 @@ struct Attempted {
 impl Attempted {
     fn of(request: &Request) -> Self {
         Self {
-            is_exchange: request.uri().path().ends_with("/Exchange"),
+            method: grpc::Method::of(request.uri().path()),
             caller: super::caller(request.extensions()),
             credentials: request.headers().get_all(header::AUTHORIZATION).iter().cloned().collect(),
         }
     }
 
-    /// An exchange whose message nobody could read is an attempt too: it is recorded, and a fault of
-    /// its credential is told first.
+    /// An exchange or a check whose message nobody could read is an attempt too: it is recorded, and a
+    /// fault of its credential is told first.
     async fn refuse(self, app: &App, unreadable: Refusal) -> Refusal {
-        let (true, Ok(caller)) = (self.is_exchange, self.caller) else { return unreadable };
+        let (true, Ok(caller)) = (self.method != grpc::Method::Other, self.caller) else { return unreadable };
         let headers: HeaderMap =
             self.credentials.into_iter().map(|credential| (header::AUTHORIZATION, credential)).collect();
         let token = bearer(&headers).and_then(|bearer| app.exchange.read_token(bearer));
         let refusal = token.err().unwrap_or(unreadable);
         let attempt = Attempt { caller, scope: None, identity: None, asked: Err(refusal.clone()) };
-        app.exchange.exchange(attempt).await.err().unwrap_or(refusal)
+        let recorded = match self.method {
+            grpc::Method::Check => app.exchange.check(attempt).await.err(),
+            grpc::Method::Exchange | grpc::Method::Other => app.exchange.exchange(attempt).await.err(),
+        };
+        recorded.unwrap_or(refusal)
     }
 }
 

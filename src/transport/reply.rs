@@ -22,8 +22,10 @@ use crate::{
     reason::{Reason, Refusal},
 };
 
+mod check;
 mod details;
 
+pub(super) use check::{grpc_check, rest_check};
 use details::Detail;
 pub(super) use details::cut;
 

@@ -8,7 +8,7 @@ use crate::{
     exchange::{Asked, Attempt, Caller},
     name::{PolicyName, Scope},
     oidc::Unverified,
-    proto::oidc::ExchangeRequest,
+    proto::{octosts::v1::CheckRequest, oidc::ExchangeRequest},
     reason::{Reason, Refusal},
     transport::reply,
 };
@@ -135,6 +135,14 @@ impl From<ExchangeRequest> for Fields {
         message.scopes.into_iter().for_each(|scope| fields.put(Field::Scopes, scope));
         message.cap.into_iter().for_each(|cap| fields.put(Field::Cap, cap));
         fields
+    }
+}
+
+impl From<CheckRequest> for Fields {
+    fn from(CheckRequest { scope, identity, cap, scopes }: CheckRequest) -> Self {
+        #[expect(deprecated, reason = "the same field under the same name")]
+        let same = ExchangeRequest { scope, identity, cap, scopes, aud: Vec::new(), identity_provider: String::new() };
+        same.into()
     }
 }
 

@@ -1,4 +1,4 @@
-//! The REST wire: `/sts/exchange` and `/sts/exchange_refresh_token`.
+//! The REST wire: `/sts/exchange`, `/sts/check` and `/sts/exchange_refresh_token`.
 //!
 //! Methods are told apart here and not by the router, which would answer a HEAD by running GET:
 //! HEAD must never mint.
@@ -25,10 +25,15 @@ use super::{
     reply,
     request::{self, Fields},
 };
-use crate::reason::{Reason, Refusal};
+use crate::{
+    exchange::Attempt,
+    reason::{Reason, Refusal},
+};
 
 /// Where tokens are exchanged; GET and POST.
 pub(super) const EXCHANGE: &str = "/sts/exchange";
+/// Where it is asked whether a token would be issued; POST.
+pub(super) const CHECK: &str = "/sts/check";
 /// Where they would be refreshed; POST.
 pub(super) const EXCHANGE_REFRESH_TOKEN: &str = "/sts/exchange_refresh_token";
 
@@ -36,6 +41,7 @@ pub(super) const EXCHANGE_REFRESH_TOKEN: &str = "/sts/exchange_refresh_token";
 pub(super) fn routes(app: Arc<App>) -> Router {
     Router::new()
         .route(EXCHANGE, any(exchange))
+        .route(CHECK, any(check))
         .route(EXCHANGE_REFRESH_TOKEN, any(exchange_refresh_token))
         .with_state(app)
 }
@@ -53,14 +59,30 @@ async fn exchange(State(app): State<Arc<App>>, request: Request) -> Response {
 }
 
 async fn exchange_token(app: &App, request: Request, with_oauth_names: bool) -> Result<Response, Refusal> {
+    let attempt = attempt(app, request).await?;
+    let (token, expires_at) = app.exchange.exchange(attempt).await?.hand_over();
+    let now = with_oauth_names.then(|| app.clock.now());
+    Ok(reply::rest_token(token.expose_secret(), expires_at, now))
+}
+
+async fn check(State(app): State<Arc<App>>, request: Request) -> Response {
+    if *request.method() != Method::POST {
+        return reply::method_not_allowed("POST");
+    }
+    let checked = async { app.exchange.check(attempt(&app, request).await?).await };
+    match checked.await {
+        Ok(checked) => reply::rest_check(checked),
+        Err(refusal) => reply::rest(&refusal),
+    }
+}
+
+/// The attempt that a request comes to, well formed or not.
+async fn attempt(app: &App, request: Request) -> Result<Attempt, Refusal> {
     let (head, body) = request.into_parts();
     let body =
         if head.method == Method::POST { read_body(body, app.settings.body_bytes).await } else { Ok(Bytes::new()) };
     let token = bearer(&head.headers).and_then(|bearer| app.exchange.read_token(bearer));
-    let attempt = request::attempt(caller(&head.extensions)?, token, &fields(&head, body));
-    let (token, expires_at) = app.exchange.exchange(attempt).await?.hand_over();
-    let now = with_oauth_names.then(|| app.clock.now());
-    Ok(reply::rest_token(token.expose_secret(), expires_at, now))
+    Ok(request::attempt(caller(&head.extensions)?, token, &fields(&head, body)))
 }
 
 /// The parameters of query and body together.

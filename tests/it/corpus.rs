@@ -21,7 +21,7 @@ use octo_sts::{
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Ask, Setup, World};
+use crate::harness::{Answer, Ask, Check, Setup, World};
 
 /// A file of the corpus.
 fn path(file: &str) -> PathBuf {
@@ -151,8 +151,9 @@ impl<'w> Judge<'w> {
         Self { world, wrong: Vec::new() }
     }
 
-    /// Asks on both wires.
+    /// Asks on both wires, first whether it would be granted, and then for the token.
     async fn ask(&mut self, name: &str, expected: &Expected, ask: impl AsyncFn() -> Ask) {
+        let check = self.check_first(name, &ask().await).await;
         let answer = async |wire| {
             let ask = ask().await;
             match wire {
@@ -160,8 +161,35 @@ impl<'w> Judge<'w> {
                 Wire::Rest => rest(self.world, &ask).await,
             }
         };
+        let last = std::cell::RefCell::new(None);
+        let answer = async |wire| {
+            let answer = answer(wire).await;
+            last.replace(Some(answer.clone()));
+            answer
+        };
         let wrong = self.hold(name, expected, answer).await;
         self.wrong.extend(wrong);
+        let _naming = Naming(name);
+        check.assert_agrees(&last.take().unwrap());
+        self.compare_grant(&check, expected);
+    }
+
+    /// A check of what is to be asked. It mints nothing, not even to read policies with.
+    async fn check_first(&self, name: &str, ask: &Ask) -> Check {
+        let _naming = Naming(name);
+        let before = self.world.github.minted_count();
+        let check = self.world.client.check(ask).await;
+        assert_eq!(self.world.github.minted_count(), before, "a check minted");
+        check
+    }
+
+    /// What a check said of the token is what is expected of the mint.
+    fn compare_grant(&self, check: &Check, expected: &Expected) {
+        let Some(reply) = check.reply.as_ref().filter(|reply| reply.granted) else { return };
+        assert_eq!(json!(reply.permissions), expected.minted["permissions"]);
+        let repositories = expected.minted.get("repositories").cloned().unwrap_or(json!([]));
+        assert_eq!(json!(reply.repositories), repositories);
+        assert!(reply.conditions.len() >= 3 && reply.conditions.iter().all(|condition| condition.satisfied));
     }
 
     /// Holds the answers of both wires against what was expected.

@@ -10,7 +10,7 @@ use std::{
 use octo_sts::{
     audit::{
         Record,
-        record::{PolicyRef, TokenRecord},
+        record::{Operation, PolicyRef, TokenRecord},
     },
     clock::UnixTime,
     config::variables::{ALL, Origin},
@@ -200,7 +200,7 @@ fn every_reason_that_is_mentioned_exists() {
 /// A record in which everything is filled in.
 fn full_record() -> Record {
     let some = || Some("x".to_owned());
-    let mut record = Record::begin(UnixTime::from_secs(0), "r".into(), "rest", "::1".into());
+    let mut record = Record::begin(UnixTime::from_secs(0), Operation::Exchange, "r".into(), "rest", "::1".into());
     record.deny(&Refusal::new(Reason::Internal, "").because("x"));
     let (got, wanted, hint) = (some(), some(), None);
     record.hold(&[Condition { field: "subject".into(), satisfied: true, got, wanted, hint }]);

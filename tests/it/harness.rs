@@ -25,7 +25,7 @@ use serde_json::{Value, json};
 use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-pub use client::{Answer, Ask, Client, Outcome, Reply};
+pub use client::{Answer, Ask, Check, Client, Outcome, Reply};
 
 /// The audience that tokens have by default.
 pub const DOMAIN: &str = "sts.example.com";
@@ -166,6 +166,14 @@ impl World {
     /// Asks for `identity` in `scope` on both wires; they must agree.
     pub async fn exchange(&self, scope: &str, identity: &str, token: &str) -> Outcome {
         self.client.exchange(&Ask::new(scope, identity, token)).await
+    }
+
+    /// Asks on both wires whether it would be granted; they must agree, and nothing may be minted.
+    pub async fn check(&self, scope: &str, identity: &str, token: &str) -> Check {
+        let issued = self.issued().len();
+        let check = self.client.check(&Ask::new(scope, identity, token)).await;
+        assert_eq!(self.issued().len(), issued, "a check minted");
+        check
     }
 
     /// As [`World::exchange`] with the usual token, scope and identity.

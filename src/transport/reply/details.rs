@@ -115,13 +115,14 @@ fn failed(conditions: &[Condition]) -> String {
 fn conditions(all: &[Condition]) -> impl Iterator<Item = Detail> {
     let (satisfied, failed): (Vec<_>, Vec<_>) = all.iter().partition(|condition| condition.satisfied);
     let mut left = CONDITIONS_BYTES;
-    failed.into_iter().chain(satisfied).map(to_wire).map(Detail::Condition).map_while(move |detail| {
+    failed.into_iter().chain(satisfied).map(condition).map(Detail::Condition).map_while(move |detail| {
         left = left.checked_sub(detail.to_any().encoded_len())?;
         Some(detail)
     })
 }
 
-fn to_wire(condition: &Condition) -> octosts::v1::Condition {
+/// A condition as callers see it, each text cut.
+pub(super) fn condition(condition: &Condition) -> octosts::v1::Condition {
     octosts::v1::Condition {
         field: cut(&condition.field),
         satisfied: condition.satisfied,

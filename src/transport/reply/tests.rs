@@ -23,6 +23,13 @@ fn grpc_details(refusal: &Refusal) -> Vec<prost_types::Any> {
 }
 
 #[test]
+fn faults_are_the_reasons_after_which_callers_may_retry() {
+    for (reason, code, _) in table() {
+        assert_eq!(reason.is_fault(), [4, 8, 13, 14].contains(&code), "{reason}");
+    }
+}
+
+#[test]
 fn the_http_status_is_the_gateways_for_the_code() {
     for (reason, code, status) in table() {
         let expected = match code {

@@ -12,8 +12,10 @@ fn pool() -> DescriptorPool {
     DescriptorPool::decode(DESCRIPTORS).unwrap()
 }
 
+const SERVICES: [&str; 2] = ["chainguard.platform.oidc.SecurityTokenService", "octosts.v1.CheckService"];
+
 fn methods() -> Vec<MethodDescriptor> {
-    pool().get_service_by_name("chainguard.platform.oidc.SecurityTokenService").unwrap().methods().collect()
+    SERVICES.iter().flat_map(|name| pool().get_service_by_name(name).unwrap().methods().collect::<Vec<_>>()).collect()
 }
 
 /// The (HTTP method, path) pairs of a rule and of those added to it.
@@ -44,6 +46,7 @@ fn the_options_are_the_contracts() {
         ("Exchange", "POST", "/sts/exchange"),
         ("Exchange", "GET", "/sts/exchange"),
         ("ExchangeRefreshToken", "POST", "/sts/exchange_refresh_token"),
+        ("Check", "POST", "/sts/check"),
     ];
     let expected = expected.map(|(a, b, c)| (a.to_owned(), b.to_owned(), c.to_owned()));
     assert_eq!(http_options(), expected);
@@ -53,7 +56,7 @@ fn the_options_are_the_contracts() {
 async fn the_routes_are_those_of_the_options() {
     let server = Server::start(Settings::default()).await;
     let options: BTreeSet<_> = http_options().into_iter().map(|(_, verb, path)| (verb, path)).collect();
-    let served = [rest::EXCHANGE, rest::EXCHANGE_REFRESH_TOKEN];
+    let served = [rest::EXCHANGE, rest::EXCHANGE_REFRESH_TOKEN, rest::CHECK];
     assert_eq!(options.iter().map(|(_, path)| path.as_str()).collect::<BTreeSet<_>>(), served.into());
     for path in served {
         for verb in ["GET", "PUT", "POST", "DELETE", "PATCH", "HEAD", "OPTIONS"] {
@@ -73,8 +76,20 @@ fn fields(message: &str) -> Vec<String> {
             if field.field_descriptor_proto().options.as_ref().is_some_and(|o| o.deprecated()) { "!" } else { "" };
         format!("{} {kind}{many}{old} {}", field.name(), field.number())
     };
-    let message = pool().get_message_by_name(&format!("chainguard.platform.oidc.{message}")).unwrap();
+    let message = pool().get_message_by_name(message).unwrap();
     message.fields().map(describe).collect()
+}
+
+fn contract_fields(message: &str) -> Vec<String> {
+    fields(&format!("chainguard.platform.oidc.{message}"))
+}
+
+#[test]
+fn what_a_check_asks_can_be_sent_to_an_exchange() {
+    let exchange: Vec<_> = contract_fields("ExchangeRequest").into_iter().map(|field| field.replace('!', "")).collect();
+    for field in fields("octosts.v1.CheckRequest") {
+        assert!(exchange.contains(&field), "{field}");
+    }
 }
 
 #[test]
@@ -87,13 +102,13 @@ fn the_messages_are_the_contracts() {
         "identity_provider string 7",
         "scopes string* 8",
     ];
-    assert_eq!(fields("ExchangeRequest"), exchange);
+    assert_eq!(contract_fields("ExchangeRequest"), exchange);
     let refresh = ["aud string* 1", "scope string! 2", "cap string* 3", "scopes string* 4"];
-    assert_eq!(fields("ExchangeRefreshTokenRequest"), refresh);
+    assert_eq!(contract_fields("ExchangeRefreshTokenRequest"), refresh);
     let token = ["token string 1", "refresh_token string 2", "expiry google.protobuf.timestamp 3"];
-    assert_eq!(fields("RawToken").map_type(), token);
+    assert_eq!(contract_fields("RawToken").map_type(), token);
     let raw = "chainguard.platform.oidc.rawtoken";
-    assert_eq!(fields("TokenPair").map_type(), [format!("token {raw} 1"), format!("refresh_token {raw} 2")]);
+    assert_eq!(contract_fields("TokenPair").map_type(), [format!("token {raw} 1"), format!("refresh_token {raw} 2")]);
     let request = pool().get_message_by_name("chainguard.platform.oidc.ExchangeRequest").unwrap();
     assert_eq!(request.reserved_names().collect::<Vec<_>>(), ["cluster", "include_upstream_token"]);
     assert_eq!(request.reserved_ranges().collect::<Vec<_>>(), [3..4, 6..7]);
@@ -143,7 +158,7 @@ macro_rules! reflects {
             let listed = replies.message().await.unwrap().unwrap().message_response.unwrap();
             let MessageResponse::ListServicesResponse(listed) = listed else { panic!("{listed:?}") };
             let names: BTreeSet<_> = listed.service.iter().map(|service| service.name.as_str()).collect();
-            for name in ["chainguard.platform.oidc.SecurityTokenService", "grpc.health.v1.Health"] {
+            for name in SERVICES.into_iter().chain(["grpc.health.v1.Health"]) {
                 assert!(names.contains(name), "{names:?}");
             }
             let file = replies.message().await.unwrap().unwrap().message_response.unwrap();

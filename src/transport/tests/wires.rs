@@ -9,6 +9,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::proto::{
+    octosts::v1::{CheckRequest, check_service_client::CheckServiceClient},
     oidc::{
         ExchangeRefreshTokenRequest, ExchangeRequest, RawToken,
         security_token_service_client::SecurityTokenServiceClient,
@@ -44,6 +45,7 @@ async fn raw_call(server: &Server, path: &str, message: RawToken) -> Status {
 async fn credentials_are_judged_alike_on_both_wires() {
     let server = Server::start(Settings::default()).await;
     let mut client = SecurityTokenServiceClient::new(server.channel().await);
+    let mut checks = CheckServiceClient::new(server.channel().await);
     for (values, status, code, word) in [
         (&[][..], 401, 16, "CREDENTIAL_MISSING"),
         (&["Basic dTpw"], 401, 16, "CREDENTIAL_MISSING"),
@@ -54,11 +56,26 @@ async fn credentials_are_judged_alike_on_both_wires() {
     ] {
         let refused = client.exchange(exchange_request(values)).await.unwrap_err();
         assert_eq!(reason(&refused), (Code::from(code), word.to_owned()), "{values:?}");
+        let request = exchange_request(values).map(|asked| CheckRequest {
+            identity: asked.identity,
+            scopes: asked.scopes,
+            ..Default::default()
+        });
+        let refused = checks.check(request).await.unwrap_err();
+        assert_eq!(reason(&refused), (Code::from(code), word.to_owned()), "check {values:?}");
         let headers: String = values.iter().map(|value| format!("\nauthorization: {value}")).collect();
-        for (method, body) in [("GET", ""), ("POST", ""), ("POST", r#"{"scope":"o"}"#), ("POST", "{")] {
-            let head = format!("{method} /sts/exchange?identity=i{headers}\ncontent-type: application/json");
+        let (exchange, check) = (rest::EXCHANGE, rest::CHECK);
+        for (method, path, body) in [
+            ("GET", exchange, ""),
+            ("POST", exchange, ""),
+            ("POST", exchange, r#"{"scope":"o"}"#),
+            ("POST", exchange, "{"),
+            ("POST", check, ""),
+            ("POST", check, "{"),
+        ] {
+            let head = format!("{method} {path}?identity=i{headers}\ncontent-type: application/json");
             let reply = server.http1(&head, body).await;
-            assert_eq!(reply.error(), error(status, code.into(), word), "{method} {values:?}");
+            assert_eq!(reply.error(), error(status, code.into(), word), "{method} {path} {values:?}");
         }
     }
 }
@@ -67,7 +84,14 @@ async fn credentials_are_judged_alike_on_both_wires() {
 async fn every_sts_reply_is_not_stored_and_has_an_id_of_ours() {
     let server = Server::start(Settings::default()).await;
     let mut seen = std::collections::HashSet::new();
-    for head in ["GET /sts/exchange", "HEAD /sts/exchange", "POST /sts/exchange_refresh_token", "GET /sts/nope"] {
+    for head in [
+        "GET /sts/exchange",
+        "HEAD /sts/exchange",
+        "POST /sts/check",
+        "HEAD /sts/check",
+        "POST /sts/exchange_refresh_token",
+        "GET /sts/nope",
+    ] {
         let reply = server.http1(&format!("{head}\nx-request-id: theirs"), "").await;
         assert_eq!(reply.headers.get_all("cache-control").iter().collect::<Vec<_>>(), ["no-store"], "{head}");
         assert_eq!(reply.headers.get_all("x-request-id").iter().count(), 1);
@@ -79,6 +103,9 @@ async fn every_sts_reply_is_not_stored_and_has_an_id_of_ours() {
     request.metadata_mut().insert("x-request-id", "theirs".parse().unwrap());
     let refused = client.exchange(request).await.unwrap_err();
     assert_eq!(refused.metadata().get("cache-control").unwrap(), "no-store");
+    let mut checks = CheckServiceClient::new(server.channel().await);
+    let unchecked = checks.check(CheckRequest::default()).await.unwrap_err();
+    assert_eq!(unchecked.metadata().get("cache-control").unwrap(), "no-store");
     assert!(uuid::Uuid::parse_str(refused.metadata().get("x-request-id").unwrap().to_str().unwrap()).is_ok());
 }
 
@@ -94,6 +121,15 @@ async fn only_get_and_post_exchange() {
         } else {
             assert_eq!(reply.error(), error(405, 12, "UNIMPLEMENTED"), "{method}");
         }
+    }
+}
+
+#[tokio::test]
+async fn only_post_checks() {
+    let server = Server::start(Settings::default()).await;
+    for method in ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"] {
+        let reply = server.http1(&format!("{method} /sts/check?scope=o&identity=i\nauthorization: Bearer x"), "").await;
+        assert_eq!((reply.status, reply.header("allow")), (405, "POST"), "{method}");
     }
 }
 
@@ -148,7 +184,9 @@ async fn a_message_that_cannot_be_read_is_the_callers_fault() {
     let huge = RawToken { refresh_token: "x".repeat(70_000), ..Default::default() };
     // A fault of the credential is told first.
     let missing = (Code::Unauthenticated, "CREDENTIAL_MISSING".to_owned());
-    assert_eq!(reason(&raw_call(&server, path, huge.clone()).await), missing);
+    for path in [path, "/octosts.v1.CheckService/Check"] {
+        assert_eq!(reason(&raw_call(&server, path, huge.clone()).await), missing, "{path}");
+    }
     let refresh = path.replace("/Exchange", "/ExchangeRefreshToken");
     assert_eq!(reason(&raw_call(&server, &refresh, huge).await), invalid);
     let token = "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJodHRwczovL2kuZXhhbXBsZSJ9.c2ln";
@@ -213,7 +251,7 @@ async fn health_over_grpc_follows_readiness() {
     let server = Server::start(Settings::default()).await;
     let mut client = HealthClient::new(server.channel().await);
     let ask = |service: &str| HealthCheckRequest { service: service.to_owned() };
-    for service in ["", "chainguard.platform.oidc.SecurityTokenService"] {
+    for service in ["", "chainguard.platform.oidc.SecurityTokenService", "octosts.v1.CheckService"] {
         assert_eq!(client.check(ask(service)).await.unwrap().into_inner().status, 1, "{service}");
     }
     assert_eq!(client.check(ask("nope")).await.unwrap_err().code(), Code::NotFound);

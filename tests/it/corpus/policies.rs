@@ -108,7 +108,10 @@ async fn what_was_wanted_is_told_to_those_who_could_read_it() {
     let world = setup.start().await;
     let told = async |identity: &str, repository_owner: &str| {
         let token = world.token(json!({"sub": "repo:x/y", "repository_owner": repository_owner}));
-        world.exchange("octo-org/hello", identity, &token).await.rest
+        let checked = world.check("octo-org/hello", identity, &token).await;
+        let answer = world.exchange("octo-org/hello", identity, &token).await.rest;
+        checked.assert_agrees(&answer);
+        answer
     };
     for (owner, is_told) in [("octo-org", true), ("Octo-Org", true), ("octo-org2", false), ("", false)] {
         let answer = told("ci", owner).await;

@@ -1,14 +1,14 @@
 //! The contract of requests: `requests.yaml`. What a case writes in several ways must mean the same in
 //! each: as a message, as a query, as a form, as JSON.
 
-use http::Method;
-use octo_sts::proto::oidc::ExchangeRequest;
+use octo_sts::proto::{octosts::v1::CheckRequest, oidc::ExchangeRequest};
+use prost::Message as _;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use tonic::metadata::AsciiMetadataValue;
 
 use super::{Expected, Judge, StandIns, Wire, http_status, load, setup};
-use crate::harness::{Answer, World};
+use crate::harness::{Answer, Check, Reply, World};
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -61,23 +61,40 @@ fn get() -> String {
     "GET".to_owned()
 }
 
-async fn over_grpc(world: &World, authorization: &[String], message: &Message) -> Answer {
+/// The message of an exchange is one of a check.
+async fn check_over_grpc(world: &World, authorization: &[String], message: &Message) -> Check {
     let Message { aud, scope, identity, cap, identity_provider, scopes } = message.clone();
     #[expect(deprecated, reason = "callers still send the singular scope")]
-    let mut request = tonic::Request::new(ExchangeRequest { aud, scope, identity, cap, identity_provider, scopes });
+    let message = ExchangeRequest { aud, scope, identity, cap, identity_provider, scopes };
+    let message = CheckRequest::decode(message.encode_to_vec().as_slice()).unwrap();
+    world.client.check_raw(with(authorization, message)).await
+}
+
+fn with<T>(authorization: &[String], message: T) -> tonic::Request<T> {
+    let mut request = tonic::Request::new(message);
     for value in authorization {
         request.metadata_mut().append("authorization", AsciiMetadataValue::try_from(value.as_str()).unwrap());
     }
-    world.client.grpc_raw(request).await
+    request
+}
+
+async fn over_grpc(world: &World, authorization: &[String], message: &Message) -> Answer {
+    let Message { aud, scope, identity, cap, identity_provider, scopes } = message.clone();
+    #[expect(deprecated, reason = "callers still send the singular scope")]
+    let message = ExchangeRequest { aud, scope, identity, cap, identity_provider, scopes };
+    world.client.grpc_raw(with(authorization, message)).await
+}
+
+async fn send(world: &World, authorization: &[String], rest: &Rest, path: &str) -> Reply {
+    let mut headers: Vec<_> = authorization.iter().map(|value| ("authorization", value.as_str())).collect();
+    headers.extend(rest.content_type.as_deref().map(|value| ("content-type", value)));
+    let path = format!("{path}?{}", rest.query);
+    world.client.send(rest.method.parse().unwrap(), &path, &headers, &rest.body).await
 }
 
 /// The answer, or `None` if the status was all that counts.
 async fn over_rest(world: &World, authorization: &[String], rest: &Rest) -> Option<Answer> {
-    let mut headers: Vec<_> = authorization.iter().map(|value| ("authorization", value.as_str())).collect();
-    headers.extend(rest.content_type.as_deref().map(|value| ("content-type", value)));
-    let method: Method = rest.method.parse().unwrap();
-    let path = format!("/sts/exchange?{}", rest.query);
-    let reply = world.client.send(method.clone(), &path, &headers, &rest.body).await;
+    let reply = send(world, authorization, rest, "/sts/exchange").await;
     if let Some(status) = rest.status {
         assert_eq!(reply.status, status);
         return None;
@@ -86,7 +103,7 @@ async fn over_rest(world: &World, authorization: &[String], rest: &Rest) -> Opti
     assert_eq!(reply.status, http_status(answer.code));
     if answer.code == 0 {
         let json = reply.json();
-        let (token, get) = (json["token"].clone(), method == Method::GET);
+        let (token, get) = (json["token"].clone(), rest.method == "GET");
         assert_eq!(json["access_token"], if get { token } else { Value::Null });
         assert_eq!(json["token_type"], if get { json!("Bearer") } else { Value::Null });
         assert_eq!(json["expires_in"].is_u64(), get);
@@ -116,7 +133,28 @@ async fn run(judge: &mut Judge<'_>, case: &Case, expected: &Expected) {
         };
         let wrong = judge.hold(&case.name, expected, answer).await;
         judge.wrong.extend(wrong);
+        check(world, case, rest).await;
     }
+}
+
+/// What is asked of an exchange by a message or a POST can be asked of a check, and is read alike.
+async fn check(world: &World, case: &Case, rest: Option<&Rest>) {
+    let before = world.github.minted_count();
+    let checked = match (rest, &case.grpc) {
+        (Some(rest), _) if rest.method == "POST" => {
+            let reply = send(world, &case.authorization, rest, "/sts/check").await;
+            Check::of_rest(&reply)
+        }
+        (None, Some(message)) => check_over_grpc(world, &case.authorization, message).await,
+        _ => return,
+    };
+    assert_eq!(world.github.minted_count(), before, "a check minted");
+    let answer = match (rest, &case.grpc) {
+        (Some(rest), _) => over_rest(world, &case.authorization, rest).await.unwrap(),
+        (None, Some(message)) => over_grpc(world, &case.authorization, message).await,
+        (None, None) => return,
+    };
+    checked.assert_agrees(&answer);
 }
 
 #[tokio::test]

@@ -10,7 +10,7 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use octo_sts::proto::{
-    octosts::v1::Condition,
+    octosts::v1::{CheckRequest, CheckResponse, Condition, check_service_client::CheckServiceClient},
     oidc::{ExchangeRequest, RawToken, security_token_service_client::SecurityTokenServiceClient},
     rpc,
 };
@@ -58,6 +58,107 @@ pub struct Answer {
     pub request_id: String,
 }
 
+/// What a check said, whichever way it came: a reply, or the error that an exchange would be.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Check {
+    /// The reply, for callers who are known.
+    pub reply: Option<CheckResponse>,
+    /// The error, for others.
+    pub error: Option<Answer>,
+    /// `X-Request-Id`.
+    pub request_id: String,
+}
+
+impl Check {
+    /// The reason, empty for a grant.
+    pub fn reason(&self) -> &str {
+        match (&self.reply, &self.error) {
+            (Some(reply), None) => &reply.reason,
+            (None, Some(error)) => &error.reason,
+            both => panic!("neither a reply nor an error: {both:?}"),
+        }
+    }
+
+    /// The reply.
+    pub fn reply(&self) -> &CheckResponse {
+        self.reply.as_ref().unwrap_or_else(|| panic!("{:?}", self.error))
+    }
+
+    fn of(request_id: String, outcome: Result<CheckResponse, Answer>) -> Self {
+        let (reply, error) = match outcome {
+            Ok(reply) => (Some(reply), None),
+            Err(error) => (None, Some(error.shared())),
+        };
+        if let Some(reply) = &reply {
+            assert_eq!(reply.granted, reply.reason.is_empty() && reply.message.is_empty(), "{reply:?}");
+            assert_eq!(reply.granted, !reply.permissions.is_empty(), "{reply:?}");
+        }
+        Self { reply, error, request_id }
+    }
+
+    /// Reads a REST reply as the contract has it.
+    pub fn of_rest(reply: &Reply) -> Self {
+        assert_eq!(reply.headers["cache-control"], "no-store");
+        let request_id = text(reply.headers.get("x-request-id"));
+        Self::of(
+            request_id,
+            if reply.status == 200 { Ok(check_response(&reply.json())) } else { Err(Answer::of_rest(reply)) },
+        )
+    }
+
+    /// What both wires must say alike.
+    fn shared(&self) -> Self {
+        Self { request_id: String::new(), ..self.clone() }
+    }
+
+    /// Agrees with what an exchange answered: granted if and only if it was, refused for the same
+    /// reason in the same words, and the same is shown of the policy.
+    pub fn assert_agrees(&self, answer: &Answer) {
+        if let Some(error) = &self.error {
+            assert_eq!(error, &answer.shared());
+            return;
+        }
+        let reply = self.reply();
+        assert_eq!((reply.granted, &reply.reason, &reply.message), (answer.code == 0, &answer.reason, &answer.message));
+        assert!(![4, 8, 13, 14, 16, 3].contains(&answer.code), "a check told {} in a reply", answer.reason);
+        let failed = reply.conditions.iter().filter(|condition| !condition.satisfied);
+        assert_eq!(
+            failed.map(|condition| &condition.field).collect::<Vec<_>>(),
+            answer.failed.iter().collect::<Vec<_>>()
+        );
+        for condition in &answer.conditions {
+            assert!(reply.conditions.contains(condition), "{condition:?} is not in {reply:?}");
+        }
+    }
+}
+
+/// Proto JSON of the message, no field of it left out but the optional ones, and none added.
+fn check_response(json: &Value) -> CheckResponse {
+    let names: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!(names, ["conditions", "granted", "message", "permissions", "reason", "repositories"]);
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    let condition = |json: &Value| {
+        let field = |name: &str| json.get(name).map(text);
+        let known = ["field", "got", "hint", "satisfied", "wanted"];
+        assert!(json.as_object().unwrap().keys().all(|name| known.contains(&name.as_str())), "{json}");
+        Condition {
+            field: field("field").unwrap(),
+            satisfied: json["satisfied"].as_bool().unwrap(),
+            got: field("got"),
+            wanted: field("wanted"),
+            hint: field("hint"),
+        }
+    };
+    CheckResponse {
+        granted: json["granted"].as_bool().unwrap(),
+        reason: text(&json["reason"]),
+        message: text(&json["message"]),
+        conditions: json["conditions"].as_array().unwrap().iter().map(condition).collect(),
+        permissions: json["permissions"].as_object().unwrap().iter().map(|(k, v)| (k.clone(), text(v))).collect(),
+        repositories: json["repositories"].as_array().unwrap().iter().map(text).collect(),
+    }
+}
+
 impl Outcome {
     /// The reason, empty for a grant.
     pub fn reason(&self) -> &str {
@@ -91,6 +192,7 @@ pub struct Client {
     base: String,
     http: HttpClient<HttpConnector, Full<Bytes>>,
     grpc: SecurityTokenServiceClient<Channel>,
+    checks: CheckServiceClient<Channel>,
 }
 
 impl Client {
@@ -98,7 +200,8 @@ impl Client {
         let base = format!("http://{address}");
         let channel = Channel::from_shared(base.clone()).unwrap().connect_lazy();
         let http = HttpClient::builder(TokioExecutor::new()).build_http();
-        Self { base, http, grpc: SecurityTokenServiceClient::new(channel) }
+        let checks = CheckServiceClient::new(channel.clone());
+        Self { base, http, grpc: SecurityTokenServiceClient::new(channel), checks }
     }
 
     /// Asks on both wires, which must agree on everything but the token and the request's id.
@@ -134,6 +237,50 @@ impl Client {
         let headers: Vec<_> = ask.authorization.iter().map(|value| ("authorization", value.as_str())).collect();
         let reply = self.send(Method::GET, &format!("/sts/exchange?{query}"), &headers, "").await;
         Answer::of_rest(&reply)
+    }
+
+    /// Asks on both wires whether it would be granted; they must agree.
+    pub async fn check(&self, ask: &Ask) -> Check {
+        let [grpc, rest] = self.check_each(ask).await;
+        assert_ne!(grpc.request_id, rest.request_id);
+        grpc
+    }
+
+    /// As [`Client::check`], each wire's own.
+    pub async fn check_each(&self, ask: &Ask) -> [Check; 2] {
+        let (grpc, rest) = (self.check_grpc(ask).await, self.check_rest(ask).await);
+        assert_eq!(grpc.shared(), rest.shared(), "the wires disagree about a check of {ask:?}");
+        [grpc, rest]
+    }
+
+    /// Asks over gRPC whether it would be granted.
+    pub async fn check_grpc(&self, ask: &Ask) -> Check {
+        let scopes = vec![ask.scope.clone()];
+        let message = CheckRequest { scopes, identity: ask.identity.clone(), ..Default::default() };
+        let mut request = tonic::Request::new(message);
+        if let Some(value) = &ask.authorization {
+            request.metadata_mut().insert("authorization", value.parse().unwrap());
+        }
+        self.check_raw(request).await
+    }
+
+    /// Asks for a check with a message and metadata of the caller's making.
+    pub async fn check_raw(&self, request: tonic::Request<CheckRequest>) -> Check {
+        match self.checks.clone().check(request).await {
+            Ok(reply) => Check::of(text(reply.metadata().get("x-request-id")), Ok(reply.into_inner())),
+            Err(status) => {
+                let error = Answer::of_status(&status);
+                Check::of(error.request_id.clone(), Err(error))
+            }
+        }
+    }
+
+    /// Asks over REST whether it would be granted, by a POST of JSON.
+    pub async fn check_rest(&self, ask: &Ask) -> Check {
+        let body = serde_json::json!({"scope": ask.scope, "identity": ask.identity}).to_string();
+        let mut headers = vec![("content-type", "application/json")];
+        headers.extend(ask.authorization.iter().map(|value| ("authorization", value.as_str())));
+        Check::of_rest(&self.send(Method::POST, "/sts/check", &headers, &body).await)
     }
 
     /// Any request.
@@ -204,13 +351,15 @@ impl Answer {
                 let request_id = text(reply.metadata().get("x-request-id"));
                 Self { request_id, ..Self::granted(reply.into_inner().token) }
             }
-            Err(status) => {
-                let details = rpc::Status::decode(status.details()).unwrap();
-                let details: Vec<_> = details.details.into_iter().map(|any| (any.type_url, any.value)).collect();
-                let request_id = text(status.metadata().get("x-request-id"));
-                Self { request_id, ..Self::refused(status.code() as i32, status.message(), &details) }
-            }
+            Err(status) => Self::of_status(&status),
         }
+    }
+
+    fn of_status(status: &tonic::Status) -> Self {
+        let details = rpc::Status::decode(status.details()).unwrap();
+        let details: Vec<_> = details.details.into_iter().map(|any| (any.type_url, any.value)).collect();
+        let request_id = text(status.metadata().get("x-request-id"));
+        Self { request_id, ..Self::refused(status.code() as i32, status.message(), &details) }
     }
 
     /// Reads a REST reply as the contract has it.

@@ -1,0 +1,218 @@
+//! The way to a decision, the same whatever the attempt is for: who are you, which policy, may you.
+//!
+//! [`Exchange::decide`] ends before the mint. What comes of it says by its type what it is for, and
+//! only a decision made for an exchange gives out its grant.
+
+use std::sync::Arc;
+
+use super::{
+    Exchange, Settings,
+    attempt::{Asked, Caller, Checking, Issuing, Journal, Purpose, Recorded},
+    refuse::{self, Audience},
+};
+use crate::{
+    cache::Standing,
+    github::{self, Installation},
+    name::{PolicyName, Scope},
+    oidc::{self, VerifiedToken},
+    policy::{self, Denied, Grant, Permissions, Repositories, TrustedIssuers, Verdict},
+    reason::{Condition, Reason, Refusal},
+    store::{Found, Located, PolicyFile},
+};
+
+/// A token may be issued: by which grant, through which installation.
+pub(super) struct Decision<P> {
+    grant: Grant,
+    installation: Installation,
+    audience: Audience,
+    recorded: Recorded<P>,
+}
+
+impl Decision<Issuing> {
+    /// All that a mint needs.
+    pub(super) fn into_parts(self) -> (Grant, Installation, Recorded<Issuing>) {
+        (self.grant, self.installation, self.recorded)
+    }
+}
+
+impl Decision<Checking> {
+    /// What may be told of it.
+    pub(super) fn terms(&self) -> Terms {
+        Terms {
+            conditions: refuse::shown(self.grant.conditions(), self.audience),
+            permissions: self.grant.permissions().clone(),
+            repositories: self.grant.repositories().clone(),
+        }
+    }
+}
+
+/// What a token would be issued on.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// Each condition of the policy, all satisfied, as this caller may be shown it.
+    pub conditions: Vec<Condition>,
+    /// What the token may do.
+    pub permissions: Permissions,
+    /// What it reaches.
+    pub repositories: Repositories,
+}
+
+impl Exchange {
+    /// The steps of an attempt, up to what is done by a grant.
+    pub(super) async fn decide<P: Purpose>(
+        &self,
+        asked: &Asked,
+        caller: &Caller,
+        journal: &mut Journal<'_, P>,
+    ) -> Result<Decision<P>, Refusal> {
+        journal.claims(&asked.token);
+        let token = self.identify(asked, caller, journal).await?;
+        let recorded = journal.verified(&token).await?;
+        let list = self.trusted_issuers(&asked.scope).await?;
+        self.permitted(list, &token, journal).await?;
+        let located = self.locate(asked).await?;
+        let audience = Audience::of(&token, &asked.scope, &located.found);
+        journal.policy(&located);
+        let file = present(&located, audience, &asked.identity)?;
+        let evaluated = self.evaluate(file, token, &asked.scope).await?;
+        journal.evaluated(&evaluated);
+        let grant = evaluated.map_err(|denied| refuse::mismatch(&denied, audience))?;
+        let installation = self.pinned(&grant).await?;
+        Ok(Decision { grant, installation, audience, recorded })
+    }
+
+    /// The installation that mints by a grant, if it is of the App that the policy pins.
+    async fn pinned(&self, grant: &Grant) -> Result<Installation, Refusal> {
+        let refuse = |error: github::Error| error.refusal(grant.owner());
+        let installation = self.parts.github.installation(grant.owner(), Standing::Verified).await.map_err(refuse)?;
+        github::check_pin(grant, &installation).map_err(refuse)?;
+        Ok(installation)
+    }
+
+    /// Who is it: a verified token, by keys of a known issuer or of one that the gate admits.
+    async fn identify<P: Purpose>(
+        &self,
+        asked: &Asked,
+        caller: &Caller,
+        journal: &mut Journal<'_, P>,
+    ) -> Result<VerifiedToken, Refusal> {
+        let oidc = &self.parts.oidc;
+        if let Some(admission) = oidc.known(&asked.token)? {
+            return oidc.verify(&asked.token, &admission).await.map_err(Refusal::from);
+        }
+        // Everything from here on, the time it takes included, ends in one answer for strangers.
+        let within = self.settings.deadline.mul_f64(0.9);
+        match tokio::time::timeout(within, self.identify_stranger(asked, caller, journal)).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(refuse::stranger("the look-ups before verification took too long")),
+        }
+    }
+
+    /// A token of an issuer that nobody configured: the organization's list and the policy must both
+    /// admit the issuer before anything is fetched from it, every time.
+    async fn identify_stranger<P: Purpose>(
+        &self,
+        asked: &Asked,
+        caller: &Caller,
+        journal: &mut Journal<'_, P>,
+    ) -> Result<VerifiedToken, Refusal> {
+        let oidc = &self.parts.oidc;
+        let held = oidc.verify_with_held_keys(&asked.token);
+        let standing = match &held {
+            Some(_) => Standing::Verified,
+            None => {
+                self.strangers.draw(asked.scope.owner(), caller.address).map_err(refuse::too_many)?;
+                // A signer that is down is told before anything is looked up, alike for every owner.
+                self.parts.github.prove_key().await.map_err(|e| refuse::signer(e, asked.scope.owner()))?;
+                Standing::Unverified
+            }
+        };
+        let admission = self.gate(asked, standing, journal).await?;
+        match held {
+            Some(token) => Ok(token),
+            None => oidc.verify(&asked.token, &admission).await.map_err(refuse::unverified),
+        }
+    }
+
+    async fn gate<P: Purpose>(
+        &self,
+        asked: &Asked,
+        standing: Standing,
+        journal: &mut Journal<'_, P>,
+    ) -> Result<oidc::Admission, Refusal> {
+        let owner = asked.scope.owner();
+        self.parts.github.installation(owner, standing).await.map_err(refuse::stranger)?;
+        let list = self.parts.store.trusted_issuers(owner, standing).await.map_err(refuse::stranger)?;
+        let located =
+            self.parts.store.policy(&asked.scope, &asked.identity, standing).await.map_err(refuse::stranger)?;
+        journal.policy(&located);
+        let Found::Present(file) = &located.found else {
+            return Err(refuse::stranger(refuse::not_present(&located.found)));
+        };
+        let (file, issuer) = (Arc::clone(file), asked.token.issuer().clone());
+        let weight = file.policy.weight().saturating_add(list.as_ref().map_or(0, |list| list.weight()));
+        let admits = move || policy::gate::admit(list.as_deref(), &file.policy, &issuer);
+        let admission = self.matching.run(weight, asked.token.issuer().as_str().len(), admits).await;
+        admission
+            .map_err(refuse::unanswered)?
+            .ok_or_else(|| refuse::stranger("the organization's list or the policy does not admit the issuer"))
+    }
+
+    async fn trusted_issuers(&self, scope: &Scope) -> Result<Option<Arc<TrustedIssuers>>, Refusal> {
+        let (owner, standing) = (scope.owner(), Standing::Verified);
+        self.parts.github.installation(owner, standing).await.map_err(|e| e.refusal(owner))?;
+        self.parts.store.trusted_issuers(owner, standing).await.map_err(|e| refuse::store(&e, owner))
+    }
+
+    async fn locate(&self, Asked { scope, identity, .. }: &Asked) -> Result<Located, Refusal> {
+        self.parts.store.policy(scope, identity, Standing::Verified).await.map_err(|e| refuse::store(&e, scope.owner()))
+    }
+
+    async fn evaluate(
+        &self,
+        file: Arc<PolicyFile>,
+        token: VerifiedToken,
+        scope: &Scope,
+    ) -> Result<Result<Grant, Denied>, Refusal> {
+        let (weight, bytes) = (file.policy.weight(), token.size());
+        let (settings, scope) = (Arc::clone(&self.settings), scope.clone());
+        let policy_repo = self.parts.store.policy_repo().clone();
+        let evaluate = move || {
+            let Settings { domain, github_host, .. } = settings.as_ref();
+            file.policy
+                .evaluate(&token, &policy::Asked { scope: &scope, domain, github_host, policy_repo: &policy_repo })
+        };
+        self.matching.run(weight, bytes, evaluate).await
+    }
+
+    /// What the organization says of the issuer.
+    async fn permitted<P: Purpose>(
+        &self,
+        list: Option<Arc<TrustedIssuers>>,
+        token: &VerifiedToken,
+        journal: &mut Journal<'_, P>,
+    ) -> Result<(), Refusal> {
+        let Some(list) = list else { return Ok(()) };
+        let (weight, issuer) = (list.weight(), token.issuer().clone());
+        match self.matching.run(weight, issuer.as_str().len(), move || list.verdict(&issuer)).await? {
+            Verdict::Listed => Ok(()),
+            Verdict::Unlisted { enforced: false } => {
+                journal.trusted_issuers("not listed, audit only");
+                Ok(())
+            }
+            Verdict::Unlisted { enforced: true } => {
+                journal.trusted_issuers("not listed");
+                Err(Refusal::new(Reason::IssuerNotPermitted, "issuer not permitted by organization policy"))
+            }
+        }
+    }
+}
+
+/// The policy, where there is one.
+fn present(located: &Located, audience: Audience, identity: &PolicyName) -> Result<Arc<PolicyFile>, Refusal> {
+    if let Found::Present(file) = &located.found {
+        Ok(Arc::clone(file))
+    } else {
+        Err(refuse::policy(&located.found, audience, identity))
+    }
+}
