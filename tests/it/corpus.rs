@@ -151,45 +151,32 @@ impl<'w> Judge<'w> {
         Self { world, wrong: Vec::new() }
     }
 
-    /// Asks on both wires, first whether it would be granted, and then for the token.
+    /// Asks on both wires: first whether it would be granted, and then for the token.
     async fn ask(&mut self, name: &str, expected: &Expected, ask: impl AsyncFn() -> Ask) {
-        let check = self.check_first(name, &ask().await).await;
         let answer = async |wire| {
+            let check = self.check_first(wire, &ask().await).await;
             let ask = ask().await;
-            match wire {
+            let answer = match wire {
                 Wire::Grpc => self.world.client.grpc(&ask).await,
                 Wire::Rest => rest(self.world, &ask).await,
-            }
-        };
-        let last = std::cell::RefCell::new(None);
-        let answer = async |wire| {
-            let answer = answer(wire).await;
-            last.replace(Some(answer.clone()));
+            };
+            check.assert_agrees(&answer);
+            compare_grant(&check, expected);
             answer
         };
         let wrong = self.hold(name, expected, answer).await;
         self.wrong.extend(wrong);
-        let _naming = Naming(name);
-        check.assert_agrees(&last.take().unwrap());
-        self.compare_grant(&check, expected);
     }
 
     /// A check of what is to be asked. It mints nothing, not even to read policies with.
-    async fn check_first(&self, name: &str, ask: &Ask) -> Check {
-        let _naming = Naming(name);
+    async fn check_first(&self, wire: Wire, ask: &Ask) -> Check {
         let before = self.world.github.minted_count();
-        let check = self.world.client.check(ask).await;
+        let check = match wire {
+            Wire::Grpc => self.world.client.check_grpc(ask).await,
+            Wire::Rest => self.world.client.check_rest(ask).await,
+        };
         assert_eq!(self.world.github.minted_count(), before, "a check minted");
         check
-    }
-
-    /// What a check said of the token is what is expected of the mint.
-    fn compare_grant(&self, check: &Check, expected: &Expected) {
-        let Some(reply) = check.reply.as_ref().filter(|reply| reply.granted) else { return };
-        assert_eq!(json!(reply.permissions), expected.minted["permissions"]);
-        let repositories = expected.minted.get("repositories").cloned().unwrap_or(json!([]));
-        assert_eq!(json!(reply.repositories), repositories);
-        assert!(reply.conditions.len() >= 3 && reply.conditions.iter().all(|condition| condition.satisfied));
     }
 
     /// Holds the answers of both wires against what was expected.
@@ -239,6 +226,15 @@ impl<'w> Judge<'w> {
         assert!(self.world.github.unknown_requests().is_empty(), "{:?}", self.world.github.unknown_requests());
         assert!(self.world.issuer.unknown_requests().is_empty(), "{:?}", self.world.issuer.unknown_requests());
     }
+}
+
+/// What a check said of the token is what is expected of the mint.
+fn compare_grant(check: &Check, expected: &Expected) {
+    let Some(reply) = check.reply.as_ref().filter(|reply| reply.granted) else { return };
+    assert_eq!(json!(reply.permissions), expected.minted["permissions"]);
+    let repositories = expected.minted.get("repositories").cloned().unwrap_or(json!([]));
+    assert_eq!(json!(reply.repositories), repositories);
+    assert!(reply.conditions.len() >= 3 && reply.conditions.iter().all(|condition| condition.satisfied));
 }
 
 /// Asks over REST, by a GET; the status must be that of the code.

@@ -10,6 +10,7 @@
 )]
 
 mod arrows;
+mod checking;
 mod corpus;
 mod dev;
 mod docs;

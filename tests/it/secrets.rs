@@ -89,6 +89,9 @@ async fn drive(world: &World, asks: Vec<Ask>, raw: Vec<Raw>) -> (Vec<String>, St
             let client = Client::new(address);
             let (mut granted, mut told) = (Vec::new(), String::new());
             for ask in &asks {
+                for check in [client.check_grpc(ask).await, client.check_rest(ask).await] {
+                    told.push_str(&format!("{check:?}\n"));
+                }
                 for answer in [client.grpc(ask).await, client.rest(ask).await] {
                     granted.extend(Some(answer.token.clone()).filter(|token| !token.is_empty()));
                     told.push_str(&format!("{:?}\n", crate::harness::Answer { token: String::new(), ..answer }));
@@ -145,6 +148,12 @@ fn asks(world: &World) -> (Vec<String>, Vec<Ask>, Vec<Raw>) {
             bearer.clone(),
             format!("scope=octo-org/hello&identity=none&access_token={good}"),
         ),
+        (
+            Method::POST,
+            format!("/sts/check?scope=octo-org/hello&token={good}"),
+            bearer.clone(),
+            format!("identity={good}"),
+        ),
         (Method::GET, format!("/sts/exchange?scope={good}&identity=ci"), bearer.clone(), String::new()),
         (Method::DELETE, format!("/sts/exchange/{good}"), bearer, String::new()),
     ];
@@ -184,8 +193,8 @@ async fn silent(format: TokenFormat) {
     for fault in faults() {
         world.github.heal();
         let (_, asks, raw) = asks(&world);
-        // Two of the raw ones are no exchange.
-        expected += asks.len() * 2 + raw.len() - 2;
+        // Two of the raw ones are neither an exchange nor a check.
+        expected += asks.len() * 4 + raw.len() - 2;
         fault.into_iter().for_each(|fault| world.github.fault(fault));
         let (granted, replies) = drive(&world, asks, raw).await;
         secrets.extend(granted);

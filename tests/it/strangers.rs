@@ -28,9 +28,14 @@ fn claims() -> Value {
     json!({"sub": "system:serviceaccount:a:b", "aud": DOMAIN})
 }
 
+/// The answer of an exchange, which a check must give too, byte for byte.
 async fn rest(world: &World, scope: &str, identity: &str, token: &str) -> Reply {
-    let path = format!("/sts/exchange?scope={scope}&identity={identity}");
-    world.client.send(Method::GET, &path, &[("authorization", &format!("Bearer {token}"))], "").await
+    let query = format!("scope={scope}&identity={identity}");
+    let authorization = [("authorization", &*format!("Bearer {token}"))];
+    let checked = world.client.send(Method::POST, &format!("/sts/check?{query}"), &authorization, "").await;
+    let reply = world.client.send(Method::GET, &format!("/sts/exchange?{query}"), &authorization, "").await;
+    assert_eq!(bare(checked), bare(reply.clone()), "{query}");
+    reply
 }
 
 /// The reply without what differs for each request: the id and the time.
@@ -248,6 +253,49 @@ async fn both_wires_give_that_answer_and_the_record_has_the_truth() {
     assert_eq!(cause(2), "the App does not see the repository");
     assert_eq!(cause(4), "no such policy");
     assert!(records.iter().all(|record| record["verified"] == false && record["subject"].is_null()), "{records:?}");
+}
+
+#[tokio::test]
+async fn a_check_tells_strangers_what_an_exchange_would_on_both_wires() {
+    let (setup, tenant) = setup().await;
+    let world = setup.start().await;
+    for (scope, identity) in [("nobody/hello", "pod"), ("octo-org/none", "pod"), ("octo-org/hello", "none")] {
+        let checked = world.check(scope, identity, &tenant.sign(&claims())).await;
+        is_the_answer(checked.error.as_ref().unwrap());
+    }
+    // Admitted and verified, it is told the truth.
+    let token = tenant.sign(&json!({"sub": "system:serviceaccount:a:c", "aud": DOMAIN}));
+    let checked = world.check("octo-org/hello", "pod", &token).await;
+    assert_eq!(checked.reason(), "POLICY_MISMATCH");
+    assert!(world.check("octo-org/hello", "pod", &tenant.sign(&claims())).await.reply().granted);
+    // The same token in the wrong place: nothing, though its keys are held.
+    is_the_answer(world.check("octo-org/hello", "ci", &token).await.error.as_ref().unwrap());
+    let records = world.stop().await.at_least(12).await;
+    assert!(records.iter().all(|record| record["operation"] == "check" && record["token"].is_null()), "{records:?}");
+}
+
+#[tokio::test]
+async fn a_check_costs_github_what_an_exchange_does_without_its_mint() {
+    for (scope, identity, good) in
+        [("octo-org/hello", "pod", true), ("octo-org/hello", "none", false), ("nobody/x", "pod", false)]
+    {
+        let mut costs = Vec::new();
+        for is_check in [true, false] {
+            let (setup, tenant) = setup().await;
+            let world = setup.start().await;
+            let ask = Ask::new(scope, identity, &tenant.sign(&claims()));
+            if is_check {
+                world.client.check_rest(&ask).await;
+            } else {
+                world.client.rest(&ask).await;
+            }
+            let calls = world.github.calls();
+            let of_the_caller = usize::from(good && !is_check);
+            let (mints, all) = (calls.of(RouteKind::Mint) - of_the_caller, calls.total() - of_the_caller);
+            costs.push((mints, all, tenant.fetches()));
+        }
+        assert_eq!(costs[0], costs[1], "{scope} {identity}");
+    }
 }
 
 #[tokio::test]

@@ -138,6 +138,14 @@ async fn an_empty_bucket_answers_alike_for_every_owner() {
     assert!(told.windows(2).all(|pair| pair[0] == pair[1]), "{told:?}");
     assert_eq!(told[0].1, Some(Duration::from_secs(1)));
     assert_eq!((world.github.calls().total(), tenant.fetches()), (calls, Fetches::default()));
+    // A check draws on the same buckets, and does so itself.
+    let checked = world.check("octo-org/hello", "pod", &tenant.sign(&claims())).await;
+    assert_eq!(checked.reason(), "RATE_LIMITED");
+    assert_eq!((world.github.calls().total(), tenant.fetches()), (calls, Fetches::default()));
+    world.clock.advance(Duration::from_secs(1));
+    let forged_check = async |n| world.client.check_rest(&Ask::new("octo-org/hello", "none", &forged(&world, n))).await;
+    assert_eq!(forged_check(31).await.reason(), "ISSUER_NOT_TRUSTED");
+    assert_eq!(forged_check(32).await.reason(), "RATE_LIMITED");
     // Known issuers draw on nothing.
     world.usual().await.tokens();
     world.clock.advance(Duration::from_secs(1));
