@@ -7,6 +7,8 @@
 
 use std::{borrow::Cow, fmt, time::Duration};
 
+use serde::Serialize;
+
 macro_rules! reasons {
     ($($variant:ident = $word:literal,)*) => {
         /// The stable reason of a refusal.
@@ -105,6 +107,22 @@ pub struct Condition {
     pub hint: Option<String>,
 }
 
+/// Who a token of a Kubernetes cluster speaks for, as the cluster names them.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Workload {
+    /// The namespace.
+    pub namespace: String,
+    /// The service account.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_account: Option<String>,
+    /// The pod, where the token is bound to one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pod: Option<String>,
+    /// The node that the pod was on, where the cluster tells it (from Kubernetes 1.30).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<String>,
+}
+
 /// An exchange's refusal: a word for programs, fixed text for the caller, the cause for operators.
 #[derive(Debug, Clone)]
 pub struct Refusal {
@@ -118,12 +136,14 @@ pub struct Refusal {
     pub retry_after: Option<Duration>,
     /// The conditions of the policy that was held against the token, if it came that far.
     pub conditions: Vec<Condition>,
+    /// Who the token that was held against them speaks for, if it is of a Kubernetes cluster.
+    pub workload: Option<Box<Workload>>,
 }
 
 impl Refusal {
     /// A refusal with its public text.
     pub fn new(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, message: message.into(), cause: None, retry_after: None, conditions: Vec::new() }
+        Self { reason, message: message.into(), cause: None, retry_after: None, conditions: Vec::new(), workload: None }
     }
 
     /// Adds what operators should know.

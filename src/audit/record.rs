@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::{
     clock::UnixTime,
-    reason::{Condition, Refusal},
+    reason::{Condition, Refusal, Workload},
 };
 
 /// Longest text that is kept of anything a stranger sent.
@@ -57,6 +57,9 @@ pub struct Record {
     /// `jti`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub jti: Option<String>,
+    /// Who it speaks for, of a Kubernetes token that was verified.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kubernetes: Option<Workload>,
     /// The policy that decided.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub policy: Option<PolicyRef>,
@@ -185,6 +188,7 @@ impl Record {
             issuer: None,
             subject: None,
             jti: None,
+            kubernetes: None,
             policy: None,
             trusted_issuers: None,
             conditions: Vec::new(),

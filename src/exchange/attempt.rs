@@ -133,6 +133,7 @@ impl<'a, P: Purpose> Journal<'a, P> {
         self.record.issuer = Some(token.issuer().as_str().to_owned());
         self.record.subject = Some(token.subject().as_str().to_owned());
         self.record.jti = token.id().map(cut);
+        self.record.kubernetes = token.workload();
         let place = self.audit.place().await.map_err(|full| unrecorded().because(full))?;
         self.place = Some(place);
         Ok(Recorded(PhantomData))

@@ -16,7 +16,7 @@ use crate::{
     name::{PolicyName, Scope},
     oidc::{self, VerifiedToken},
     policy::{self, Denied, Grant, Permissions, Repositories, TrustedIssuers, Verdict},
-    reason::{Condition, Reason, Refusal},
+    reason::{Condition, Reason, Refusal, Workload},
     store::{Found, Located, PolicyFile},
 };
 
@@ -25,6 +25,7 @@ pub(super) struct Decision<P> {
     grant: Grant,
     installation: Installation,
     audience: Audience,
+    workload: Option<Workload>,
     recorded: Recorded<P>,
 }
 
@@ -42,6 +43,7 @@ impl Decision<Checking> {
             conditions: refuse::shown(self.grant.conditions(), self.audience),
             permissions: self.grant.permissions().clone(),
             repositories: self.grant.repositories().clone(),
+            workload: self.workload.clone(),
         }
     }
 }
@@ -55,6 +57,8 @@ pub struct Terms {
     pub permissions: Permissions,
     /// What it reaches.
     pub repositories: Repositories,
+    /// Who asks, if it is a workload of a Kubernetes cluster.
+    pub workload: Option<Workload>,
 }
 
 impl Exchange {
@@ -74,11 +78,12 @@ impl Exchange {
         let audience = Audience::of(&token, &asked.scope, &located.found);
         journal.policy(&located);
         let file = present(&located, audience, &asked.identity)?;
+        let workload = token.workload();
         let evaluated = self.evaluate(file, token, &asked.scope).await?;
         journal.evaluated(&evaluated);
-        let grant = evaluated.map_err(|denied| refuse::mismatch(&denied, audience))?;
+        let grant = evaluated.map_err(|denied| refuse::mismatch(&denied, audience, workload.clone()))?;
         let installation = self.pinned(&grant).await?;
-        Ok(Decision { grant, installation, audience, recorded })
+        Ok(Decision { grant, installation, audience, workload, recorded })
     }
 
     /// The installation that mints by a grant, if it is of the App that the policy pins.

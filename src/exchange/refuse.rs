@@ -13,7 +13,7 @@ use crate::{
     name::{Owner, PolicyName, Scope},
     oidc::{self, IssuerKind, VerifiedToken},
     policy::Denied,
-    reason::{Condition, Reason, Refusal},
+    reason::{Condition, Reason, Refusal, Workload},
     store::{self, Found},
 };
 
@@ -106,12 +106,13 @@ pub(super) fn policy(found: &Found, audience: Audience, identity: &PolicyName) -
 }
 
 /// The token does not satisfy the policy.
-pub(super) fn mismatch(denied: &Denied, audience: Audience) -> Refusal {
+pub(super) fn mismatch(denied: &Denied, audience: Audience, workload: Option<Workload>) -> Refusal {
     // On gRPC the message is a header, and clients bound those; the details have the conditions.
     let failed = cut(&denied.failed().collect::<Vec<_>>().join(", "));
     let message = format!("token does not satisfy the trust policy: {failed}");
     let mut refusal = Refusal::new(Reason::PolicyMismatch, message);
     refusal.conditions = shown(denied.conditions(), audience);
+    refusal.workload = workload.map(Box::new);
     refusal
 }
 

@@ -16,10 +16,14 @@ use super::{
 use crate::{
     clock::UnixTime,
     name::{Audience, Issuer, Subject},
+    reason::Workload,
 };
 
 /// How long after `exp` a token is still taken.
 const EXPIRY_LEEWAY: Duration = Duration::from_secs(30);
+
+/// No name of Kubernetes is longer (a DNS subdomain, RFC 1123).
+const LONGEST_NAME: usize = 253;
 
 /// The end of the year 9999. A token that says it lives longer says nothing about its life.
 const LAST_SECOND: i64 = 253_402_300_799;
@@ -136,6 +140,20 @@ impl VerifiedToken {
     /// `jti`, if it is a string.
     pub fn id(&self) -> Option<&str> {
         self.claims.get("jti").and_then(Value::as_str)
+    }
+
+    /// Who it speaks for by its `kubernetes.io`, if it is of a cluster; each name cut at 253 bytes, which
+    /// no name of Kubernetes is longer than.
+    pub fn workload(&self) -> Option<Workload> {
+        let cut = |text: &str| text.get(..text.floor_char_boundary(LONGEST_NAME)).unwrap_or_default().to_owned();
+        let cluster = self.claims.get("kubernetes.io")?;
+        let name_of = |kind: &str| cluster.get(kind)?.get("name")?.as_str().map(cut);
+        Some(Workload {
+            namespace: cluster.get("namespace")?.as_str().map(cut)?,
+            service_account: name_of("serviceaccount"),
+            pod: name_of("pod"),
+            node: name_of("node"),
+        })
     }
 
     /// A token as if it had been verified, for unit tests of what comes after.

@@ -133,7 +133,7 @@ impl Policy {
                 satisfied: value.is_some_and(|value| claim::matches(value, |text| pattern.is_match(text))),
                 got: value.map(shown_value),
                 wanted: Some(pattern.as_str().to_owned()),
-                hint: None,
+                hint: if value.is_none() { hint::claim(token.claims(), name) } else { None },
             }
         }));
         match self.coverage(asked) {
@@ -156,7 +156,9 @@ impl Policy {
         let subject = token.subject().as_str();
         let mut condition = simple("subject", &self.subject, subject);
         if !condition.satisfied {
-            condition.hint = hint::subject(&self.subject, subject).or(condition.hint);
+            condition.hint = hint::subject(&self.subject, subject)
+                .or(condition.hint)
+                .or_else(|| hint::service_account(&self.subject, subject));
         }
         condition
     }
@@ -208,9 +210,18 @@ fn default_audience(token: &VerifiedToken, asked: &Asked<'_>) -> Condition {
     let repository = repository_url(token, asked);
     let has_repository = repository.as_ref().is_some_and(|url| url.is_audience_of(token));
     let satisfied = has_domain || has_repository;
-    let hint = || {
-        (token.issuer_kind() == IssuerKind::Actions)
-            .then(|| format!("ask for the token with the audience `{}`", asked.domain))
+    let hint = || match &repository {
+        _ if token.issuer_kind() == IssuerKind::Actions => {
+            Some(format!("ask for the token with the audience `{}`", asked.domain))
+        }
+        Some(url) if token.workload().is_some() => Some(format!(
+            "project the token with the audience `{}{}`, or name another in the policy",
+            url.host, url.path
+        )),
+        _ if token.workload().is_some() => {
+            Some(format!("project the token with the audience `{}`, or name another in the policy", asked.domain))
+        }
+        _ => None,
     };
     Condition {
         field: "audience".to_owned(),

@@ -2,7 +2,9 @@
 //! be right: where mending what it names would have made the value match.
 
 use super::compile::Matcher;
-use crate::pattern::Pattern;
+use serde_json::{Map, Value};
+
+use crate::{claim, pattern::Pattern};
 
 /// Longer texts get no hint: finding one must stay cheap.
 const MOST_BYTES: usize = 256;
@@ -39,6 +41,35 @@ pub(super) fn subject(wanted: &Matcher, got: &str) -> Option<String> {
         "the token's subject has the immutable form, `repo:OWNER@ID/REPO@ID:…`; the policy names owner and repository without ids"
             .to_owned()
     })
+}
+
+/// Why the subject of a Kubernetes token may have failed: what it names, the policy names otherwise.
+pub(super) fn service_account(wanted: &Matcher, got: &str) -> Option<String> {
+    const PREFIX: &str = "system:serviceaccount:";
+    let Matcher::Exact(wanted) = wanted else { return None };
+    let (namespace, name) = got.strip_prefix(PREFIX)?.split_once(':')?;
+    Some(match wanted.strip_prefix(PREFIX).and_then(|rest| rest.split_once(':')) {
+        Some((wanted, same)) if same == name => {
+            format!("the service account is that of another namespace: `{namespace}`, not `{wanted}`")
+        }
+        Some((same, wanted)) if same == namespace => {
+            format!("it is another service account of that namespace: `{name}`, not `{wanted}`")
+        }
+        Some(_) => return None,
+        None => "a service account's subject is `system:serviceaccount:NAMESPACE:NAME`".to_owned(),
+    })
+}
+
+/// Where a claim may be that is not there by its name: one level of the path spelled otherwise.
+pub(super) fn claim(claims: &Map<String, Value>, name: &str) -> Option<String> {
+    if name.len() > MOST_BYTES {
+        return None;
+    }
+    let at_dot = |(at, _)| Some(format!("{}/{}", name.get(..at)?, name.get(at + 1..)?));
+    let dotted = name.match_indices('.').filter_map(at_dot);
+    let inside = [format!("kubernetes.io/{name}")];
+    let found = dotted.chain(inside).find(|path| claim::lookup(claims, path).is_some())?;
+    Some(format!("the token has no such claim; did you mean `{found}`?"))
 }
 
 /// Without one of these, a pattern is the text itself.
@@ -123,6 +154,37 @@ mod tests {
         assert_eq!(subject(&exact("repo:o/other:ref:refs/heads/main"), immutable), None);
         for other in [MAIN, "repo:o@x/r@2:ref", "repo:o@/r@2:ref", "o@1/r@2:x", "repo:o@1", "repo:o@1/r"] {
             assert_eq!(subject(&pattern(".*nothing.*"), other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_service_account_that_is_not_quite_the_policys() {
+        let got = "system:serviceaccount:staging:deployer";
+        let hint = |wanted: &str| service_account(&exact(wanted), got).unwrap_or_default();
+        assert!(hint("system:serviceaccount:production:deployer").contains("`staging`, not `production`"));
+        assert!(hint("system:serviceaccount:staging:builder").contains("`deployer`, not `builder`"));
+        assert!(hint("staging:deployer").contains("`system:serviceaccount:NAMESPACE:NAME`"));
+        assert_eq!(hint("system:serviceaccount:production:builder"), "");
+        assert_eq!(service_account(&pattern("x"), got), None);
+        for other in ["repo:o/r:ref", "system:serviceaccount:x", "system:node:x"] {
+            assert_eq!(service_account(&exact("x"), other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn a_claim_that_is_elsewhere() {
+        let claims = serde_json::json!({"kubernetes.io": {"namespace": "x", "pod": {"name": "y"}}, "a.b": "c"});
+        let hint = |name: &str| claim(claims.as_object().unwrap(), name);
+        for (name, path) in [
+            ("kubernetes.io.namespace", "`kubernetes.io/namespace`"),
+            ("kubernetes.io/pod.name", "`kubernetes.io/pod/name`"),
+            ("namespace", "`kubernetes.io/namespace`"),
+            ("pod/name", "`kubernetes.io/pod/name`"),
+        ] {
+            assert!(hint(name).unwrap().contains(path), "{name}");
+        }
+        for name in ["a.c", "kubernetes.io.pod.name", "", "ü.ö", "node"] {
+            assert_eq!(hint(name), None, "{name}");
         }
     }
 

@@ -17,13 +17,13 @@ use octo_sts::{
     name::{PolicyName, Scope},
     oidc::{IssuersFile, Pod},
     policy::{Kind, Policy, Rules, TrustedIssuers},
-    reason::{Condition, Reason, Refusal},
+    reason::{Condition, Reason, Refusal, Workload},
     transport::reply,
     yaml,
 };
 use serde_json::Value;
 
-use crate::harness::process;
+use crate::harness::{Folder, process, tls};
 
 fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -85,23 +85,19 @@ fn every_yaml_example_is_valid() {
 
 #[test]
 fn every_issuers_file_is_valid() {
-    let folder = std::env::temp_dir().join(format!("octo-sts-docs-{}", uuid::Uuid::new_v4()));
-    fs::create_dir_all(folder.join("cluster")).unwrap();
-    let certificate = rcgen::generate_simple_self_signed(["api.internal".to_owned()]).unwrap().cert.pem();
-    fs::write(folder.join("cluster/ca.crt"), certificate).unwrap();
-    fs::write(folder.join("cluster/token"), "token").unwrap();
-    let keys = include_str!("../fixtures/kubernetes/jwks.json");
-    fs::write(folder.join("closed-cluster.json"), keys).unwrap();
-    let path = folder.join("issuers.yaml");
-    let pod = Pod { api_server: None, folder: folder.clone() };
-    let file = IssuersFile { path: path.clone(), pod, plain_http: false };
+    let folder = Folder::new();
+    fs::create_dir(folder.path().join("cluster")).unwrap();
+    folder.file("cluster/ca.crt", &tls::certificate(&["api.internal"]).1);
+    folder.file("cluster/token", "token");
+    folder.file("closed-cluster.json", include_str!("../fixtures/kubernetes/jwks.json"));
+    let pod = Pod { api_server: None, folder: folder.path().to_owned() };
+    let file = IssuersFile { path: folder.path().join("issuers.yaml"), pod, plain_http: false };
     let examples = blocks(&read("docs/issuers.md"), "yaml");
     assert!(!examples.is_empty());
     for text in examples {
-        fs::write(&path, &text).unwrap();
+        folder.file("issuers.yaml", &text);
         assert_eq!(file.load().map(drop), Ok(()), "{text}");
     }
-    fs::remove_dir_all(folder).unwrap();
 }
 
 #[test]
@@ -214,6 +210,7 @@ fn full_record() -> Record {
         repositories: Some(vec!["x".into()]),
     });
     record.trusted_issuers = Some("x");
+    record.kubernetes = Some(Workload { namespace: "x".into(), service_account: some(), pod: some(), node: some() });
     for field in [
         &mut record.user_agent,
         &mut record.scope,

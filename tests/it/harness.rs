@@ -4,6 +4,9 @@
 //! asked goes over gRPC and over REST, and the answers must agree.
 
 mod client;
+#[path = "../../src/tests.rs"]
+mod folder;
+pub mod tls;
 
 use std::{
     io,
@@ -26,6 +29,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 pub use client::{Answer, Ask, Check, Client, Outcome, Reply};
+pub(crate) use folder::Folder;
 
 /// The audience that tokens have by default.
 pub const DOMAIN: &str = "sts.example.com";

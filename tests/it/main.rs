@@ -15,6 +15,7 @@ mod corpus;
 mod dev;
 mod docs;
 mod harness;
+mod kubernetes;
 mod promises;
 mod secrets;
 mod seeds;

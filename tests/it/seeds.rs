@@ -4,26 +4,21 @@
 //! The issuers are real in name only. A resolver leads their names to a server of this test that has a
 //! certificate for them, so tokens with the very `iss` of the guides are verified over TLS.
 
-use std::{collections::BTreeSet, io, net::IpAddr, path::PathBuf, process::Command, sync::Arc};
+use std::{collections::BTreeSet, future, io, net::IpAddr, path::PathBuf, process::Command, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use octo_sts::{
     egress::Resolve,
     emulator::{Issuer, Selection, Visibility, claims},
 };
-use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer as Signer, KeyPair};
-use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
-use tokio_rustls::TlsAcceptor;
-use uuid::Uuid;
 
-use crate::harness::{APP_PERMISSIONS, DOMAIN, Setup, World};
+use crate::harness::{APP_PERMISSIONS, DOMAIN, Folder, Setup, World, tls};
 
 /// An address of this machine that nothing else of it uses.
 const FRONT: [u8; 4] = [127, 86, 101, 5];
@@ -52,28 +47,6 @@ impl Resolve for ToFront {
     }
 }
 
-/// A certificate for all the hosts, and the file with the root that it leads to.
-fn certificate() -> (rustls::ServerConfig, PathBuf) {
-    let mut root = CertificateParams::default();
-    root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let root_key = KeyPair::generate().unwrap();
-    let root_pem = root.self_signed(&root_key).unwrap().pem();
-    let signer = Signer::new(root, root_key);
-    let key = KeyPair::generate().unwrap();
-    let leaf = CertificateParams::new(HOSTS.map(str::to_owned)).unwrap().signed_by(&key, &signer).unwrap();
-    let file = std::env::temp_dir().join(format!("octo-sts-root-{}.pem", Uuid::new_v4()));
-    std::fs::write(&file, root_pem).unwrap();
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(key.serialize_der()));
-    let config = rustls::ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![leaf.der().clone()], key)
-        .unwrap();
-    (config, file)
-}
-
 /// What an issuer at this host and path publishes; the keys are `issuer`'s.
 fn publish(issuer: &Issuer, host: &str, path: &str) -> Value {
     match path.strip_suffix(".well-known/openid-configuration") {
@@ -86,23 +59,12 @@ fn publish(issuer: &Issuer, host: &str, path: &str) -> Value {
     }
 }
 
-/// Serves the issuers' documents over TLS.
-async fn front(listener: TcpListener, tls: rustls::ServerConfig, issuer: Issuer) {
-    let acceptor = TlsAcceptor::from(Arc::new(tls));
-    while let Ok((socket, _)) = listener.accept().await {
-        let (acceptor, issuer) = (acceptor.clone(), issuer.clone());
-        tokio::spawn(async move {
-            let socket = acceptor.accept(socket).await.unwrap();
-            let answer = hyper::service::service_fn(move |request: Request<Incoming>| {
-                let host = request.headers().get("host").map(|host| host.to_str().unwrap().to_owned());
-                let host = host.or_else(|| request.uri().host().map(str::to_owned)).unwrap();
-                let document = publish(&issuer, &host, request.uri().path());
-                async move { Ok::<_, io::Error>(Response::new(Full::new(Bytes::from(document.to_string())))) }
-            });
-            let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-            server.serve_connection(TokioIo::new(socket), answer).await.unwrap();
-        });
-    }
+/// The issuers' documents, by the host and path that are asked.
+fn answer(issuer: &Issuer, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    let host = request.headers().get("host").map(|host| host.to_str().unwrap().to_owned());
+    let host = host.or_else(|| request.uri().host().map(str::to_owned)).unwrap();
+    let document = publish(issuer, &host, request.uri().path());
+    Response::new(Full::new(Bytes::from(document.to_string())))
 }
 
 /// A policy of the guides, as it stands but for the region: a host has no capitals.
@@ -138,15 +100,15 @@ async fn guides() -> Option<World> {
         let path = format!(".github/chainguard/{name}.sts.yaml");
         setup.github.put_file("your-org", "your-repo", &path, &published(&name));
     }
-    let (tls, root) = certificate();
-    tokio::spawn(front(listener, tls, setup.issuer.clone()));
+    let (config, root) = tls::certificate(&HOSTS);
+    let issuer = setup.issuer.clone();
+    tokio::spawn(tls::serve(listener, config, move |request| future::ready(answer(&issuer, &request))));
+    let folder = Folder::new();
     setup.settings.egress.resolver = Some(Arc::new(ToFront));
-    setup.settings.egress.ca_files = vec![root.clone()];
+    setup.settings.egress.ca_files = vec![folder.file("root.pem", &root).into()];
     setup.settings.oidc.actions_issuer = ACTIONS.parse().unwrap();
     setup.settings.exchange.github_host = "github.com".into();
-    let world = setup.start().await;
-    std::fs::remove_file(root).unwrap();
-    Some(world)
+    Some(setup.start().await)
 }
 
 const SCOPE: &str = "your-org/your-repo";

@@ -15,7 +15,8 @@ use crate::{
     exchange::Checked,
     name::RepoName,
     policy::Repositories,
-    proto::octosts::v1::{CheckResponse, Condition},
+    proto::octosts::v1::{CheckResponse, Condition, KubernetesIdentity},
+    reason::Workload,
 };
 
 /// The reply for a gRPC caller.
@@ -29,15 +30,23 @@ pub(in crate::transport) fn grpc_check(checked: Checked) -> CheckResponse {
                 Repositories::All => Vec::new(),
                 Repositories::These(names) => names.iter().map(RepoName::to_string).collect(),
             },
+            kubernetes: terms.workload.map(identity),
             ..CheckResponse::default()
         },
         Checked::Refused(refusal) => CheckResponse {
             reason: refusal.reason.as_str().to_owned(),
             message: refusal.message.into_owned(),
             conditions: refusal.conditions.iter().map(details::condition).collect(),
+            kubernetes: refusal.workload.map(|workload| identity(*workload)),
             ..CheckResponse::default()
         },
     }
+}
+
+fn identity(workload: Workload) -> KubernetesIdentity {
+    let Workload { namespace, service_account, pod, node } = workload;
+    let [service_account, pod, node] = [service_account, pod, node].map(Option::unwrap_or_default);
+    KubernetesIdentity { namespace, service_account, pod, node }
 }
 
 /// Proto JSON, unset fields present.
@@ -49,6 +58,23 @@ struct RestCheck<'a> {
     conditions: Vec<RestCondition<'a>>,
     permissions: BTreeMap<&'a str, &'a str>,
     repositories: &'a [String],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kubernetes: Option<RestIdentity<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct RestIdentity<'a> {
+    namespace: &'a str,
+    service_account: &'a str,
+    pod: &'a str,
+    node: &'a str,
+}
+
+impl<'a> From<&'a KubernetesIdentity> for RestIdentity<'a> {
+    fn from(KubernetesIdentity { namespace, service_account, pod, node }: &'a KubernetesIdentity) -> Self {
+        Self { namespace, service_account, pod, node }
+    }
 }
 
 #[derive(Serialize)]
@@ -72,7 +98,8 @@ impl<'a> From<&'a Condition> for RestCondition<'a> {
 
 /// The reply for a REST caller.
 pub(in crate::transport) fn rest_check(checked: Checked) -> Response {
-    let CheckResponse { granted, reason, message, conditions, permissions, repositories } = grpc_check(checked);
+    let reply = grpc_check(checked);
+    let CheckResponse { granted, reason, message, conditions, permissions, repositories, kubernetes } = reply;
     let reply = RestCheck {
         granted,
         reason: &reason,
@@ -80,6 +107,7 @@ pub(in crate::transport) fn rest_check(checked: Checked) -> Response {
         conditions: conditions.iter().map(RestCondition::from).collect(),
         permissions: permissions.iter().map(|(name, level)| (name.as_str(), level.as_str())).collect(),
         repositories: &repositories,
+        kubernetes: kubernetes.as_ref().map(RestIdentity::from),
     };
     Json(reply).into_response()
 }

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::retry_seconds;
 use crate::{
     proto::{octosts, rpc},
-    reason::{Condition, Reason, Refusal},
+    reason::{Condition, Reason, Refusal, Workload},
 };
 
 /// Whose words the reasons are (AIP-193, `ErrorInfo.domain`).
@@ -33,9 +33,10 @@ impl Detail {
         if refusal.reason == Reason::PolicyMismatch {
             info.metadata.insert("failed".to_owned(), failed(&refusal.conditions));
         }
+        let told = refusal.workload.as_ref().map_or(0, |workload| tell(workload, &mut info));
         let mut details = vec![Self::Info(info)];
         details.extend(retry_seconds(refusal).map(Self::Retry));
-        details.extend(conditions(&refusal.conditions));
+        details.extend(conditions(&refusal.conditions, told));
         details
     }
 
@@ -111,10 +112,24 @@ fn failed(conditions: &[Condition]) -> String {
     list
 }
 
+/// Tells who the token speaks for, and in how many bytes.
+fn tell(workload: &Workload, info: &mut rpc::ErrorInfo) -> usize {
+    let Workload { namespace, service_account, pod, node } = workload;
+    let names = [
+        ("kubernetes_namespace", Some(namespace)),
+        ("kubernetes_service_account", service_account.as_ref()),
+        ("kubernetes_pod", pod.as_ref()),
+        ("kubernetes_node", node.as_ref()),
+    ];
+    let names = names.into_iter().filter_map(|(key, name)| Some((key.to_owned(), name?.clone())));
+    names.map(|(key, name)| (key.len() + name.len(), info.metadata.insert(key, name)).0).sum()
+}
+
 /// The conditions as callers see them: those not satisfied first, as many as fit.
-fn conditions(all: &[Condition]) -> impl Iterator<Item = Detail> {
+/// What is told of the workload takes `told` bytes of their room.
+fn conditions(all: &[Condition], told: usize) -> impl Iterator<Item = Detail> {
     let (satisfied, failed): (Vec<_>, Vec<_>) = all.iter().partition(|condition| condition.satisfied);
-    let mut left = CONDITIONS_BYTES;
+    let mut left = CONDITIONS_BYTES.saturating_sub(told);
     failed.into_iter().chain(satisfied).map(condition).map(Detail::Condition).map_while(move |detail| {
         left = left.checked_sub(detail.to_any().encoded_len())?;
         Some(detail)

@@ -10,7 +10,9 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use octo_sts::proto::{
-    octosts::v1::{CheckRequest, CheckResponse, Condition, check_service_client::CheckServiceClient},
+    octosts::v1::{
+        CheckRequest, CheckResponse, Condition, KubernetesIdentity, check_service_client::CheckServiceClient,
+    },
     oidc::{ExchangeRequest, RawToken, security_token_service_client::SecurityTokenServiceClient},
     rpc,
 };
@@ -134,8 +136,9 @@ impl Check {
 
 /// Proto JSON of the message, no field of it left out but the optional ones, and none added.
 fn check_response(json: &Value) -> CheckResponse {
-    let names: Vec<_> = json.as_object().unwrap().keys().map(String::as_str).collect();
-    assert_eq!(names, ["conditions", "granted", "message", "permissions", "reason", "repositories"]);
+    let names = json.as_object().unwrap().keys().map(String::as_str).filter(|name| *name != "kubernetes");
+    let wanted = ["conditions", "granted", "message", "permissions", "reason", "repositories"];
+    assert_eq!(names.collect::<Vec<_>>(), wanted);
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let condition = |json: &Value| {
         let field = |name: &str| json.get(name).map(text);
@@ -156,6 +159,12 @@ fn check_response(json: &Value) -> CheckResponse {
         conditions: json["conditions"].as_array().unwrap().iter().map(condition).collect(),
         permissions: json["permissions"].as_object().unwrap().iter().map(|(k, v)| (k.clone(), text(v))).collect(),
         repositories: json["repositories"].as_array().unwrap().iter().map(text).collect(),
+        kubernetes: json.get("kubernetes").map(|json| KubernetesIdentity {
+            namespace: text(&json["namespace"]),
+            service_account: text(&json["serviceAccount"]),
+            pod: text(&json["pod"]),
+            node: text(&json["node"]),
+        }),
     }
 }
 
