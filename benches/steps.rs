@@ -8,12 +8,12 @@
 
 use std::{hint::black_box, sync::Arc};
 
-use criterion::{Criterion, criterion_group, criterion_main};
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use octo_sts::{
-    clock::{Clock, SystemClock},
+    clock::{Clock, ManualClock, SystemClock, UnixTime},
     egress::Egress,
     emulator::{Alg, Issuer, claims},
-    oidc::{Oidc, PrivateNetworks, Settings, VerifiedToken},
+    oidc::{IssuersFile, Oidc, Pod, PrivateNetworks, Settings, VerifiedToken},
     policy::{Asked, Kind, Policy, Rules},
 };
 use serde_json::json;
@@ -50,6 +50,51 @@ async fn prepare() -> (Issuer, Oidc, Vec<(&'static str, String)>, VerifiedToken)
     (issuer, oidc, tokens, verified)
 }
 
+/// When the recorded tokens of a real API server were good.
+const RECORDED: i64 = 1_795_301_421;
+
+/// A verifier by an issuers file, with the keys of a real API server and rules for its tokens.
+fn cluster() -> Oidc {
+    let folder = std::env::temp_dir().join(format!("octo-sts-bench-{}", uuid::Uuid::new_v4()));
+    std::fs::create_dir(&folder).unwrap();
+    let file = IssuersFile {
+        path: folder.join("issuers.yaml"),
+        pod: Pod { api_server: None, folder: folder.clone() },
+        plain_http: false,
+    };
+    let keys = include_str!("../tests/fixtures/kubernetes/jwks.json");
+    let entry = format!(
+        "{{issuer: 'https://127.0.0.1:6444', jwks: {keys}, max_lifetime: 1h, require_claims: [kubernetes.io/namespace]}}"
+    );
+    std::fs::write(&file.path, format!("issuers: [{entry}]\n")).unwrap();
+    let listed = file.load().unwrap();
+    std::fs::remove_dir_all(folder).unwrap();
+    let settings = Settings {
+        issuers_file: Some((file, listed)),
+        ..Settings::new("https://token.actions.githubusercontent.com".parse().unwrap())
+    };
+    let clock = ManualClock::at(UnixTime::from_secs(RECORDED));
+    Oidc::new(settings, Egress::new(Default::default()).unwrap(), Arc::new(clock))
+}
+
+/// Service accounts' tokens as a cluster made them: how many a second one core verifies.
+fn pods(criterion: &mut Criterion) {
+    let oidc = cluster();
+    let mut group = criterion.benchmark_group("verify a service account's token");
+    group.throughput(Throughput::Elements(1));
+    for (name, reply) in [
+        ("RS256, bound to a pod", include_str!("../tests/fixtures/kubernetes/tokenrequest_rs256_podbound_2aud.json")),
+        ("ES256", include_str!("../tests/fixtures/kubernetes/tokenrequest_es256_aud.json")),
+    ] {
+        let reply: serde_json::Value = serde_json::from_str(reply).unwrap();
+        let token = reply["status"]["token"].as_str().unwrap();
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| oidc.verify_with_held_keys(&oidc.read(black_box(token)).unwrap()).unwrap());
+        });
+    }
+    group.finish();
+}
+
 fn steps(criterion: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     let (issuer, oidc, tokens, verified) = runtime.block_on(prepare());
@@ -72,5 +117,5 @@ fn steps(criterion: &mut Criterion) {
     });
 }
 
-criterion_group!(benches, steps);
+criterion_group!(benches, steps, pods);
 criterion_main!(benches);
