@@ -66,7 +66,7 @@ pub static WORLD: LazyLock<World> = LazyLock::new(|| {
             issuer.rotate(Alg::EdDsa);
             claims["aud"] = json!("sts.example.com");
             let token = oidc.read(&issuer.sign(&claims)).unwrap();
-            oidc.verify(&token, &oidc.known(&token).unwrap()).await.unwrap()
+            oidc.verify(&token, &oidc.known(&token).unwrap().unwrap()).await.unwrap()
         };
         let tokens = [
             verify(&issuer, claims::github_actions("octo-org", "hello", "refs/heads/main")).await,
