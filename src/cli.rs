@@ -16,6 +16,7 @@ use crate::config::{Environment, variables};
 
 #[cfg(feature = "emulator")]
 mod dev;
+mod doctor;
 mod serve;
 
 /// How the program ends: `sysexits.h`, as the contract of commands has it.
@@ -68,6 +69,10 @@ enum Command {
     /// Run the server. It is configured by environment variables, which `serve --help` lists.
     #[command(after_long_help = environment_help())]
     Serve,
+    /// Say what is wrong with the configuration and with what it leads to, and what to do.
+    ///
+    /// Reads the environment of `serve`, and asks GitHub and the issuers that are known.
+    Doctor(doctor::DoctorArgs),
     /// Show an exchange from end to end on this machine, without an account anywhere.
     #[cfg(feature = "emulator")]
     Dev(dev::DevArgs),
@@ -108,6 +113,7 @@ impl Command {
     fn run(self, environment: &Environment) -> Exit {
         match self {
             Self::Serve => serve::serve(environment),
+            Self::Doctor(args) => doctor::doctor(&args, environment),
             #[cfg(feature = "emulator")]
             Self::Dev(args) => dev::dev(args, environment),
         }

@@ -53,6 +53,17 @@ impl UnixTime {
         self.timestamp().map(|t| t.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()).unwrap_or_default()
     }
 
+    /// The `Date` of an HTTP reply: `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, section 5.6.7).
+    pub fn http_date(self) -> String {
+        self.timestamp().map(|t| t.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()).unwrap_or_default()
+    }
+
+    /// Reads the `Date` of an HTTP reply.
+    pub fn parse_http_date(text: &str) -> Option<Self> {
+        static PARSER: jiff::fmt::rfc2822::DateTimeParser = jiff::fmt::rfc2822::DateTimeParser::new();
+        PARSER.parse_timestamp(text).ok().map(|t| Self(t.as_microsecond()))
+    }
+
     /// Reads RFC 3339, as GitHub writes it.
     pub fn parse_rfc3339(text: &str) -> Option<Self> {
         text.parse::<jiff::Timestamp>().ok().map(|t| Self(t.as_microsecond()))
@@ -173,6 +184,14 @@ impl Clock for ManualClock {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_date_of_a_reply_is_read_as_it_is_written() {
+        let text = "Sun, 06 Nov 1994 08:49:37 GMT";
+        let moment = UnixTime::from_secs(784_111_777);
+        assert_eq!((UnixTime::parse_http_date(text), moment.http_date().as_str()), (Some(moment), text));
+        assert_eq!(UnixTime::parse_http_date("yesterday"), None);
+    }
 
     #[test]
     fn moments_as_text() {

@@ -89,6 +89,10 @@ pub enum Error {
     /// No connection: the name, the address, the proxy or TLS.
     #[error("the connection failed")]
     Connect,
+    /// The server's certificate does not lead to a root that is trusted here, is another host's, or is
+    /// out of its time.
+    #[error("the server's certificate is not trusted")]
+    Certificate,
     /// Not done in time.
     #[error("timed out")]
     Timeout,
@@ -117,6 +121,9 @@ impl Error {
             }
             if error.is::<tower::timeout::error::Elapsed>() || error.is::<tokio::time::error::Elapsed>() {
                 return Self::Timeout;
+            }
+            if is_of_certificate(error) {
+                return Self::Certificate;
             }
             if error.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(|error| error.is_connect()) {
                 found = Self::Connect;
@@ -158,6 +165,14 @@ impl std::fmt::Debug for Roots {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Roots").field("certificates", &self.store.len()).finish()
     }
+}
+
+/// Whether TLS ended on the server's certificate. An I/O error holds what it came from, and does not
+/// name it as its source.
+fn is_of_certificate(error: &(dyn StdError + 'static)) -> bool {
+    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    let inner = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    inner.or_else(|| error.downcast_ref()).is_some_and(|error| matches!(error, rustls::Error::InvalidCertificate(_)))
 }
 
 /// The connector of all clients: TLS over connections that the address rule allowed.

@@ -6,6 +6,7 @@
 //! remembers the limits that GitHub announced, and then one client, which tries three times. A
 //! token that was minted and not handed over is revoked, whatever happened in between.
 
+mod about;
 mod client;
 mod contents;
 mod error;
@@ -24,6 +25,15 @@ use std::{fmt, sync::Arc, time::Duration};
 use http::Uri;
 use tokio_util::task::TaskTracker;
 
+pub use self::{
+    about::{About, AboutApp, AboutInstallation, Refused},
+    contents::{File, ReadToken},
+    error::{Cause, Error},
+    installation::Installation,
+    jwt::{MOST_AHEAD, MOST_BEHIND},
+    mint::{IssuedToken, check_pin},
+    signer::{KeyError, PemSigner, Signer, SignerError},
+};
 use self::{
     client::{Call, Client, Patience, Reply},
     error::Failure,
@@ -31,13 +41,6 @@ use self::{
     jwt::AppJwt,
     limits::{Gate, Lane},
     revoke::Revoker,
-};
-pub use self::{
-    contents::{File, ReadToken},
-    error::{Cause, Error},
-    installation::Installation,
-    mint::{IssuedToken, check_pin},
-    signer::{KeyError, PemSigner, Signer, SignerError},
 };
 use crate::{
     cache::Standing,
@@ -157,6 +160,30 @@ impl GitHub {
     /// [`Error::NotInstalled`], [`Error::Suspended`], or that GitHub could not be asked.
     pub async fn installation(&self, owner: &Owner, standing: Standing) -> Result<Installation, Error> {
         installation::find(&self.inner, owner, standing).await
+    }
+
+    /// Asks GitHub about the App itself, and what time it is there.
+    ///
+    /// # Errors
+    /// [`Error::NoApp`], [`Error::Signer`].
+    pub async fn about_app(&self) -> Result<About<AboutApp>, Error> {
+        about::app(&self.inner).await
+    }
+
+    /// The App's installations, a hundred at most, and whether there are more.
+    ///
+    /// # Errors
+    /// GitHub could not be asked.
+    pub async fn installations(&self) -> Result<(Vec<AboutInstallation>, bool), Error> {
+        about::installations(&self.inner).await
+    }
+
+    /// What GitHub says of an installation at this moment; nothing of it is held.
+    ///
+    /// # Errors
+    /// [`Error::Stale`], or that GitHub could not be asked.
+    pub async fn about_installation(&self, installation: &Installation) -> Result<AboutInstallation, Error> {
+        about::installation(&self.inner, installation).await
     }
 
     /// Forgets what is held of the owner's installation. To be called when GitHub no longer knows

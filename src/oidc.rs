@@ -7,6 +7,7 @@
 //! it is asked again, is the business of `held`.
 
 mod claims;
+mod diagnose;
 mod discovery;
 mod error;
 mod follow;
@@ -30,6 +31,7 @@ use self::{
 };
 pub use self::{
     claims::{IssuerKind, VerifiedToken},
+    diagnose::{Diagnosis, HeldKeys},
     error::{Error, Fault, Unfit},
     issuers::Admission,
     listed::{IssuersFile, Listed, Pod},

@@ -36,6 +36,7 @@ const RETRIES: usize = 2;
 /// What a call is for: the `kind` of the metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
+    App,
     Installation,
     Mint,
     ReadMint,
@@ -47,6 +48,7 @@ pub(super) enum Kind {
 impl Kind {
     fn as_str(self) -> &'static str {
         match self {
+            Self::App => "app",
             Self::Installation => "installation",
             Self::Mint => "mint",
             Self::ReadMint => "read_mint",

@@ -11,6 +11,7 @@ use std::{borrow::Cow, time::Duration};
 use http::{HeaderMap, StatusCode, header};
 
 use crate::{
+    clock::UnixTime,
     name::Owner,
     reason::{Reason, Refusal},
 };
@@ -185,6 +186,8 @@ pub(super) struct Answer {
     pub(super) remaining: Option<u64>,
     /// `x-ratelimit-reset`, in seconds since the epoch.
     pub(super) reset: Option<u64>,
+    /// `Date`: what time GitHub has.
+    pub(super) date: Option<UnixTime>,
 }
 
 impl Failure {
@@ -271,12 +274,18 @@ impl From<octocrab::GitHubError> for Answer {
             retry_after: number(&headers, header::RETRY_AFTER.as_str()),
             remaining: number(&headers, "x-ratelimit-remaining"),
             reset: number(&headers, "x-ratelimit-reset"),
+            date: date(&headers),
         }
     }
 }
 
 fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
     headers.get(name)?.to_str().ok()?.trim().parse().ok()
+}
+
+/// The time that GitHub put on a reply.
+pub(super) fn date(headers: &HeaderMap) -> Option<UnixTime> {
+    UnixTime::parse_http_date(headers.get(header::DATE)?.to_str().ok()?)
 }
 
 /// An error and what it came from, on one line.

@@ -28,6 +28,11 @@ const VALID_FOR: Duration = Duration::from_secs(9 * 60 + 30);
 /// How far `iat` is set back, as GitHub advises, against a clock that is ahead of GitHub's.
 const SET_BACK: Duration = Duration::from_secs(60);
 
+/// So far our clock may be ahead of GitHub's, which takes no `exp` more than ten minutes ahead of it.
+pub const MOST_AHEAD: Duration = Duration::from_secs(10 * 60).saturating_sub(VALID_FOR);
+/// So far our clock may be behind GitHub's: a JWT at the end of its use must not have ended.
+pub const MOST_BEHIND: Duration = VALID_FOR.saturating_sub(USED_FOR);
+
 /// The App's credential, signed when it is needed.
 pub(super) struct AppJwt {
     app: AppId,

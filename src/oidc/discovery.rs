@@ -11,6 +11,7 @@ use http::{HeaderValue, Uri};
 use jsonwebtoken::Algorithm;
 use openidconnect::{IssuerUrl, core::CoreProviderMetadata};
 use serde_json::{Map, Value, json};
+use url::Url;
 use zeroize::Zeroizing;
 
 use super::{error::Fault, keys::KeySet, token};
@@ -59,12 +60,22 @@ impl Remote {
         Ok(Published { keys, lifetime: lifetime(document.cache_control.as_deref()) })
     }
 
+    /// The issuer that the discovery document at this one's address names, on one line, cut.
+    pub(super) async fn named(&self, time: Duration) -> Option<String> {
+        let document = self.get(self.discovery().ok()?.as_str(), time, Fault::Discovery).await.ok()?;
+        let (metadata, _) = read_discovery(&document.body).ok()?;
+        Some(metadata.issuer().as_str().chars().filter(|c| !c.is_control()).take(256).collect())
+    }
+
+    /// The discovery document's address.
+    fn discovery(&self) -> Result<Url, Fault> {
+        let issuer = IssuerUrl::new(self.issuer.to_string());
+        issuer.and_then(|issuer| issuer.join(".well-known/openid-configuration")).map_err(|_| Fault::NotDiscovery)
+    }
+
     /// Where the keys are, and the algorithms that the issuer lists.
     async fn discover(&self, time: Duration) -> Result<(String, Option<Vec<Algorithm>>), Fault> {
-        let url = IssuerUrl::new(self.issuer.to_string())
-            .and_then(|issuer| issuer.join(".well-known/openid-configuration"))
-            .map_err(|_| Fault::NotDiscovery)?;
-        let document = self.get(url.as_str(), time, Fault::Discovery).await?;
+        let document = self.get(self.discovery()?.as_str(), time, Fault::Discovery).await?;
         let (metadata, algorithms) = read_discovery(&document.body)?;
         if metadata.issuer().as_str() != self.issuer.as_str() {
             return Err(Fault::OtherIssuer);

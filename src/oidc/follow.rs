@@ -20,7 +20,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(10);
 const WARN_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// … and how long before.
-const WARN_BEFORE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+pub(super) const WARN_BEFORE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 impl Oidc {
     /// Takes up the issuers file whenever it says something else, for ever. Ends at once if there is none.

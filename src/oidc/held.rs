@@ -143,6 +143,11 @@ impl Held {
         Self { source, state: Mutex::default() }
     }
 
+    /// Which issuer the document at this one's address is of.
+    pub(super) async fn named(&self) -> Option<String> {
+        self.source.remote.named(self.source.fetch_timeout).await
+    }
+
     fn at_hand(&self) -> Option<Arc<KeySet>> {
         match self.state().standing(self.source.clock.now()) {
             Standing::Serve(keys) | Standing::Renew(keys) => Some(keys),

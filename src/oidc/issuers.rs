@@ -162,6 +162,15 @@ impl Issuers {
         Ok(known.map(|known| Admission { issuer: issuer.clone(), known: Some(known) }))
     }
 
+    /// Every known issuer that is taken, in the order of their names.
+    pub(super) fn every_known(&self) -> Vec<(Issuer, Trusted)> {
+        let table = self.table();
+        let taken = table.known.iter().filter(|(issuer, _)| table.takes(issuer));
+        let mut all: Vec<_> = taken.map(|(issuer, known)| (issuer.clone(), known.trusted.clone())).collect();
+        all.sort_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
+        all
+    }
+
     /// The issuer, if it is taken and anything is held of it.
     pub(super) fn find(&self, issuer: &Issuer) -> Option<Trusted> {
         let table = self.table();

@@ -69,6 +69,11 @@ impl KeySet {
         Some(Self { keys, algorithms })
     }
 
+    /// How many keys are looked at, usable or not.
+    pub(super) fn count(&self) -> usize {
+        self.keys.len()
+    }
+
     /// How many of the keys can verify a signature.
     pub(super) fn usable_count(&self) -> usize {
         self.keys.iter().filter(|key| key.usable.is_some()).count()
@@ -77,6 +82,17 @@ impl KeySet {
     /// Each key's id and when it ends, of those that say so.
     pub(super) fn ends(&self) -> impl Iterator<Item = (Option<&str>, UnixTime)> {
         self.keys.iter().filter_map(|key| Some((key.id.as_deref(), key.usable.as_ref()?.ends_at?)))
+    }
+
+    /// The names of the algorithms for which there is a key, as far as discovery does not exclude them.
+    pub(super) fn algorithms(&self) -> Vec<String> {
+        let is_listed = |algorithm| self.algorithms.as_ref().is_none_or(|listed| listed.contains(&algorithm));
+        let has_key =
+            |algorithm| self.keys.iter().filter_map(|key| key.usable.as_ref()).any(|key| key.is_for(algorithm));
+        let all = FAMILIES.iter().map(|(algorithm, _)| *algorithm);
+        all.filter(|algorithm| is_listed(*algorithm) && has_key(*algorithm))
+            .map(|algorithm| format!("{algorithm:?}"))
+            .collect()
     }
 
     /// Verifies the signature: by the key that the token names, else by those that fit its algorithm.
@@ -210,11 +226,4 @@ const FAMILIES: [(Algorithm, Family); 9] = [
 
 fn family_of(algorithm: Algorithm) -> Option<Family> {
     FAMILIES.iter().find(|(known, _)| *known == algorithm).map(|(_, family)| *family)
-}
-
-#[cfg(test)]
-impl KeySet {
-    pub(super) fn count(&self) -> usize {
-        self.keys.len()
-    }
 }

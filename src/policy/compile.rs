@@ -132,6 +132,11 @@ impl Policy {
         is_bounded && self.issuer.is_match(issuer.as_str())
     }
 
+    /// What a token may do by this policy.
+    pub fn permissions(&self) -> &Permissions {
+        &self.permissions
+    }
+
     /// The issuer that the policy names, if it names exactly one.
     pub fn exact_issuer(&self) -> Option<&str> {
         match &self.issuer {

@@ -249,6 +249,7 @@ fn dress(state: &State, request: &Request, number: usize, reply: Reply) -> Reply
     let version = Version::asked(request).unwrap_or(Version::V2022);
     let (first, second) = (number & 0xffff, number >> 16);
     let reply = reply
+        .with("date", state.now().http_date())
         .with("server", "github.com")
         .with("x-github-request-id", format!("{first:04X}:{second:04X}:{number:06X}:{number:06X}:{number:08X}"))
         .with("x-github-api-version-selected", version.name())

@@ -1,0 +1,112 @@
+//! One scope, and one policy in it: what an exchange would find there.
+
+use super::{
+    super::Exit,
+    finding::{Finding, Report},
+    github::listed,
+};
+use crate::{
+    cache::Standing,
+    github::{AboutInstallation, Error, GitHub},
+    name::{PolicyName, Scope},
+    policy::{Level, Permissions, Policy},
+    reason::Reason,
+    store::{self, Found, Located, Store},
+};
+
+/// Looks at what an exchange for the scope goes through.
+pub(super) async fn look(
+    github: &GitHub,
+    store: &Store,
+    (scope, identity): (&Scope, Option<&PolicyName>),
+    report: &mut Report,
+) {
+    let about = match installed(github, scope).await {
+        Ok(about) => about,
+        Err(error) => return report.add(not_installed(&error, scope)),
+    };
+    report.add(installation(&about));
+    report.add(match store.trusted_issuers(scope.owner(), Standing::Verified).await {
+        Ok(None) => {
+            Finding::ok("trusted issuers", format_args!("{} has no list: policies alone decide", scope.owner()))
+        }
+        Ok(Some(_)) => Finding::ok("trusted issuers", format_args!("{} has a list, and it is valid", scope.owner())),
+        Err(error) => of_store("trusted issuers", &error),
+    });
+    let Some(identity) = identity else { return };
+    match store.policy(scope, identity, Standing::Verified).await {
+        Ok(located) => policy(&located, &about.permissions).into_iter().for_each(|finding| report.add(finding)),
+        Err(error) => report.add(of_store(&format!("policy {identity}"), &error)),
+    }
+}
+
+async fn installed(github: &GitHub, scope: &Scope) -> Result<AboutInstallation, Error> {
+    let installation = github.installation(scope.owner(), Standing::Verified).await?;
+    github.about_installation(&installation).await
+}
+
+fn installation(about: &AboutInstallation) -> Finding {
+    let sees = if about.is_of_all { "all repositories" } else { "selected repositories" };
+    let words = format!("for {}, on {sees}, with: {}", about.account, listed(&about.permissions));
+    Finding::ok("installation", words)
+}
+
+fn not_installed(error: &Error, scope: &Scope) -> Finding {
+    let owner = scope.owner();
+    let (exit, todo) = match error.reason() {
+        Reason::NotInstalled => (Exit::Refused, format!("install the App for {owner}, and check the spelling")),
+        Reason::InstallationSuspended => (Exit::Refused, format!("unsuspend it in the settings of {owner}")),
+        reason if reason.is_fault() && reason != Reason::Internal => (Exit::Unavailable, "try again".to_owned()),
+        _ => (Exit::Internal, "look at what is said of the App above".to_owned()),
+    };
+    Finding::fail(exit, "installation", format_args!("{owner}: {error}"), todo)
+}
+
+fn of_store(what: &str, error: &store::Error) -> Finding {
+    let (exit, todo) = match error.reason() {
+        Reason::TrustedIssuersInvalid => (Exit::Refused, "correct the organization's list: it refuses everybody"),
+        reason if reason.is_fault() && reason != Reason::Internal => (Exit::Unavailable, "try again"),
+        _ => (Exit::Internal, "look at what is said of the App above"),
+    };
+    Finding::fail(exit, what, error, todo)
+}
+
+fn policy(located: &Located, has: &Permissions) -> Vec<Finding> {
+    let Located { found, owner, repo, path } = located;
+    let what = format!("policy {path} in {owner}/{repo}");
+    let fail = |words: String, todo: &str| vec![Finding::fail(Exit::Refused, &what, words, todo)];
+    match found {
+        Found::Present(file) => present(&what, &file.policy, has),
+        Found::Absent => {
+            fail("is not there, on the default branch".into(), "put it there, or check the identity's spelling")
+        }
+        Found::Invalid(invalid) => {
+            fail(format!("breaks a rule: {invalid}"), "correct it; docs/policies.md has the rules")
+        }
+        Found::Inaccessible => fail(
+            "the App's installation does not see the repository".into(),
+            "add it to the installation's repositories",
+        ),
+        Found::Forbidden => fail(
+            "the App may not read the repository's contents".into(),
+            "give the App `contents: read`, and accept it there",
+        ),
+    }
+}
+
+/// The policy parses; whether the App can give what it promises.
+fn present(what: &str, policy: &Policy, has: &Permissions) -> Vec<Finding> {
+    let asked = policy.permissions();
+    let mut findings = vec![Finding::ok(what, format_args!("is valid, and gives: {}", listed(asked)))];
+    let lacking: Vec<_> = asked.iter().filter(|(name, level)| has.get(*name).is_none_or(|has| has < *level)).collect();
+    if !lacking.is_empty() {
+        let lack = |(name, level): &(&String, &Level)| {
+            let own = has.get(*name).map_or("none", |level| level.as_str());
+            format!("{name} {} (it has {own})", level.as_str())
+        };
+        let words = format!("the App lacks {}", lacking.iter().map(lack).collect::<Vec<_>>().join(", "));
+        let todo = "give the App what is missing in its settings, and accept it where it is installed";
+        findings.push(Finding::fail(Exit::Refused, what, words, todo));
+    }
+    findings
+}
