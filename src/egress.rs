@@ -170,9 +170,10 @@ impl std::fmt::Debug for Roots {
 /// Whether TLS ended on the server's certificate. An I/O error holds what it came from, and does not
 /// name it as its source.
 fn is_of_certificate(error: &(dyn StdError + 'static)) -> bool {
-    let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-    let inner = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-    inner.or_else(|| error.downcast_ref()).is_some_and(|error| matches!(error, rustls::Error::InvalidCertificate(_)))
+    match error.downcast_ref::<std::io::Error>() {
+        Some(io) => io.get_ref().is_some_and(|inner| is_of_certificate(inner)),
+        None => matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))),
+    }
 }
 
 /// The connector of all clients: TLS over connections that the address rule allowed.

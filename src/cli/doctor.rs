@@ -35,7 +35,8 @@ pub(super) struct DoctorArgs {
     /// Look at this policy in the scope.
     #[arg(long, value_name = "NAME", requires = "scope")]
     identity: Option<PolicyName>,
-    /// Do not ask the issuers that are built in, for networks from which they cannot be reached.
+    /// Do not ask the issuers that are built in, that of Actions among them, for networks from which they
+    /// cannot be reached.
     #[arg(long)]
     skip_built_in: bool,
     /// Tell it as JSON.
@@ -88,7 +89,7 @@ impl Parts {
 
     async fn look(&self, args: &DoctorArgs, config: &Config, report: &mut Report) {
         let is_app_in_order = github::look(&self.github, config, self.clock.as_ref(), report).await;
-        let asked = |kind| !(args.skip_built_in && kind == IssuerKind::BuiltIn);
+        let asked = |kind: IssuerKind| !(args.skip_built_in && kind.is_built_in());
         let now = self.clock.now();
         self.oidc.diagnose(asked).await.iter().for_each(|diagnosis| report.add(issuers::tell(diagnosis, now)));
         match &args.scope {

@@ -324,11 +324,11 @@ async fn trust_comes_from_the_given_roots() {
     std::fs::write(&roots, certificate).unwrap();
     std::fs::write(&empty, "").unwrap();
     let with = |ca_files| Settings { ca_files, ..resolving(&["127.0.0.1"]) };
-    assert_eq!(get(with(vec![]), AddressRule::PrivateToo, &url).await.unwrap_err(), Error::Connect);
+    assert_eq!(get(with(vec![]), AddressRule::PrivateToo, &url).await.unwrap_err(), Error::Certificate);
     let answer = get(with(vec![roots.clone()]), AddressRule::PrivateToo, &url).await.unwrap();
     assert_eq!(answer.body, "HTTP/2.0", "the newest that both sides speak");
     let other_name = url.replace("issuer.example", "other.example");
-    assert_eq!(get(with(vec![roots]), AddressRule::PrivateToo, &other_name).await.unwrap_err(), Error::Connect);
+    assert_eq!(get(with(vec![roots]), AddressRule::PrivateToo, &other_name).await.unwrap_err(), Error::Certificate);
     assert!(Egress::new(with(vec![empty])).unwrap_err().ends_with("no certificate in PEM form"));
     assert!(Egress::new(with(vec![directory.join("absent.pem")])).is_err());
     std::fs::remove_dir_all(directory).unwrap();

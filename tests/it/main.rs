@@ -14,6 +14,7 @@ mod checking;
 mod corpus;
 mod dev;
 mod docs;
+mod doctor;
 mod harness;
 mod kubernetes;
 mod promises;

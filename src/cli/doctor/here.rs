@@ -33,8 +33,9 @@ pub(super) fn look(config: &Config, _clock: &dyn Clock) -> Vec<Finding> {
 /// `STS_DOMAIN` is an audience, which may be any text; but callers take it for a host.
 fn domain(domain: &str) -> Finding {
     let is_label = |label: &str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
-    let is_host = domain.contains('.') && domain.split('.').all(is_label);
-    let is_address = domain.parse::<std::net::IpAddr>().is_ok();
+    let host = domain.split_once(':').map_or(domain, |(host, _port)| host);
+    let is_host = host.contains('.') && host.split('.').all(is_label);
+    let is_address = host.parse::<std::net::IpAddr>().is_ok();
     if is_host && !is_address && domain.bytes().all(|b| !b.is_ascii_uppercase()) {
         Finding::ok("domain", format_args!("tokens are expected to have the audience {domain}"))
     } else {
@@ -56,7 +57,7 @@ mod tests {
             ("sts-1.internal", true),
             ("https://sts.example.com", false),
             ("sts.example.com/", false),
-            ("sts.example.com:8080", false),
+            ("sts.example.com:8080", true),
             ("STS.example.com", false),
             ("localhost", false),
             ("10.0.0.1", false),
