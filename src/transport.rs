@@ -13,7 +13,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    clock::Clock,
+    clock::{Clock, UnixTime},
     exchange::{Caller, Exchange},
     reason::{Reason, Refusal},
 };
@@ -96,6 +96,14 @@ impl TlsFiles {
     /// A file cannot be read, is not PEM of its kind, or the key is not the certificate's.
     pub fn check(&self) -> io::Result<()> {
         tls::Certificate::read(self).map(drop)
+    }
+
+    /// When the server's own certificate ends.
+    ///
+    /// # Errors
+    /// As [`TlsFiles::check`].
+    pub fn ends_at(&self) -> io::Result<UnixTime> {
+        tls::ends_at(self)
     }
 }
 

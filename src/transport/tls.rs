@@ -15,10 +15,11 @@ use rustls::{
     sign::CertifiedKey,
 };
 use tokio_rustls::TlsAcceptor;
+use x509_cert::der::Decode;
 use zeroize::Zeroizing;
 
 use super::TlsFiles;
-use crate::clock::Clock;
+use crate::clock::{Clock, UnixTime};
 
 /// How often the files are looked at.
 const LOOK_EVERY: Duration = Duration::from_secs(10);
@@ -102,6 +103,15 @@ fn read_pair(files: &TlsFiles) -> io::Result<Arc<CertifiedKey>> {
     let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| invalid(&files.key, "has no PEM private key"))?;
     let pair = CertifiedKey::from_der(chain, key, &provider());
     pair.map(Arc::new).map_err(|error| invalid(&files.certificate, &error.to_string()))
+}
+
+/// When the first certificate of the chain ends.
+pub(super) fn ends_at(files: &TlsFiles) -> io::Result<UnixTime> {
+    let pair = read_pair(files)?;
+    let certificate = pair.cert.first().and_then(|der| x509_cert::Certificate::from_der(der).ok());
+    let certificate = certificate.ok_or_else(|| invalid(&files.certificate, "is not an X.509 certificate"))?;
+    let ends_at = certificate.tbs_certificate.validity.not_after.to_unix_duration();
+    Ok(UnixTime::from_secs(i64::try_from(ends_at.as_secs()).unwrap_or(i64::MAX)))
 }
 
 /// The text may be a key: it is wiped when done with.

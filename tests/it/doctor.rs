@@ -301,6 +301,78 @@ async fn an_issuer_with_a_certificate_of_an_unknown_ca() {
     serving.abort();
 }
 
+/// A folder of its own for the issuers file and what it names.
+fn folder(name: &str) -> std::path::PathBuf {
+    let folder = std::env::temp_dir().join(format!("octo-sts-doctor-{}-{name}", std::process::id()));
+    std::fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issuer_whose_entry_gives_a_credential() {
+    let (surroundings, folder) = (Surroundings::new().await, folder("bearer"));
+    surroundings.issuer.require_bearer(Some("reviewer"));
+    let entry = format!(
+        "issuers:\n  - issuer: {}\n    private_network: true\n    bearer_token_file: token\n",
+        surroundings.issuer.url()
+    );
+    let file = folder.join("issuers.yaml");
+    std::fs::write(&file, entry).unwrap();
+    let surroundings = surroundings.with("OIDC_ISSUERS", "").with("OIDC_ISSUERS_FILE", file.to_str().unwrap());
+    let said = surroundings.said(&[]).await;
+    said.has("fail  configuration  OIDC_ISSUERS_FILE names a file with a mistake: line 4, column 24: ");
+    assert_eq!(said.code, Some(64));
+    std::fs::write(folder.join("token"), "reviewer").unwrap();
+    let said = surroundings.said(&[]).await;
+    assert_eq!(said.code, Some(0), "{}", said.text);
+    std::fs::write(folder.join("token"), "somebody-else").unwrap();
+    let said = surroundings.said(&[]).await;
+    said.only(77, "fail", "issuer", &["sits behind authentication"]);
+    assert!(!said.text.contains("somebody-else"));
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_ends() {
+    let folder = folder("tls");
+    let (chain, key) = (folder.join("chain.pem"), folder.join("key.pem"));
+    for (year, code, level) in [(4000, 0, "ok  "), (2020, 64, "fail")] {
+        let mut parameters = rcgen::CertificateParams::new(vec!["sts.example.com".to_owned()]).unwrap();
+        parameters.not_after = rcgen::date_time_ymd(year, 1, 1);
+        let signing = rcgen::KeyPair::generate().unwrap();
+        std::fs::write(&chain, parameters.self_signed(&signing).unwrap().pem()).unwrap();
+        std::fs::write(&key, signing.serialize_pem()).unwrap();
+        let surroundings = Surroundings::new().await.with("STS_TLS_CERT_FILE", chain.to_str().unwrap());
+        let said = surroundings.with("STS_TLS_KEY_FILE", key.to_str().unwrap()).said(&[]).await;
+        assert_eq!(said.code, Some(code), "{}", said.text);
+        said.has(&format!("{level}  tls  the certificate "));
+        assert!(said.text.contains(&format!("{year}-01-01T00:00:00Z")), "{}", said.text);
+    }
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_issuer_whose_keys_are_written_down() {
+    let (surroundings, folder) = (Surroundings::new().await, folder("fixed"));
+    let file = folder.join("issuers.yaml");
+    let issuer = surroundings.issuer.clone();
+    let write = |end: i64| {
+        let mut keys = issuer.jwks();
+        keys["keys"][0]["exp"] = json!(end);
+        std::fs::write(folder.join("keys.json"), keys.to_string()).unwrap();
+        std::fs::write(&file, "issuers:\n  - issuer: https://cluster.internal\n    jwks_file: keys.json\n").unwrap();
+    };
+    let (now, day) = (SystemClock.now().as_secs(), 86_400);
+    write(now + 100 * day);
+    let surroundings = surroundings.with("OIDC_ISSUERS", "").with("OIDC_ISSUERS_FILE", file.to_str().unwrap());
+    let said = surroundings.said(&[]).await;
+    said.has("ok    issuer https://cluster.internal  has 1 key for RS256, as written down");
+    write(now + day);
+    surroundings.said(&[]).await.only(0, "warn", "issuer https://cluster.internal", &["ends, or has ended, at"]);
+    assert_eq!(surroundings.issuer.fetches(), Default::default());
+    std::fs::remove_dir_all(folder).unwrap();
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_scope_and_a_policy_that_are_in_order() {
     let surroundings = Surroundings::new().await;

@@ -1,9 +1,12 @@
 //! What can be seen without asking anybody: the configuration and the files that it names.
 
+use std::time::Duration;
+
 use super::{super::Exit, finding::Finding};
 use crate::{
-    clock::Clock,
+    clock::{Clock, UnixTime},
     config::{Config, Remark},
+    transport::TlsFiles,
 };
 
 /// A mistake in the environment.
@@ -13,21 +16,40 @@ pub(super) fn mistake(Remark { variable, text }: &Remark) -> Finding {
 }
 
 /// What there is to say of a configuration without mistakes.
-pub(super) fn look(config: &Config, _clock: &dyn Clock) -> Vec<Finding> {
+pub(super) fn look(config: &Config, clock: &dyn Clock) -> Vec<Finding> {
     let mut findings = vec![Finding::ok("configuration", "is complete and without mistakes")];
     let warn = |Remark { variable, text }: &Remark| {
         Finding::warn("configuration", format_args!("{variable} {text}"), "look whether it is what you mean")
     };
     findings.extend(config.warnings.iter().map(warn));
     findings.push(domain(config.domain.as_str()));
-    findings.push(match &config.listen.tls {
-        Some(files) => match files.check() {
-            Ok(()) => Finding::ok("tls", format_args!("{} and its key fit", files.certificate.display())),
-            Err(error) => Finding::fail(Exit::Usage, "tls", error, "correct STS_TLS_CERT_FILE and STS_TLS_KEY_FILE"),
-        },
-        None => Finding::ok("tls", "is not served; something in front should add it"),
-    });
+    findings.push(config.listen.tls.as_ref().map_or_else(
+        || Finding::ok("tls", "is not served; something in front should add it"),
+        |files| certificate(files, clock.now()),
+    ));
+    if let Some((file, listed)) = &config.tokens.issuers_file {
+        let only = if listed.only_listed() { "; no other issuer is taken, the built-in ones included" } else { "" };
+        findings.push(Finding::ok("issuers file", format_args!("{} is without mistakes{only}", file.path.display())));
+    }
     findings
+}
+
+/// How long before its end a certificate is warned of.
+const WARN_BEFORE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
+
+/// The server's own certificate: that its key fits was seen when the configuration was read.
+fn certificate(files: &TlsFiles, now: UnixTime) -> Finding {
+    let todo = "renew the certificate and put it in the place of the old one; a running server takes it up";
+    match files.ends_at() {
+        Err(error) => Finding::fail(Exit::Usage, "tls", error, "correct STS_TLS_CERT_FILE and STS_TLS_KEY_FILE"),
+        Ok(end) if end <= now => {
+            Finding::fail(Exit::Usage, "tls", format_args!("the certificate ended at {}", end.rfc3339()), todo)
+        }
+        Ok(end) if end < now.plus(WARN_BEFORE) => {
+            Finding::warn("tls", format_args!("the certificate ends at {}", end.rfc3339()), todo)
+        }
+        Ok(end) => Finding::ok("tls", format_args!("the certificate and its key fit, until {}", end.rfc3339())),
+    }
 }
 
 /// `STS_DOMAIN` is an audience, which may be any text; but callers take it for a host.
