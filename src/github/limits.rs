@@ -132,7 +132,7 @@ mod tests {
     fn answer(status: u16, message: &str, headers: [Option<u64>; 3]) -> Answer {
         let [retry_after, remaining, reset] = headers;
         let status = StatusCode::from_u16(status).unwrap();
-        Answer { status, message: message.into(), too_large: false, retry_after, remaining, reset }
+        Answer { status, message: message.into(), too_large: false, retry_after, remaining, reset, date: None }
     }
 
     #[test]

@@ -53,22 +53,33 @@ fn installation(about: &AboutInstallation) -> Finding {
 
 fn not_installed(error: &Error, scope: &Scope) -> Finding {
     let owner = scope.owner();
-    let (exit, todo) = match error.reason() {
-        Reason::NotInstalled => (Exit::Refused, format!("install the App for {owner}, and check the spelling")),
-        Reason::InstallationSuspended => (Exit::Refused, format!("unsuspend it in the settings of {owner}")),
-        reason if reason.is_fault() && reason != Reason::Internal => (Exit::Unavailable, "try again".to_owned()),
-        _ => (Exit::Internal, "look at what is said of the App above".to_owned()),
+    let (exit, todo) = if *error == Error::NotInstalled {
+        (Exit::Refused, format!("install the App for {owner}, and check the spelling"))
+    } else if *error == Error::Suspended {
+        (Exit::Refused, format!("unsuspend it in the settings of {owner}"))
+    } else {
+        let (exit, todo) = of_fault(error.reason());
+        (exit, todo.to_owned())
     };
     Finding::fail(exit, "installation", format_args!("{owner}: {error}"), todo)
 }
 
 fn of_store(what: &str, error: &store::Error) -> Finding {
-    let (exit, todo) = match error.reason() {
-        Reason::TrustedIssuersInvalid => (Exit::Refused, "correct the organization's list: it refuses everybody"),
-        reason if reason.is_fault() && reason != Reason::Internal => (Exit::Unavailable, "try again"),
-        _ => (Exit::Internal, "look at what is said of the App above"),
+    let (exit, todo) = if error.reason() == Reason::TrustedIssuersInvalid {
+        (Exit::Refused, "correct the organization's list: it refuses everybody")
+    } else {
+        of_fault(error.reason())
     };
     Finding::fail(exit, what, error, todo)
+}
+
+/// What is left: GitHub cannot be asked now, or something is wrong with us.
+fn of_fault(reason: Reason) -> (Exit, &'static str) {
+    if reason.is_fault() && reason != Reason::Internal {
+        (Exit::Unavailable, "try again")
+    } else {
+        (Exit::Internal, "look at what is said of the App above")
+    }
 }
 
 fn policy(located: &Located, has: &Permissions) -> Vec<Finding> {
