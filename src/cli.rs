@@ -12,7 +12,10 @@ use std::{
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::config::{Environment, variables};
+use crate::config::{
+    Environment,
+    variables::{self, Origin, Variable},
+};
 
 #[cfg(feature = "emulator")]
 mod dev;
@@ -139,8 +142,12 @@ fn say(text: impl std::fmt::Display) {
 
 /// The variables of `serve`, as its long help shows them.
 fn environment_help() -> String {
+    help_on(variables::table().filter(|variable| matches!(variable.origin, Origin::Shared | Origin::Own)))
+}
+
+fn help_on<'v>(variables: impl IntoIterator<Item = &'v Variable>) -> String {
     let mut help = "Environment:\n".to_owned();
-    for variable in variables::table().filter(|variable| !variable.is_missing()) {
+    for variable in variables {
         let default = variable.default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
         help.push_str(&format!("  {}{default}\n          {}\n", variable.name, variable.meaning));
     }

@@ -172,6 +172,25 @@ pub struct Proxy {
     pub except: Option<String>,
 }
 
+/// What the commands for workloads read of the server's variables.
+#[derive(Debug, Clone)]
+pub struct Outward {
+    /// The way out.
+    pub proxy: Proxy,
+    /// Which GitHub the tokens are for.
+    pub github: GitHub,
+}
+
+impl Outward {
+    /// Reads these variables and no others.
+    ///
+    /// # Errors
+    /// Every mistake in them.
+    pub fn read(environment: &Environment) -> Result<Self, Mistakes> {
+        read::outward(environment)
+    }
+}
+
 /// What is logged, and how.
 #[derive(Debug, Clone)]
 pub struct Log {

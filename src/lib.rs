@@ -21,9 +21,10 @@
 //! which [`reason::Reason`] it comes to, and [`transport::reply`] alone knows the codes of a reason.
 //!
 //! [`app`] puts the parts together by the settings that [`config`] reads from the environment, and
-//! [`cli`] runs it. Time comes from [`clock`], bytes go out through [`egress`], and what is
-//! remembered is in a [`cache`] of the part that remembers it: there are no globals. The `emulator`
-//! feature adds a GitHub and an OIDC issuer on loopback, for `octo-sts dev` and the tests.
+//! [`cli`] runs it. [`client`] is the other side: the workload that asks. Time comes from [`clock`],
+//! bytes go out through [`egress`], and what is remembered is in a [`cache`] of the part that
+//! remembers it: there are no globals. The `emulator` feature adds a GitHub and an OIDC issuer on
+//! loopback, for `octo-sts dev` and the tests.
 //!
 //! Modules are listed in rank order: one names only those above it.
 
@@ -45,6 +46,7 @@ pub mod audit;
 pub mod exchange;
 pub mod transport;
 pub mod config;
+pub mod client;
 pub mod app;
 #[cfg(feature = "emulator")]
 pub mod emulator;

@@ -5,7 +5,7 @@
 
 use super::{
     App, AppKey, Config, Duration, Environment, GitHub, Interface, IssuersFile, Listed, Listen, Log, LogFilter,
-    LogFormat, Mistakes, Path, PathBuf, Policies, PrivateNetworks, Proxy, Rate, SecretString, Strangers, TlsFiles,
+    LogFormat, Mistakes, Outward, Path, PathBuf, Policies, PrivateNetworks, Proxy, Rate, SecretString, Strangers, TlsFiles,
     Tokens,
     environment::Reader,
     key, value,
@@ -26,6 +26,14 @@ pub(super) fn config(environment: &Environment) -> Result<Config, Mistakes> {
     without_effect(&mut reader);
     let (config, warnings) = reader.finish(config)?;
     Ok(Config { warnings, ..config })
+}
+
+pub(super) fn outward(environment: &Environment) -> Result<Outward, Mistakes> {
+    let mut reader = Reader::new(environment);
+    let (proxy, github) = (proxy(&mut reader), github(&mut reader));
+    roots(&mut reader);
+    let read = proxy.zip(github).map(|(proxy, github)| Outward { proxy, github });
+    reader.finish(read).map(|(read, _)| read)
 }
 
 fn settings(reader: &mut Reader<'_>) -> Option<Config> {

@@ -10,6 +10,8 @@ pub enum Origin {
     Shared,
     /// Ours alone: it starts with `STS_`.
     Own,
+    /// Of the commands for workloads: the server does not read it.
+    Client,
     /// Understood, but what it asks for is not built into this version: setting it is a mistake.
     NotBuilt {
         /// What is missing, as in "FEATURE is not built into this version".
@@ -28,13 +30,6 @@ pub struct Variable {
     pub origin: Origin,
     /// What it means, in a sentence.
     pub meaning: &'static str,
-}
-
-impl Variable {
-    /// Whether what it asks for is not built into this version.
-    pub const fn is_missing(&self) -> bool {
-        matches!(self.origin, Origin::NotBuilt { .. })
-    }
 }
 
 macro_rules! variables {
@@ -56,7 +51,7 @@ macro_rules! variables {
     (@default $default:literal) => { Some($default) };
 }
 
-use Origin::{NotBuilt, Own, Shared};
+use Origin::{Client, NotBuilt, Own, Shared};
 
 const KMS: Origin = NotBuilt { feature: "signing by a key management service" };
 const POOL: Origin = NotBuilt { feature: "a pool of several Apps" };
@@ -108,6 +103,13 @@ variables! {
     STS_RATE_PROCESS_BURST = "300", Own, "How many of these at once.";
     STS_LOG_FORMAT = "json", Own, "`json` or `text`.";
 
+    STS_SERVER, Client, "The server that is asked: `https://HOST`; without TLS on loopback only.";
+    STS_SCOPE, Client, "What the token is for: `OWNER/REPO`, or `OWNER`.";
+    STS_IDENTITY, Client, "The name of the trust policy.";
+    STS_AUDIENCE, Client, "The audience to ask an identity for; unset, the server's host.";
+    STS_TOKEN_FILE, Client, "The file that holds the workload's own OIDC token.";
+    STS_ID_TOKEN, Client, "That token itself.";
+
     KMS_KEYS, KMS, "App keys held by a key management service.";
     KMS_PROVIDER, KMS, "Which service that is.";
     APP_CONFIG_FILE, POOL, "Organizations and their Apps, as a file.";
@@ -150,7 +152,7 @@ mod tests {
         let default = variable.default.map_or(String::new(), |default| format!("`{default}`"));
         let meaning = match variable.origin {
             NotBuilt { feature } => format!("Not built in: {feature}. {}", variable.meaning),
-            Shared | Own => variable.meaning.to_owned(),
+            Shared | Own | Client => variable.meaning.to_owned(),
         };
         format!("| `{}` | {default} | {meaning} |", variable.name)
     }
@@ -166,7 +168,7 @@ mod tests {
     fn names_are_unique_and_ours_start_with_sts() {
         let names: BTreeSet<_> = table().map(|variable| variable.name).collect();
         assert_eq!(names.len(), table().count());
-        for variable in table().filter(|variable| variable.origin == Own) {
+        for variable in table().filter(|variable| matches!(variable.origin, Own | Client)) {
             assert!(variable.name.starts_with("STS_"), "{}", variable.name);
         }
     }

@@ -1,0 +1,234 @@
+//! Asks one server for tokens, as a workload does.
+//!
+//! [`Client`] speaks REST to an octo-sts server, this one or the Go service: the parameters stand in
+//! the query of a POST, which both read. [`ambient`] finds out who the workload can say that it is.
+//! Nothing here writes to a terminal, and no token gets into an error.
+
+pub mod ambient;
+mod call;
+mod error;
+mod reply;
+
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
+
+use backon::{ExponentialBuilder, Retryable};
+use bytes::Bytes;
+use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
+use secrecy::{ExposeSecret, SecretString};
+use url::Url;
+
+use self::call::Caller;
+pub use self::{
+    error::{Class, Error},
+    reply::{Checked, Issued},
+};
+use crate::{
+    clock::Clock,
+    config::Proxy,
+    egress::{self, AddressRule, Egress},
+    name::{Audience, PolicyName, Scope, is_loopback},
+};
+
+/// Tries after the first.
+const RETRIES: usize = 2;
+/// Before the second try; about twice that before the third.
+const FIRST_BACKOFF: Duration = Duration::from_millis(250);
+/// A longer `Retry-After` is handed on, not waited for.
+const LONGEST_WAIT: Duration = Duration::from_secs(2);
+
+/// Why a text is not the address of a server. The text is not repeated: it may hold credentials.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ServerError(&'static str);
+
+/// The address of a server: `https://HOST[:PORT]`, or http on loopback. A path before `/sts/…` is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Server {
+    /// Without a slash at its end.
+    root: String,
+    host: String,
+}
+
+impl Server {
+    /// Reads `url`; a host alone is taken as `https://HOST`.
+    ///
+    /// # Errors
+    /// What would be right.
+    pub fn parse(url: &str) -> Result<Self, ServerError> {
+        const WANTED: ServerError = ServerError("the server is a URL such as https://octo-sts.example.com");
+        let spelled = if url.contains("://") { url.to_owned() } else { format!("https://{url}") };
+        let url = Url::parse(&spelled).map_err(|_| WANTED)?;
+        let host = url.host_str().filter(|host| !host.is_empty()).ok_or(WANTED)?;
+        match url.scheme() {
+            "https" => {}
+            "http" if is_loopback(host) => {}
+            "http" => return Err(ServerError("the server's URL starts with https:// (http:// is for loopback only)")),
+            _ => return Err(WANTED),
+        }
+        if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+            return Err(ServerError("the server's URL has no credentials, query or fragment"));
+        }
+        let root = url.as_str().trim_end_matches('/').to_owned();
+        root.parse::<Uri>().map_err(|_| WANTED)?;
+        Ok(Self { root, host: host.to_owned() })
+    }
+
+    /// The host, without port.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// What tokens for the server say in `aud` where nothing else is agreed: its host.
+    pub fn audience(&self) -> Option<Audience> {
+        self.host.parse().ok()
+    }
+
+    fn at(&self, path: &str, scope: &Scope, identity: &PolicyName) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        query.append_pair("scope", &scope.to_string()).append_pair("identity", identity.as_str());
+        format!("{}{path}?{}", self.root, query.finish())
+    }
+}
+
+impl fmt::Display for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.root)
+    }
+}
+
+/// The way out of a command for workloads: the environment's proxy, the system's roots or those of
+/// `SSL_CERT_FILE`, and the roots in `ca_files`.
+///
+/// # Errors
+/// What is wrong with them, for whoever called.
+pub fn way_out(proxy: &Proxy, ca_files: Vec<PathBuf>) -> Result<Egress, String> {
+    Egress::new(egress::Settings {
+        ca_files,
+        https_proxy: proxy.https.as_ref().map(|proxy| proxy.expose_secret().to_owned()),
+        no_proxy: proxy.except.clone(),
+        ..egress::Settings::default()
+    })
+}
+
+/// Asks one server.
+#[derive(Clone)]
+pub struct Client {
+    server: Server,
+    caller: Caller,
+    clock: Arc<dyn Clock>,
+}
+
+impl Client {
+    /// A client of `server`. Nothing is connected to yet.
+    pub fn new(server: Server, egress: &Egress, clock: Arc<dyn Clock>) -> Self {
+        Self { server, caller: Caller::new(egress, AddressRule::Any), clock }
+    }
+
+    /// The server that is asked.
+    pub fn server(&self) -> &Server {
+        &self.server
+    }
+
+    /// Exchanges `token` for a GitHub token by the policy `identity` in `scope`. A failed connection
+    /// and 502 to 504 get two more tries, unless the server asks for a longer wait than two seconds.
+    ///
+    /// # Errors
+    /// A refusal as the server words it, or why there is no answer.
+    pub async fn exchange(&self, token: &SecretString, scope: &Scope, identity: &PolicyName) -> Result<Issued, Error> {
+        let url = self.server.at("/sts/exchange", scope, identity);
+        let backoff = ExponentialBuilder::new().with_min_delay(FIRST_BACKOFF).with_max_times(RETRIES).with_jitter();
+        let clock = Arc::clone(&self.clock);
+        (|| self.exchange_once(&url, token))
+            .retry(backoff)
+            .sleep(move |wait| clock.sleep(wait))
+            .when(Error::is_worth_another_try)
+            .adjust(|error, ours| match error.retry_after {
+                Some(told) => ours.filter(|_| told <= LONGEST_WAIT).map(|ours| ours.max(told)),
+                None => ours,
+            })
+            .await
+    }
+
+    async fn exchange_once(&self, url: &str, token: &SecretString) -> Result<Issued, Error> {
+        let asked = self.clock.now();
+        let answer = self.ask(url, token).await?;
+        Issued::read(&answer, asked)
+    }
+
+    /// Asks whether `token` would be granted, and holds it against each condition; nothing is minted.
+    ///
+    /// # Errors
+    /// A fault, or that the token itself is not taken. A token that is taken and would not be granted is
+    /// no error. A server without this question is told in the message.
+    pub async fn check(&self, token: &SecretString, scope: &Scope, identity: &PolicyName) -> Result<Checked, Error> {
+        let url = self.server.at("/sts/check", scope, identity);
+        let answer = self.ask(&url, token).await.map_err(|error| match error.code {
+            _ if error.reason.is_some() => error,
+            5 | 12 => error.saying(12, "this server cannot check without minting"),
+            _ => error,
+        })?;
+        Checked::read(&answer, token)
+    }
+
+    /// A POST with nothing in its body; an answer of 200.
+    async fn ask(&self, url: &str, token: &SecretString) -> Result<call::Answer, Error> {
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(url)
+            .header(header::AUTHORIZATION, call::bearer("Bearer", token)?)
+            .header(header::ACCEPT, HeaderValue::from_static("application/json"))
+            .body(Bytes::new())
+            .map_err(|_| Error::usage("the server's address makes no URL"))?;
+        let answer = self.caller.send(request).await.map_err(|failure| self.unanswered(failure))?;
+        if answer.status == StatusCode::OK { Ok(answer) } else { Err(Error::of_answer(&answer, token)) }
+    }
+
+    fn unanswered(&self, failure: egress::Error) -> Error {
+        Error::unanswered(&format!("the server {}", self.server), failure)
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client").field("server", &self.server).finish_non_exhaustive()
+    }
+}
+
+/// Ends an installation token at GitHub, whose API's root is `api`. A token that has ended already
+/// counts as ended.
+///
+/// # Errors
+/// GitHub cannot be reached, or answers otherwise.
+pub async fn revoke(api: &Uri, egress: &Egress, token: &SecretString) -> Result<(), Error> {
+    let request = Request::builder()
+        .method(Method::DELETE)
+        .uri(format!("{}/installation/token", api.to_string().trim_end_matches('/')))
+        .header(header::AUTHORIZATION, call::bearer("Bearer", token)?)
+        .header(header::ACCEPT, HeaderValue::from_static("application/vnd.github+json"))
+        .header("x-github-api-version", HeaderValue::from_static("2022-11-28"))
+        .body(Bytes::new())
+        .map_err(|_| Error::usage("the address of GitHub's API makes no URL"))?;
+    let caller = Caller::new(egress, AddressRule::Any);
+    let answer = caller.send(request).await.map_err(|failure| Error::unanswered("GitHub", failure))?;
+    match answer.status {
+        StatusCode::NO_CONTENT | StatusCode::UNAUTHORIZED => Ok(()),
+        status => Err(Error::of_status(status, format!("GitHub answered {}", status.as_u16()))),
+    }
+}
+
+/// Whether a text can be a token: visible ASCII, so that it is one header value, one line, and one word.
+pub(crate) fn is_token(text: &str) -> bool {
+    !text.is_empty() && text.len() <= call::MOST_BYTES && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// A token as it was read, without the white space around it.
+pub(crate) fn token(text: &str) -> Option<SecretString> {
+    let text = text.trim();
+    is_token(text).then(|| SecretString::from(text))
+}
+
+/// Whether the two are one token, without telling by the time it takes where they differ.
+pub(crate) fn same(one: &SecretString, other: &SecretString) -> bool {
+    aws_lc_rs::constant_time::verify_slices_are_equal(one.expose_secret().as_bytes(), other.expose_secret().as_bytes())
+        .is_ok()
+}

@@ -1,0 +1,231 @@
+//! Why there is no token: the server's own words, or why there are none.
+
+use std::{fmt, time::Duration};
+
+use http::StatusCode;
+use secrecy::{ExposeSecret, SecretString};
+use serde::Deserialize;
+
+use super::call::Answer;
+use crate::{egress, reason::Condition};
+
+/// At most so many characters of a text of the server's are told.
+const MOST_CHARS: usize = 512;
+/// At most so many conditions.
+const MOST_CONDITIONS: usize = 128;
+
+/// gRPC codes that this module gives out by itself.
+const UNKNOWN: i32 = 2;
+const DEADLINE_EXCEEDED: i32 = 4;
+const INTERNAL: i32 = 13;
+const UNAVAILABLE: i32 = 14;
+
+/// What whoever asked can do about an error: the exit code of a command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Class {
+    /// The command line or the configuration is wrong.
+    Usage,
+    /// What is needed cannot be reached now, or asks to be left alone for a while.
+    Unavailable,
+    /// The answer is no.
+    Refused,
+    /// Anything else.
+    Internal,
+}
+
+/// Why there is no token. Texts are the server's, without control characters, cut, and without the
+/// token that was sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    /// The gRPC code: that of the reply's body, or the one that its HTTP status has; 14 for no connection,
+    /// 4 for no answer in time.
+    pub code: i32,
+    /// The stable word of the contract, if the server gave one.
+    pub reason: Option<String>,
+    /// What happened, in words.
+    pub message: String,
+    /// The policy's conditions as far as the server told them.
+    pub conditions: Vec<Condition>,
+    /// How long the server asks to wait.
+    pub retry_after: Option<Duration>,
+    /// By which the server's operator finds the request.
+    pub request_id: Option<String>,
+    usage: bool,
+    again: bool,
+}
+
+impl Error {
+    /// What is wrong with how we were called.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self { usage: true, ..Self::new(INTERNAL, message) }
+    }
+
+    /// What is wrong on this machine or with an answer.
+    pub(crate) fn internal(message: impl Into<String>) -> Self {
+        Self::new(INTERNAL, message)
+    }
+
+    /// What is missing for now.
+    pub(crate) fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(UNAVAILABLE, message)
+    }
+
+    /// The same with another code and text.
+    pub(super) fn saying(self, code: i32, message: &str) -> Self {
+        Self { code, message: message.to_owned(), ..self }
+    }
+
+    fn new(code: i32, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            reason: None,
+            message: message.into(),
+            conditions: Vec::new(),
+            retry_after: None,
+            request_id: None,
+            usage: false,
+            again: false,
+        }
+    }
+
+    /// No answer from `whom`.
+    pub(super) fn unanswered(whom: &str, failure: egress::Error) -> Self {
+        use egress::Error as E;
+        let code = match failure {
+            E::Connect | E::Broken => UNAVAILABLE,
+            E::Timeout => DEADLINE_EXCEEDED,
+            E::Refused | E::Url | E::TooLarge | E::Status(_) => INTERNAL,
+        };
+        let again = matches!(failure, E::Connect | E::Broken);
+        Self { again, ..Self::new(code, format!("no answer from {whom}: {failure}")) }
+    }
+
+    /// An answer that is told by its status alone.
+    pub(super) fn of_status(status: StatusCode, message: String) -> Self {
+        Self { again: matches!(status.as_u16(), 502..=504), ..Self::new(code_of(status), message) }
+    }
+
+    /// A refusal in the form of this service, or of whatever stands in front of it.
+    pub(super) fn of_answer(answer: &Answer, token: &SecretString) -> Self {
+        let header = |name| answer.headers.get(name).and_then(|value| value.to_str().ok());
+        let mut error =
+            Self::of_status(answer.status, format!("the server answered {} and no more", answer.status.as_u16()));
+        error.retry_after = header("retry-after").and_then(|text| Some(Duration::from_secs(text.trim().parse().ok()?)));
+        error.request_id = header("x-request-id").map(|text| plain(text, token));
+        if let Ok(body) = serde_json::from_slice::<Body>(&answer.body) {
+            error.code = body.code.filter(|code| (1..=16).contains(code)).unwrap_or(error.code);
+            error.message = plain(&body.message, token);
+            for detail in body.details {
+                error.add(detail, token);
+            }
+        }
+        error
+    }
+
+    fn add(&mut self, detail: Detail, token: &SecretString) {
+        let plain = |text: String| plain(&text, token);
+        match detail {
+            Detail::Info { reason } => self.reason = Some(plain(reason)),
+            Detail::Condition(condition) if self.conditions.len() < MOST_CONDITIONS => {
+                self.conditions.push(condition.plain(token));
+            }
+            Detail::Condition(_) | Detail::Other => {}
+        }
+    }
+
+    /// What can be done about it.
+    pub fn class(&self) -> Class {
+        match self.code {
+            _ if self.usage => Class::Usage,
+            4 | 8 | 14 => Class::Unavailable,
+            5 | 7 | 16 => Class::Refused,
+            _ => Class::Internal,
+        }
+    }
+
+    pub(super) fn is_worth_another_try(&self) -> bool {
+        self.again
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.reason {
+            Some(reason) => write!(f, "{reason}: {}", self.message),
+            None => f.write_str(&self.message),
+        }
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// The gRPC code of an HTTP status, as gateways have it.
+fn code_of(status: StatusCode) -> i32 {
+    match status.as_u16() {
+        400 => 3,
+        401 => 16,
+        403 => 7,
+        404 => 5,
+        429 => 8,
+        500 => INTERNAL,
+        501 => 12,
+        502 | 503 => UNAVAILABLE,
+        504 => DEADLINE_EXCEEDED,
+        _ => UNKNOWN,
+    }
+}
+
+/// A text of the server's as it may be shown: no control characters, not endless, not our token.
+pub(super) fn plain(text: &str, token: &SecretString) -> String {
+    let hidden = text.replace(token.expose_secret(), "[REDACTED]");
+    let mut shown: String = hidden.chars().take(MOST_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if hidden.chars().nth(MOST_CHARS).is_some() {
+        shown.push('…');
+    }
+    shown
+}
+
+#[derive(Deserialize)]
+struct Body {
+    code: Option<i32>,
+    message: String,
+    #[serde(default)]
+    details: Vec<Detail>,
+}
+
+#[derive(Deserialize)]
+#[serde(tag = "@type")]
+enum Detail {
+    #[serde(rename = "type.googleapis.com/google.rpc.ErrorInfo")]
+    Info { reason: String },
+    #[serde(rename = "type.googleapis.com/octosts.v1.Condition")]
+    Condition(WireCondition),
+    #[serde(other)]
+    Other,
+}
+
+/// A condition as it comes over the wire.
+#[derive(Deserialize)]
+pub(super) struct WireCondition {
+    #[serde(default)]
+    field: String,
+    #[serde(default)]
+    satisfied: bool,
+    got: Option<String>,
+    wanted: Option<String>,
+    hint: Option<String>,
+}
+
+impl WireCondition {
+    /// As it may be shown.
+    pub(super) fn plain(self, token: &SecretString) -> Condition {
+        let plain = |text: String| plain(&text, token);
+        Condition {
+            field: plain(self.field),
+            satisfied: self.satisfied,
+            got: self.got.map(plain),
+            wanted: self.wanted.map(plain),
+            hint: self.hint.map(plain),
+        }
+    }
+}
