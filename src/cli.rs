@@ -20,7 +20,10 @@ use crate::config::{
 #[cfg(feature = "emulator")]
 mod dev;
 mod doctor;
+mod exchange;
+mod git_credential;
 mod serve;
+mod workload;
 
 /// How the program ends: `sysexits.h`, as the contract of commands has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,6 +79,12 @@ enum Command {
     ///
     /// Reads the environment of `serve`, and asks GitHub and the issuers that are known.
     Doctor(doctor::DoctorArgs),
+    /// Exchange this workload's own OIDC token for a GitHub token.
+    #[command(after_help = client_help())]
+    Exchange(exchange::ExchangeArgs),
+    /// Answer git as a credential helper, with GitHub tokens for this workload.
+    #[command(name = "git-credential", after_help = client_help())]
+    GitCredential(git_credential::GitCredentialArgs),
     /// Show an exchange from end to end on this machine, without an account anywhere.
     #[cfg(feature = "emulator")]
     Dev(dev::DevArgs),
@@ -117,6 +126,8 @@ impl Command {
         match self {
             Self::Serve => serve::serve(environment),
             Self::Doctor(args) => doctor::doctor(&args, environment),
+            Self::Exchange(args) => exchange::exchange(&args, environment),
+            Self::GitCredential(args) => git_credential::git_credential(&args, environment),
             #[cfg(feature = "emulator")]
             Self::Dev(args) => dev::dev(args, environment),
         }
@@ -143,6 +154,17 @@ fn say(text: impl std::fmt::Display) {
 /// The variables of `serve`, as its long help shows them.
 fn environment_help() -> String {
     help_on(variables::table().filter(|variable| matches!(variable.origin, Origin::Shared | Origin::Own)))
+}
+
+/// The variables of the commands for workloads.
+fn client_help() -> String {
+    let own = variables::table().filter(|variable| variable.origin == Origin::Client);
+    help_on(own.chain([
+        &variables::GITHUB_BASE_URL,
+        &variables::HTTPS_PROXY,
+        &variables::NO_PROXY,
+        &variables::SSL_CERT_FILE,
+    ]))
 }
 
 fn help_on<'v>(variables: impl IntoIterator<Item = &'v Variable>) -> String {

@@ -36,6 +36,9 @@ pub enum AddressRule {
     Public,
     /// Private ones too, but never link-local and cloud metadata addresses; plain http on loopback only.
     PrivateToo,
+    /// The metadata servers of machines and nothing else: link-local addresses and those of AWS, and
+    /// loopback, written as addresses and not as names, without TLS, never through the proxy.
+    Metadata,
 }
 
 /// How documents are fetched: to which addresses, whom to trust there, and by which way.
@@ -232,7 +235,7 @@ impl Egress {
         // Issuers are many and asked rarely; GitHub is one and asked all the time.
         match rule {
             AddressRule::Any => builder.pool_idle_timeout(Duration::from_secs(90)),
-            AddressRule::Public | AddressRule::PrivateToo => {
+            AddressRule::Public | AddressRule::PrivateToo | AddressRule::Metadata => {
                 builder.pool_idle_timeout(Duration::from_secs(10)).pool_max_idle_per_host(1)
             }
         };

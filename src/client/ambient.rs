@@ -1,18 +1,25 @@
 //! Who the workload can say that it is.
 //!
 //! [`Source::find`] looks for the place from which this process gets its identity, by its environment
-//! alone: nothing is asked of any address before [`Source::token`]. The first place that is there
-//! counts: a token that was given, then the CI system that runs the job, then the files of a pod, then
-//! the machine. Where a job runs under a CI system that gives it no identity, the search ends with what
-//! to do about it: the next one found would be the runner's, and not the job's.
+//! and by files of the machine: nothing is asked of any address before [`Source::token`]. The first
+//! place that is there counts: a token that was given, then the CI system that runs the job, then the
+//! files of a pod, then the machine. Where a job runs under a CI system that gives it no identity, the
+//! search ends with what to do about it: the next one found would be the runner's, and not the job's.
 
+mod aws;
+mod ci;
 mod file;
+mod gcp;
 
-use std::{fmt, path::PathBuf, sync::Arc};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 
-use self::file::TokenFile;
+use self::{aws::Aws, file::TokenFile, gcp::Gcp};
 use super::{Error, token};
 use crate::{
     clock::Clock,
@@ -20,30 +27,46 @@ use crate::{
     egress::Egress,
 };
 
-/// The kinds of places.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
+        /// The kinds of places.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+        pub enum Kind { $($(#[$doc])* $variant,)* }
+
+        impl Kind {
+            /// Every kind, in the order in which they are looked for.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
+
+            /// The name by which one is asked for.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)* }
+            }
+        }
+    };
+}
+
+kinds! {
     /// A file that was named.
-    File,
+    File = "file",
     /// `STS_ID_TOKEN`, the token itself.
-    Variable,
+    Variable = "env",
+    /// GitHub Actions.
+    Actions = "github-actions",
+    /// GitLab CI.
+    Gitlab = "gitlab",
+    /// Buildkite.
+    Buildkite = "buildkite",
+    /// CircleCI.
+    Circleci = "circleci",
     /// The projected token file of a Kubernetes pod.
-    Kubernetes,
+    Kubernetes = "kubernetes",
+    /// The metadata server of Google Cloud.
+    Gcp = "gcp",
+    /// AWS: a token from STS for what the machine, the container or the environment may sign with.
+    Aws = "aws",
 }
 
 impl Kind {
-    /// Every kind, in the order in which they are looked for.
-    pub const ALL: &'static [Self] = &[Self::File, Self::Variable, Self::Kubernetes];
-
-    /// The name by which one is asked for.
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::File => "file",
-            Self::Variable => "env",
-            Self::Kubernetes => "kubernetes",
-        }
-    }
-
     /// The kind of that name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.name() == name)
@@ -61,6 +84,12 @@ impl fmt::Display for Kind {
 #[error("{0}")]
 pub struct NoIdentity(String);
 
+impl NoIdentity {
+    fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
 /// What is known before the search.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -72,19 +101,38 @@ pub struct Options {
     pub places: Places,
 }
 
-/// Where things are on the machines that this is for. Only tests have others: no variable sets them.
+/// Where things are on the machines that this is for. Tests have others; no variable sets them.
 #[derive(Debug, Clone)]
 pub struct Places {
     /// Token files of pods, in the order in which they are looked for.
     pub pod_files: Vec<PathBuf>,
+    /// The pod's token for its own API server, which is never used.
+    pub api_token: PathBuf,
+    /// What the firmware says about the machine: a folder of small files.
+    pub firmware: PathBuf,
+    /// The program that asks CircleCI for tokens.
+    pub circleci: PathBuf,
+    /// The root of Google Cloud's metadata server.
+    pub gcp: String,
+    /// The root of the metadata server of AWS's machines.
+    pub aws_machine: String,
+    /// The root of that of AWS's containers.
+    pub aws_container: String,
+    /// The root of AWS's STS in place of the region's.
+    pub aws_sts: Option<String>,
 }
 
 impl Default for Places {
     fn default() -> Self {
         Self {
-            pod_files: ["/var/run/secrets/octo-sts/token", "/var/run/secrets/tokens/github-token"]
-                .map(PathBuf::from)
-                .to_vec(),
+            pod_files: vec!["/var/run/secrets/octo-sts/token".into(), "/var/run/secrets/tokens/github-token".into()],
+            api_token: "/var/run/secrets/kubernetes.io/serviceaccount/token".into(),
+            firmware: "/sys/class/dmi/id".into(),
+            circleci: "circleci".into(),
+            gcp: "http://169.254.169.254".into(),
+            aws_machine: "http://169.254.169.254".into(),
+            aws_container: "http://169.254.170.2".into(),
+            aws_sts: None,
         }
     }
 }
@@ -100,6 +148,11 @@ pub struct Source {
 enum How {
     File(TokenFile),
     Token(SecretString),
+    Actions(ci::Actions),
+    Buildkite(ci::Buildkite),
+    Circleci(ci::Circleci),
+    Gcp(Gcp),
+    Aws(Box<Aws>),
 }
 
 impl Source {
@@ -108,23 +161,20 @@ impl Source {
     /// # Errors
     /// There is none, or not the one that was asked for; the text says what would help.
     pub fn find(environment: &Environment, options: &Options) -> Result<Self, NoIdentity> {
-        let found = |kind, how| Self { kind, how };
-        let named =
-            options.token_file.clone().or_else(|| environment.text(var::STS_TOKEN_FILE.name).map(PathBuf::from));
-        let given = environment.text(var::STS_ID_TOKEN.name);
-        match (named, given) {
-            (Some(path), _) => return Ok(found(Kind::File, How::File(TokenFile::new(path)?))),
-            (None, Some(given)) => {
-                let given = token(given).ok_or_else(|| NoIdentity("STS_ID_TOKEN holds no token".to_owned()))?;
-                return Ok(found(Kind::Variable, How::Token(given)));
+        let search = Search { environment, options };
+        if let Some(kind) = options.kind {
+            let how = search.of(kind)?.ok_or_else(|| search.absent(kind))?;
+            return Ok(Self { kind, how });
+        }
+        if search.token_file().is_some() && options.token_file.is_none() && environment.has(&var::STS_ID_TOKEN) {
+            return Err(NoIdentity::new("STS_TOKEN_FILE and STS_ID_TOKEN are both set: which is meant?"));
+        }
+        for kind in Kind::ALL {
+            if let Some(how) = search.of(*kind)? {
+                return Ok(Self { kind: *kind, how });
             }
-            (None, None) => {}
         }
-        let pod = options.places.pod_files.iter().find(|path| path.exists());
-        match pod {
-            Some(path) => Ok(found(Kind::Kubernetes, How::File(TokenFile::new(path.clone())?))),
-            None => Err(NoIdentity("found nothing that says who this workload is".to_owned())),
-        }
+        Err(search.nothing())
     }
 
     /// Of which kind it is.
@@ -132,20 +182,126 @@ impl Source {
         self.kind
     }
 
-    /// A token for `audience`, read or asked for anew each time. Where the place gives out one token
-    /// only, that token, whatever its audience.
+    /// A text by which this place is told from others, the job's from another job's; no secret can be
+    /// got back from it.
+    pub fn mark(&self) -> String {
+        let secret = |token: &SecretString| {
+            let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.expose_secret().as_bytes());
+            digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+        };
+        let what = match &self.how {
+            How::File(file) => file.path().display().to_string(),
+            How::Token(token) => secret(token),
+            How::Actions(actions) => secret(actions.request_token()),
+            How::Buildkite(buildkite) => buildkite.url().to_owned(),
+            How::Circleci(circleci) => circleci.job_token().map(secret).unwrap_or_default(),
+            How::Gcp(_) => String::new(),
+            How::Aws(aws) => aws.mark().to_owned(),
+        };
+        format!("{}:{what}", self.kind)
+    }
+
+    /// A token for `audience`, read or asked for anew each time. A place that gives out one token only
+    /// gives that, whatever its audience.
     ///
     /// # Errors
     /// The place does not give one.
-    pub async fn token(
-        &self,
-        _audience: &str,
-        _egress: &Egress,
-        _clock: &Arc<dyn Clock>,
-    ) -> Result<SecretString, Error> {
+    pub async fn token(&self, audience: &str, egress: &Egress, clock: &Arc<dyn Clock>) -> Result<SecretString, Error> {
         match &self.how {
             How::File(file) => file.read(),
             How::Token(token) => Ok(token.clone()),
+            How::Actions(actions) => actions.token(audience, egress).await,
+            How::Buildkite(buildkite) => buildkite.token(audience, egress).await,
+            How::Circleci(circleci) => circleci.token(audience).await,
+            How::Gcp(gcp) => gcp.token(audience, egress).await,
+            How::Aws(aws) => Box::pin(aws.token(audience, egress, clock)).await,
         }
     }
+}
+
+/// One search.
+struct Search<'a> {
+    environment: &'a Environment,
+    options: &'a Options,
+}
+
+impl Search<'_> {
+    /// The place of that kind, if it is there.
+    fn of(&self, kind: Kind) -> Result<Option<How>, NoIdentity> {
+        let (environment, places) = (self.environment, &self.options.places);
+        Ok(match kind {
+            Kind::File => self.token_file().map(TokenFile::new).transpose()?.map(How::File),
+            Kind::Variable => self.given()?.map(How::Token),
+            Kind::Actions => ci::Actions::find(environment)?.map(How::Actions),
+            Kind::Gitlab if environment.text("GITLAB_CI").is_none() => None,
+            // Found by its kind alone: otherwise the variable is found before.
+            Kind::Gitlab => Some(How::Token(self.given()?.ok_or_else(|| NoIdentity::new(ci::GITLAB_HINT))?)),
+            Kind::Buildkite => ci::Buildkite::find(environment)?.map(How::Buildkite),
+            Kind::Circleci => ci::Circleci::find(environment, &places.circleci)?.map(How::Circleci),
+            Kind::Kubernetes => {
+                let there = places.pod_files.iter().find(|path| path.exists());
+                there.cloned().map(TokenFile::new).transpose()?.map(How::File)
+            }
+            Kind::Gcp => (self.is_forced() || gcp::is_here(environment, &places.firmware))
+                .then(|| How::Gcp(Gcp::new(places.gcp.clone()))),
+            Kind::Aws => Aws::find(environment, places, self.is_forced())?.map(|aws| How::Aws(Box::new(aws))),
+        })
+    }
+
+    fn is_forced(&self) -> bool {
+        self.options.kind.is_some()
+    }
+
+    fn token_file(&self) -> Option<PathBuf> {
+        let named = || self.environment.text(var::STS_TOKEN_FILE.name).map(|path| PathBuf::from(path.trim()));
+        self.options.token_file.clone().or_else(named)
+    }
+
+    fn given(&self) -> Result<Option<SecretString>, NoIdentity> {
+        let given = self.environment.text(var::STS_ID_TOKEN.name);
+        given.map(|text| token(text).ok_or_else(|| NoIdentity::new("STS_ID_TOKEN holds no token"))).transpose()
+    }
+
+    fn absent(&self, kind: Kind) -> NoIdentity {
+        let missing = match kind {
+            Kind::File => "no file is named: --token-file or STS_TOKEN_FILE",
+            Kind::Variable => "STS_ID_TOKEN is not set",
+            Kind::Actions => "this is no job of GitHub Actions: GITHUB_ACTIONS is not set",
+            Kind::Gitlab => "this is no job of GitLab: GITLAB_CI is not set",
+            Kind::Buildkite => "this is no job of Buildkite: BUILDKITE is not set",
+            Kind::Circleci => "this is no job of CircleCI: CIRCLECI is not set",
+            Kind::Kubernetes => return self.no_pod_file(),
+            Kind::Gcp | Kind::Aws => "it is not there",
+        };
+        NoIdentity(format!("--source {kind}: {missing}"))
+    }
+
+    fn no_pod_file(&self) -> NoIdentity {
+        let places: Vec<_> = self.options.places.pod_files.iter().map(|path| path.display().to_string()).collect();
+        let mut text = format!("no token file at {}. ", places.join(" or "));
+        if self.options.places.api_token.exists() {
+            text.push_str(
+                "The pod's token for its own API server is there, but must not be shown to anyone else: \
+                 whoever has it can act in the cluster as the pod. ",
+            );
+        }
+        text.push_str(file::PROJECT);
+        NoIdentity(text)
+    }
+
+    fn nothing(&self) -> NoIdentity {
+        if self.options.places.api_token.exists() {
+            return self.no_pod_file();
+        }
+        NoIdentity::new(
+            "found nothing that says who this workload is: no CI system, no projected token file, not a machine of \
+             Google Cloud, nothing of AWS. Name a file by --token-file, put a token into STS_ID_TOKEN, or name the \
+             place by --source",
+        )
+    }
+}
+
+/// One line of a file in which the firmware describes the machine.
+fn firmware_says(folder: &Path, file: &str, wanted: &str) -> bool {
+    std::fs::read_to_string(folder.join(file)).is_ok_and(|text| text.trim_start().starts_with(wanted))
 }

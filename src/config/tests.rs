@@ -246,9 +246,17 @@ fn each_variable_by_itself() {
 
 #[test]
 fn no_variable_goes_untested() {
-    for variable in variables::ALL.iter().chain(variables::OTEL_SWITCHES) {
+    let of_the_server = |variable: &&variables::Variable| variable.origin != variables::Origin::Client;
+    for variable in variables::ALL.iter().chain(variables::OTEL_SWITCHES).filter(of_the_server) {
         let tested = CASES.iter().any(|(name, _, _)| *name == variable.name) || APART.contains(&variable.name);
         assert!(tested, "{}", variable.name);
+    }
+}
+
+#[test]
+fn what_is_for_workloads_means_nothing_to_the_server() {
+    for variable in variables::ALL.iter().filter(|variable| variable.origin == variables::Origin::Client) {
+        assert_eq!(read(&[(variable.name, "\u{1}")]).unwrap().warnings, [], "{}", variable.name);
     }
 }
 

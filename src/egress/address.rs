@@ -34,6 +34,16 @@ pub(super) fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
+/// Whether a machine's metadata server may answer there: link-local in IPv4, AWS's two addresses in
+/// IPv6, and loopback, where stand-ins of such servers listen.
+pub(super) fn is_metadata(address: IpAddr) -> bool {
+    is_loopback(address)
+        || match address {
+            IpAddr::V4(v4) => v4.is_link_local(),
+            IpAddr::V6(v6) => matches!(v6.segments(), [0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0023 | 0x0254]),
+        }
+}
+
 fn is_forbidden_v4(address: Ipv4Addr) -> bool {
     address.is_link_local()
         || address.is_multicast()

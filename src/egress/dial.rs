@@ -59,8 +59,16 @@ impl Dialer {
             plain: uri.scheme() == Some(&Scheme::HTTP),
             exempt: self.network.exempt_hosts.contains(&host),
         };
+        if self.rule == AddressRule::Metadata && !(admits.plain && host.parse().is_ok_and(address::is_metadata)) {
+            return Err(Error::Refused);
+        }
         // A name that merely resolves to loopback is not the operator's own machine by intent.
-        if admits.plain && !(self.rule != AddressRule::Public && name::is_loopback(&host)) {
+        let near = match self.rule {
+            AddressRule::Public => false,
+            AddressRule::Metadata => true,
+            AddressRule::Any | AddressRule::PrivateToo => name::is_loopback(&host),
+        };
+        if admits.plain && !near {
             return Err(Error::Refused);
         }
         if let Some(proxy) = self.proxy_for(&uri) {
@@ -170,10 +178,9 @@ struct Admits {
 
 impl Admits {
     fn admits(&self, found: IpAddr) -> bool {
-        if self.plain {
-            return address::is_loopback(found);
-        }
         match self.rule {
+            AddressRule::Metadata => address::is_metadata(found),
+            _ if self.plain => address::is_loopback(found),
             AddressRule::Any => true,
             AddressRule::Public => self.exempt || address::is_public(found),
             AddressRule::PrivateToo => self.exempt || !address::is_forbidden(found),

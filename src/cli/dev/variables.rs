@@ -9,7 +9,7 @@ use std::{
     path::Path,
 };
 
-use super::{DevError, policies::DOMAIN, world::World};
+use super::{super::workload::quoted, DevError, policies::DOMAIN, world::World};
 
 /// Writes the variables to a file; a new one is for its owner alone to read.
 pub(super) fn write(path: &Path, world: &World) -> Result<(), DevError> {
@@ -30,11 +30,6 @@ fn variables(world: &World) -> [(&'static str, String); 8] {
         ("PORT", "0".to_owned()),
         ("METRICS", "false".to_owned()),
     ]
-}
-
-/// One word of a shell.
-fn quoted(value: &str) -> String {
-    format!("'{}'", value.replace('\'', r"'\''"))
 }
 
 fn replace(path: &Path, content: &[u8]) -> io::Result<()> {

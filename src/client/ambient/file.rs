@@ -32,6 +32,10 @@ impl TokenFile {
         Ok(Self(path))
     }
 
+    pub(super) fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// The token that is there now.
     pub(super) fn read(&self) -> Result<SecretString, Error> {
         let path = self.0.display();

@@ -1,0 +1,165 @@
+//! `octo-sts git-credential`: a credential helper for git (gitcredentials(7)).
+//!
+//! git writes what it wants to reach and reads a user name and a password. Answered are https and the
+//! configured GitHub alone; to anything else the answer is silence, so that other helpers get their
+//! turn. A token is kept until shortly before it ends, because git asks for every fetch and push.
+
+mod cache;
+mod protocol;
+
+use std::{
+    io::{self, Read, Write},
+    path::PathBuf,
+};
+
+use secrecy::{ExposeSecret, SecretString};
+use zeroize::Zeroizing;
+
+use self::{
+    cache::{Cache, Entry, Key},
+    protocol::Wanted,
+};
+use super::{
+    Exit, block_on, say,
+    workload::{Failure, Workload, WorkloadArgs, outward},
+};
+use crate::{
+    client,
+    config::{Environment, Outward},
+    name::Scope,
+};
+
+/// What git writes is short.
+const MOST_BYTES: u64 = 64 << 10;
+/// The user name that GitHub wants with a token of an App.
+const USERNAME: &str = "x-access-token";
+
+/// Arguments of `git-credential`.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct GitCredentialArgs {
+    #[command(flatten)]
+    workload: WorkloadArgs,
+    /// The folder in which tokens are kept until they end [default: octo-sts in $XDG_RUNTIME_DIR,
+    /// $XDG_CACHE_HOME or ~/.cache].
+    #[arg(long, value_name = "DIR", conflicts_with = "no_cache")]
+    cache: Option<PathBuf>,
+    /// Keep no token.
+    #[arg(long)]
+    no_cache: bool,
+    /// What git wants: get, store or erase; git says it last.
+    #[arg(value_name = "get|store|erase")]
+    operation: String,
+}
+
+/// Answers git.
+pub(super) fn git_credential(args: &GitCredentialArgs, environment: &Environment) -> Exit {
+    block_on(async {
+        match Box::pin(run(args, environment)).await {
+            Ok(()) => Exit::Done,
+            Err(failure) => failure.tell("git-credential"),
+        }
+    })
+}
+
+async fn run(args: &GitCredentialArgs, environment: &Environment) -> Result<(), Failure> {
+    // git's own tokens come from here: there is nothing to store. What else git may come to say is
+    // to be ignored, as gitcredentials(7) has it.
+    if !matches!(args.operation.as_str(), "get" | "erase") {
+        return Ok(());
+    }
+    let wanted = read()?;
+    let outward = outward(environment)?;
+    if !wanted.is_of(&outward.github) {
+        return Ok(());
+    }
+    let scope = match args.workload.scope(environment)? {
+        Some(scope) => scope,
+        None => wanted.scope().map_err(|text| Failure::Usage(text.to_owned()))?,
+    };
+    let workload = args.workload.workload(&outward, environment)?;
+    let credential = Credential { cache: args.folder(environment).map(Cache::new), workload, scope };
+    if args.operation == "get" { credential.get().await } else { credential.erase(&wanted, &outward).await }
+}
+
+impl GitCredentialArgs {
+    /// Where tokens are kept.
+    fn folder(&self, environment: &Environment) -> Option<PathBuf> {
+        if self.no_cache {
+            return None;
+        }
+        let under = |name: &str, below: &str| environment.text(name).map(|folder| PathBuf::from(folder).join(below));
+        self.cache
+            .clone()
+            .or_else(|| under("XDG_RUNTIME_DIR", "octo-sts"))
+            .or_else(|| under("XDG_CACHE_HOME", "octo-sts"))
+            .or_else(|| under("HOME", ".cache/octo-sts"))
+    }
+}
+
+fn read() -> Result<Wanted, Failure> {
+    let mut text = Zeroizing::new(String::new());
+    let read = io::stdin().lock().take(MOST_BYTES).read_to_string(&mut text);
+    read.map_err(|_| Failure::Usage("what git wants cannot be read from stdin".to_owned()))?;
+    Ok(Wanted::parse(&text))
+}
+
+/// One credential.
+struct Credential {
+    cache: Option<Cache>,
+    workload: Workload,
+    scope: Scope,
+}
+
+impl Credential {
+    async fn get(&self) -> Result<(), Failure> {
+        let key = self.key();
+        let now = self.workload.clock.now();
+        // Held until the token is there: of several processes that git starts at once, one asks.
+        let slot = match &self.cache {
+            Some(cache) => cache.slot(&key, &self.workload.clock).await,
+            None => None,
+        };
+        if let Some(entry) = slot.as_ref().and_then(|slot| slot.read()).filter(|entry| entry.is_fresh(now)) {
+            return answer(&entry);
+        }
+        let issued = self.workload.exchange(&self.scope).await?;
+        let entry = Entry { token: issued.token, expires_at: issued.expires_at };
+        if let Some(slot) = slot {
+            slot.write(&entry);
+        }
+        answer(&entry)
+    }
+
+    /// Drops and revokes the token, if it is the one that git was refused with.
+    async fn erase(&self, wanted: &Wanted, outward: &Outward) -> Result<(), Failure> {
+        let Some(cache) = &self.cache else { return Ok(()) };
+        let Some(slot) = cache.slot(&self.key(), &self.workload.clock).await else { return Ok(()) };
+        let same = |token: &SecretString| wanted.password.as_ref().is_some_and(|given| client::same(given, token));
+        let Some(entry) = slot.read().filter(|entry| same(&entry.token)) else { return Ok(()) };
+        slot.remove();
+        Ok(client::revoke(&outward.github.api, &self.workload.egress, &entry.token).await?)
+    }
+
+    fn key(&self) -> Key {
+        Key::of(&[
+            &self.workload.client.server().to_string(),
+            &self.scope.to_string().to_ascii_lowercase(),
+            self.workload.identity.as_str(),
+            self.workload.audience.as_str(),
+            &self.workload.source.mark(),
+        ])
+    }
+}
+
+fn answer(entry: &Entry) -> Result<(), Failure> {
+    let text = Zeroizing::new(format!(
+        "username={USERNAME}\npassword={}\npassword_expiry_utc={}\n",
+        entry.token.expose_secret(),
+        entry.expires_at.as_secs()
+    ));
+    let mut out = io::stdout().lock();
+    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+        say("octo-sts git-credential: git does not read the answer");
+    }
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! What the commands for workloads have in common: their arguments, and how they tell what went wrong.
+
+use std::{path::PathBuf, sync::Arc};
+
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use secrecy::SecretString;
+
+use super::{Exit, say};
+use crate::{
+    client::{
+        self, Class, Client, Issued, Server,
+        ambient::{Kind, NoIdentity, Options, Source},
+    },
+    clock::{Clock, SystemClock},
+    config::{Environment, Outward, variables as var},
+    egress::Egress,
+    name::{Audience, PolicyName, Scope},
+    reason::Condition,
+};
+
+/// Whom to ask, for what, and who asks. What is not given comes from the environment.
+#[derive(Debug, Clone, clap::Args)]
+pub(super) struct WorkloadArgs {
+    /// The server: https://HOST [env: STS_SERVER].
+    #[arg(long, value_name = "URL")]
+    pub(super) server: Option<String>,
+    /// What the token is for: OWNER/REPO, or OWNER [env: STS_SCOPE].
+    #[arg(long)]
+    pub(super) scope: Option<String>,
+    /// The name of the trust policy [env: STS_IDENTITY].
+    #[arg(long, value_name = "NAME")]
+    pub(super) identity: Option<String>,
+    /// The audience to ask an identity for [env: STS_AUDIENCE] [default: the server's host].
+    #[arg(long)]
+    pub(super) audience: Option<String>,
+    /// Where the identity comes from; without it, the first of these that is there.
+    #[arg(long, value_name = "NAME", value_parser = kinds())]
+    pub(super) source: Option<Kind>,
+    /// The file that holds the workload's own OIDC token [env: STS_TOKEN_FILE].
+    #[arg(long, value_name = "PATH", conflicts_with = "source")]
+    pub(super) token_file: Option<PathBuf>,
+    /// A file of CA certificates to trust beside the system's; may be repeated.
+    #[arg(long, value_name = "PATH")]
+    pub(super) ca_file: Vec<PathBuf>,
+}
+
+fn kinds() -> impl TypedValueParser<Value = Kind> {
+    let names = Kind::ALL.iter().map(|kind| kind.name());
+    PossibleValuesParser::new(names).try_map(|name| Kind::named(&name).ok_or("it is none of these"))
+}
+
+/// Why a command ends without what it is for.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum Failure {
+    /// The command line or the configuration is wrong.
+    #[error("{0}")]
+    Usage(String),
+    /// There is no identity to show.
+    #[error(transparent)]
+    NoIdentity(#[from] NoIdentity),
+    /// The server, or whoever says who we are, does not give what was asked for.
+    #[error(transparent)]
+    Asked(#[from] client::Error),
+}
+
+impl Failure {
+    pub(super) fn exit(&self) -> Exit {
+        match self {
+            Self::Usage(_) | Self::NoIdentity(_) => Exit::Usage,
+            Self::Asked(error) => match error.class() {
+                Class::Usage => Exit::Usage,
+                Class::Unavailable => Exit::Unavailable,
+                Class::Refused => Exit::Refused,
+                Class::Internal => Exit::Internal,
+            },
+        }
+    }
+
+    /// Tells it on stderr.
+    pub(super) fn tell(&self, command: &str) -> Exit {
+        say(format_args!("octo-sts {command}: {self}"));
+        if let Self::Asked(error) = self {
+            for condition in error.conditions.iter().filter(|condition| !condition.satisfied) {
+                say(shown(condition));
+            }
+            hints(error).iter().for_each(|hint| say(format_args!("  hint: {hint}")));
+            if let Some(wait) = error.retry_after {
+                say(format_args!("  try again in {} s", wait.as_secs()));
+            }
+            if let Some(id) = &error.request_id {
+                say(format_args!("  request id: {id}"));
+            }
+        }
+        self.exit()
+    }
+}
+
+/// A condition in a line or two.
+pub(super) fn shown(condition: &Condition) -> String {
+    let verdict = if condition.satisfied { "ok" } else { "not satisfied" };
+    let mut line = format!("  {}: {verdict}", condition.field);
+    if !condition.satisfied {
+        line.push_str(&format!(", got {}", condition.got.as_deref().unwrap_or("nothing")));
+        if let Some(wanted) = &condition.wanted {
+            line.push_str(&format!(", wanted {wanted}"));
+        }
+    }
+    if let Some(hint) = condition.hint.as_ref().filter(|_| !condition.satisfied) {
+        line.push_str(&format!("\n    hint: {hint}"));
+    }
+    line
+}
+
+/// What may help beside what the server says.
+fn hints(error: &client::Error) -> Vec<&'static str> {
+    let mut hints = Vec::new();
+    if error.conditions.iter().any(|condition| condition.field == "audience" && !condition.satisfied) {
+        hints.push("the audience to ask for is set by --audience; a token from a file has the one it was made with");
+    }
+    match error.reason.as_deref() {
+        Some("TOKEN_EXPIRED") => hints.push("the token that was shown has ended: is its file still written?"),
+        None if error.code == 14 => {
+            hints.push("is the address right, is a proxy needed (HTTPS_PROXY), is the CA known (--ca-file)?");
+        }
+        _ => {}
+    }
+    hints
+}
+
+/// Everything that is needed to ask.
+pub(super) struct Workload {
+    pub(super) client: Client,
+    pub(super) identity: PolicyName,
+    pub(super) audience: Audience,
+    pub(super) source: Source,
+    pub(super) egress: Egress,
+    pub(super) clock: Arc<dyn Clock>,
+}
+
+impl WorkloadArgs {
+    /// Puts arguments and environment together.
+    pub(super) fn workload(&self, outward: &Outward, environment: &Environment) -> Result<Workload, Failure> {
+        let url = either(self.server.as_deref(), environment, &var::STS_SERVER)
+            .ok_or_else(|| missing("server", &var::STS_SERVER))?;
+        let server = Server::parse(url).map_err(|error| Failure::Usage(error.to_string()))?;
+        let name = either(self.identity.as_deref(), environment, &var::STS_IDENTITY)
+            .ok_or_else(|| missing("identity", &var::STS_IDENTITY))?;
+        let identity = name.parse().map_err(|error| Failure::Usage(format!("{error}")))?;
+        let audience = match either(self.audience.as_deref(), environment, &var::STS_AUDIENCE) {
+            Some(text) => text.parse().map_err(|error| Failure::Usage(format!("{error}")))?,
+            None => server.audience().ok_or_else(|| Failure::Usage("the server's host is too long".to_owned()))?,
+        };
+        let options = Options { kind: self.source, token_file: self.token_file.clone(), ..Options::default() };
+        let source = Source::find(environment, &options)?;
+        let egress = client::way_out(&outward.proxy, self.ca_file.clone()).map_err(Failure::Usage)?;
+        let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+        let client = Client::new(server, &egress, Arc::clone(&clock));
+        Ok(Workload { client, identity, audience, source, egress, clock })
+    }
+
+    /// The scope, if one is set.
+    pub(super) fn scope(&self, environment: &Environment) -> Result<Option<Scope>, Failure> {
+        let text = either(self.scope.as_deref(), environment, &var::STS_SCOPE);
+        text.map(str::parse).transpose().map_err(|error: crate::name::NameError| Failure::Usage(error.to_string()))
+    }
+}
+
+impl Workload {
+    /// The workload's own token.
+    pub(super) async fn token(&self) -> Result<SecretString, Failure> {
+        Ok(self.source.token(self.audience.as_str(), &self.egress, &self.clock).await?)
+    }
+
+    /// A token for GitHub.
+    pub(super) async fn exchange(&self, scope: &Scope) -> Result<Issued, Failure> {
+        Ok(self.client.exchange(&self.token().await?, scope, &self.identity).await?)
+    }
+}
+
+/// The proxy, the roots and which GitHub, by the environment.
+pub(super) fn outward(environment: &Environment) -> Result<Outward, Failure> {
+    Outward::read(environment).map_err(|mistakes| Failure::Usage(mistakes.to_string()))
+}
+
+/// What is missing of the arguments.
+pub(super) fn missing(flag: &str, variable: &var::Variable) -> Failure {
+    Failure::Usage(format!("--{flag} or {} is needed", variable.name))
+}
+
+fn either<'a>(flag: Option<&'a str>, environment: &'a Environment, variable: &var::Variable) -> Option<&'a str> {
+    flag.or_else(|| environment.text(variable.name)).map(str::trim).filter(|text| !text.is_empty())
+}
+
+/// One word of a shell.
+pub(super) fn quoted(value: &str) -> String {
+    format!("'{}'", value.replace('\'', r"'\''"))
+}
