@@ -124,6 +124,12 @@ impl Client {
         Self { server, caller: Caller::new(egress, AddressRule::Any), clock }
     }
 
+    /// The same with another limit for one request than 20 seconds.
+    #[must_use]
+    pub fn within(self, time: Duration) -> Self {
+        Self { caller: self.caller.within(time), ..self }
+    }
+
     /// The server that is asked.
     pub fn server(&self) -> &Server {
         &self.server

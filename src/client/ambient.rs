@@ -15,16 +15,21 @@ use std::{
     fmt,
     path::{Path, PathBuf},
     sync::Arc,
+    time::Duration,
 };
 
 use secrecy::{ExposeSecret, SecretString};
 
 use self::{aws::Aws, file::TokenFile, gcp::Gcp};
-use super::{Error, token};
+use super::{
+    Error,
+    call::{self, Caller},
+    token,
+};
 use crate::{
     clock::Clock,
     config::{Environment, variables as var},
-    egress::Egress,
+    egress::{AddressRule, Egress},
 };
 
 macro_rules! kinds {
@@ -120,6 +125,10 @@ pub struct Places {
     pub aws_container: String,
     /// The root of AWS's STS in place of the region's.
     pub aws_sts: Option<String>,
+    /// How long a metadata server may take, which is on this machine or next to it.
+    pub near: Duration,
+    /// How long any other place may take.
+    pub far: Duration,
 }
 
 impl Default for Places {
@@ -133,6 +142,8 @@ impl Default for Places {
             aws_machine: "http://169.254.169.254".into(),
             aws_container: "http://169.254.170.2".into(),
             aws_sts: None,
+            near: Duration::from_secs(5),
+            far: call::TIME,
         }
     }
 }
@@ -142,6 +153,8 @@ impl Default for Places {
 pub struct Source {
     kind: Kind,
     how: How,
+    near: Duration,
+    far: Duration,
 }
 
 #[derive(Debug, Clone)]
@@ -162,16 +175,17 @@ impl Source {
     /// There is none, or not the one that was asked for; the text says what would help.
     pub fn find(environment: &Environment, options: &Options) -> Result<Self, NoIdentity> {
         let search = Search { environment, options };
+        let found = |kind, how| Self { kind, how, near: options.places.near, far: options.places.far };
         if let Some(kind) = options.kind {
             let how = search.of(kind)?.ok_or_else(|| search.absent(kind))?;
-            return Ok(Self { kind, how });
+            return Ok(found(kind, how));
         }
         if search.token_file().is_some() && options.token_file.is_none() && environment.has(&var::STS_ID_TOKEN) {
             return Err(NoIdentity::new("STS_TOKEN_FILE and STS_ID_TOKEN are both set: which is meant?"));
         }
         for kind in Kind::ALL {
             if let Some(how) = search.of(*kind)? {
-                return Ok(Self { kind: *kind, how });
+                return Ok(found(*kind, how));
             }
         }
         Err(search.nothing())
@@ -207,15 +221,36 @@ impl Source {
     /// # Errors
     /// The place does not give one.
     pub async fn token(&self, audience: &str, egress: &Egress, clock: &Arc<dyn Clock>) -> Result<SecretString, Error> {
+        let way = Way { egress, clock, near: self.near, far: self.far };
         match &self.how {
             How::File(file) => file.read(),
             How::Token(token) => Ok(token.clone()),
-            How::Actions(actions) => actions.token(audience, egress).await,
-            How::Buildkite(buildkite) => buildkite.token(audience, egress).await,
-            How::Circleci(circleci) => circleci.token(audience).await,
-            How::Gcp(gcp) => gcp.token(audience, egress).await,
-            How::Aws(aws) => Box::pin(aws.token(audience, egress, clock)).await,
+            How::Actions(actions) => actions.token(audience, &way).await,
+            How::Buildkite(buildkite) => buildkite.token(audience, &way).await,
+            How::Circleci(circleci) => circleci.token(audience, &way).await,
+            How::Gcp(gcp) => gcp.token(audience, &way).await,
+            How::Aws(aws) => Box::pin(aws.token(audience, &way)).await,
         }
+    }
+}
+
+/// What a place is asked by.
+struct Way<'a> {
+    egress: &'a Egress,
+    clock: &'a Arc<dyn Clock>,
+    near: Duration,
+    far: Duration,
+}
+
+impl Way<'_> {
+    /// For a metadata server.
+    fn near(&self, rule: AddressRule) -> Caller {
+        Caller::new(self.egress, rule).within(self.near)
+    }
+
+    /// For a service.
+    fn far(&self) -> Caller {
+        Caller::new(self.egress, AddressRule::Any).within(self.far)
     }
 }
 

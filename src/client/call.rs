@@ -13,8 +13,6 @@ use crate::egress::{self, AddressRule, Connector, Egress};
 
 /// How long a request may take, from the look-up of the name to the last byte of the answer.
 pub(super) const TIME: Duration = Duration::from_secs(20);
-/// The same for a metadata server, which is on this machine or next to it.
-pub(super) const NEAR: Duration = Duration::from_secs(5);
 /// No answer that we read is larger.
 pub(super) const MOST_BYTES: usize = 256 << 10;
 

@@ -5,8 +5,8 @@
 
 use super::{
     App, AppKey, Config, Duration, Environment, GitHub, Interface, IssuersFile, Listed, Listen, Log, LogFilter,
-    LogFormat, Mistakes, Outward, Path, PathBuf, Policies, PrivateNetworks, Proxy, Rate, SecretString, Strangers, TlsFiles,
-    Tokens,
+    LogFormat, Mistakes, Outward, Path, PathBuf, Policies, PrivateNetworks, Proxy, Rate, SecretString, Strangers,
+    TlsFiles, Tokens,
     environment::Reader,
     key, value,
     variables::{self as var, Origin, Variable},

@@ -399,3 +399,29 @@ async fn a_connection_has_no_delay() {
     let body = egress.client::<Empty<Bytes>>(AddressRule::Any).get(server.url().parse().unwrap()).await.unwrap();
     assert_eq!(body.into_body().collect().await.unwrap().to_bytes(), "{}");
 }
+
+#[tokio::test]
+async fn metadata_servers_are_addresses_nearby() {
+    let server = Server::with_body("{}").await;
+    let port = server.address.port();
+    let refused = [
+        server.url().replace("http:", "https:"),
+        format!("http://localhost:{port}/"),
+        format!("http://metadata.example:{port}/"),
+        "http://10.0.0.1/".to_owned(),
+        "http://168.63.129.16/".to_owned(),
+        "http://[fe80::1]/".to_owned(),
+        "http://192.0.2.1/".to_owned(),
+    ];
+    for url in refused {
+        let settings = resolving(&["127.0.0.1"]);
+        assert_eq!(get(settings, AddressRule::Metadata, &url).await.unwrap_err(), Error::Refused, "{url}");
+    }
+    assert_eq!(server.connects(), 0);
+    assert!(get(Settings::default(), AddressRule::Metadata, &server.url()).await.is_ok());
+    for nearby in ["169.254.169.254", "169.254.170.2", "fd00:ec2::254", "fd00:ec2::23", "::1", "::ffff:169.254.169.254"]
+    {
+        let expected = nearby != "::ffff:169.254.169.254";
+        assert_eq!(address::is_metadata(nearby.parse().unwrap()), expected, "{nearby}");
+    }
+}

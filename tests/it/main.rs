@@ -10,6 +10,7 @@
 )]
 
 mod arrows;
+mod client;
 mod checking;
 mod corpus;
 mod dev;

@@ -7,20 +7,13 @@
 mod credentials;
 mod sign;
 
-use std::sync::Arc;
-
 use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
 
 use self::credentials::{Credentials, Origin};
-use super::{Error, NoIdentity, Places, token};
-use crate::{
-    client::call::{Answer, Caller},
-    clock::Clock,
-    config::Environment,
-    egress::{AddressRule, Egress},
-};
+use super::{Error, NoIdentity, Places, Way, token};
+use crate::{client::call::Answer, config::Environment};
 
 /// The content type of a request to STS.
 const FORM: &str = "application/x-www-form-urlencoded; charset=utf-8";
@@ -85,20 +78,15 @@ impl Aws {
     }
 
     /// A token for `audience` that says who signed for it.
-    pub(super) async fn token(
-        &self,
-        audience: &str,
-        egress: &Egress,
-        clock: &Arc<dyn Clock>,
-    ) -> Result<SecretString, Error> {
+    pub(super) async fn token(&self, audience: &str, way: &Way<'_>) -> Result<SecretString, Error> {
         let region = match &self.region {
             Some(region) => region.clone(),
             None => {
-                let told = credentials::Machine::new(&self.machine, egress).region().await?;
+                let told = credentials::Machine::new(&self.machine, way).region().await?;
                 Region::parse(&told).ok_or_else(|| Error::internal("AWS's metadata server names no region"))?
             }
         };
-        let sts = Sts { root: self.sts.clone().unwrap_or_else(|| region.sts()), egress };
+        let sts = Sts { root: self.sts.clone().unwrap_or_else(|| region.sts()), way };
         let credentials = self.origin.credentials(&sts).await?;
         let form = form(&[
             ("Action", "GetWebIdentityToken"),
@@ -107,7 +95,7 @@ impl Aws {
             ("DurationSeconds", LIFE),
             ("SigningAlgorithm", "RS256"),
         ]);
-        let scope = sign::Scope { region: &region.0, service: "sts", now: clock.now() };
+        let scope = sign::Scope { region: &region.0, service: "sts", now: way.clock.now() };
         let answer = sts.ask(&form, Some((&credentials, &scope))).await?;
         within(answer.text().unwrap_or_default(), "WebIdentityToken")
             .and_then(token)
@@ -123,7 +111,7 @@ fn form(parameters: &[(&str, &str)]) -> String {
 /// A region's STS.
 struct Sts<'a> {
     root: String,
-    egress: &'a Egress,
+    way: &'a Way<'a>,
 }
 
 impl Sts<'_> {
@@ -143,7 +131,7 @@ impl Sts<'_> {
             sign::sign(&mut request, credentials, scope)
                 .ok_or_else(|| Error::usage("the AWS credentials are not plain text"))?;
         }
-        let answer = Caller::new(self.egress, AddressRule::Any).send(request).await;
+        let answer = self.way.far().send(request).await;
         let answer = answer.map_err(|failure| Error::unanswered("AWS's STS", failure))?;
         if answer.status == StatusCode::OK { Ok(answer) } else { Err(refused(&answer)) }
     }

@@ -14,11 +14,10 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use url::Url;
 
-use super::{Error, NoIdentity, token};
+use super::{Error, NoIdentity, Way, token};
 use crate::{
-    client::call::{Answer, Caller, MOST_BYTES, TIME, bearer},
+    client::call::{Answer, MOST_BYTES, bearer},
     config::Environment,
-    egress::{AddressRule, Egress},
 };
 
 /// What a job of GitLab needs.
@@ -51,14 +50,14 @@ impl Actions {
         &self.token
     }
 
-    pub(super) async fn token(&self, audience: &str, egress: &Egress) -> Result<SecretString, Error> {
+    pub(super) async fn token(&self, audience: &str, way: &Way<'_>) -> Result<SecretString, Error> {
         let mut url =
             Url::parse(self.url.expose_secret()).map_err(|_| Error::usage("ACTIONS_ID_TOKEN_REQUEST_URL is no URL"))?;
         url.query_pairs_mut().append_pair("audience", audience);
         let request = Request::get(url.as_str())
             .header(header::AUTHORIZATION, bearer("Bearer", &self.token)?)
             .header(header::ACCEPT, HeaderValue::from_static("application/json; api-version=2.0"));
-        ask("GitHub Actions", egress, request.body(Bytes::new()), "value").await
+        ask("GitHub Actions", way, request.body(Bytes::new()), "value").await
     }
 }
 
@@ -91,24 +90,24 @@ impl Buildkite {
         &self.url
     }
 
-    pub(super) async fn token(&self, audience: &str, egress: &Egress) -> Result<SecretString, Error> {
+    pub(super) async fn token(&self, audience: &str, way: &Way<'_>) -> Result<SecretString, Error> {
         let request = Request::post(&self.url)
             .header(header::AUTHORIZATION, bearer("Token", &self.token)?)
             .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
             .body(Bytes::from(json!({ "audience": audience }).to_string()));
-        ask("Buildkite", egress, request, "token").await
+        ask("Buildkite", way, request, "token").await
     }
 }
 
 /// Sends a request to a CI system; the token is a member of the JSON that comes back.
 async fn ask(
     whom: &str,
-    egress: &Egress,
+    way: &Way<'_>,
     request: Result<Request<Bytes>, http::Error>,
     member: &str,
 ) -> Result<SecretString, Error> {
     let request = request.map_err(|_| Error::usage(format!("the address of {whom} in the environment is no URL")))?;
-    let answer = Caller::new(egress, AddressRule::Any).send(request).await;
+    let answer = way.far().send(request).await;
     let answer = answer.map_err(|failure| Error::unanswered(whom, failure))?;
     if !answer.status.is_success() {
         let message = format!("{whom} gives no ID token: it answered {}", answer.status.as_u16());
@@ -143,11 +142,11 @@ impl Circleci {
         self.token.as_ref()
     }
 
-    pub(super) async fn token(&self, audience: &str) -> Result<SecretString, Error> {
+    pub(super) async fn token(&self, audience: &str, way: &Way<'_>) -> Result<SecretString, Error> {
         if let Some(token) = self.token.as_ref().filter(|token| is_for(token.expose_secret(), audience)) {
             return Ok(token.clone());
         }
-        let asked = tokio::time::timeout(TIME, self.ask(audience)).await;
+        let asked = tokio::time::timeout(way.far, self.ask(audience)).await;
         asked.unwrap_or_else(|_| Err(Error::unavailable("circleci gives no ID token: it does not end")))
     }
 

@@ -6,12 +6,8 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 use secrecy::SecretString;
 
-use super::{Error, firmware_says, token};
-use crate::{
-    client::call::{Caller, NEAR},
-    config::Environment,
-    egress::{AddressRule, Egress},
-};
+use super::{Error, Way, firmware_says, token};
+use crate::{config::Environment, egress::AddressRule};
 
 /// Both sides say it: the request, so that no page can be made to send it, and the answer.
 const FLAVOR: HeaderName = HeaderName::from_static("metadata-flavor");
@@ -36,7 +32,7 @@ impl Gcp {
     }
 
     /// The token of the machine's default service account, with the machine's own claims.
-    pub(super) async fn token(&self, audience: &str, egress: &Egress) -> Result<SecretString, Error> {
+    pub(super) async fn token(&self, audience: &str, way: &Way<'_>) -> Result<SecretString, Error> {
         let mut query = form_urlencoded::Serializer::new(String::new());
         query.append_pair("audience", audience).append_pair("format", "full");
         let path = "computeMetadata/v1/instance/service-accounts/default/identity";
@@ -44,9 +40,9 @@ impl Gcp {
             .header(FLAVOR, GOOGLE)
             .body(Bytes::new())
             .map_err(|_| Error::internal("the metadata server's address is no URL"))?;
-        let caller = Caller::new(egress, AddressRule::Metadata).within(NEAR);
         let whom = "Google's metadata server";
-        let answer = caller.send(request).await.map_err(|failure| Error::unanswered(whom, failure))?;
+        let answer =
+            way.near(AddressRule::Metadata).send(request).await.map_err(|failure| Error::unanswered(whom, failure))?;
         if answer.headers.get(FLAVOR) != Some(&GOOGLE) {
             return Err(Error::internal(format!("what answers at the address of {whom} is not it")));
         }

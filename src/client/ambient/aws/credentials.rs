@@ -7,15 +7,15 @@ use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use super::{Error, NoIdentity, Places, Sts, VERSION, form, secret_value, within};
+use super::{Error, NoIdentity, Places, Sts, VERSION, Way, form, secret_value, within};
 use crate::{
     client::{
         ambient::{file::TokenFile, firmware_says},
-        call::{Answer, Caller, NEAR},
+        call::{Answer, Caller},
         is_token,
     },
     config::Environment,
-    egress::{AddressRule, Egress},
+    egress::AddressRule,
 };
 
 /// An access key.
@@ -92,8 +92,8 @@ impl Origin {
                 ]));
                 of_xml(&sts.ask(&form, None).await?)
             }
-            Self::Container { url, authorization } => container(url, authorization, sts.egress).await,
-            Self::Machine { root } => Machine::new(root, sts.egress).credentials().await,
+            Self::Container { url, authorization } => container(url, authorization, sts.way).await,
+            Self::Machine { root } => Machine::new(root, sts.way).credentials().await,
         }
     }
 }
@@ -120,7 +120,7 @@ impl Authorization {
 
 /// Asks the endpoint that a container is told of. Without TLS it is one of AWS's own addresses or
 /// loopback: the egress rule sees to that.
-async fn container(url: &str, authorization: &Authorization, egress: &Egress) -> Result<Credentials, Error> {
+async fn container(url: &str, authorization: &Authorization, way: &Way<'_>) -> Result<Credentials, Error> {
     let rule = if url.starts_with("http://") { AddressRule::Metadata } else { AddressRule::Any };
     let mut request = Request::get(url)
         .body(Bytes::new())
@@ -129,7 +129,7 @@ async fn container(url: &str, authorization: &Authorization, egress: &Egress) ->
         request.headers_mut().insert(header::AUTHORIZATION, value);
     }
     let whom = "the container's endpoint for AWS credentials";
-    let answer = Caller::new(egress, rule).within(NEAR).send(request).await;
+    let answer = way.near(rule).send(request).await;
     of_json(whom, &ok(whom, answer.map_err(|failure| Error::unanswered(whom, failure))?)?)
 }
 
@@ -144,8 +144,8 @@ const SESSION_LIFE: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-tok
 const SESSION: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token");
 
 impl<'a> Machine<'a> {
-    pub(super) fn new(root: &'a str, egress: &Egress) -> Self {
-        Self { root, caller: Caller::new(egress, AddressRule::Metadata).within(NEAR) }
+    pub(super) fn new(root: &'a str, way: &Way<'_>) -> Self {
+        Self { root, caller: way.near(AddressRule::Metadata) }
     }
 
     pub(super) async fn region(&self) -> Result<String, Error> {

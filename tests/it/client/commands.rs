@@ -1,0 +1,340 @@
+//! `exchange` and `git-credential` as processes.
+
+use std::{
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Output, Stdio},
+};
+
+use octo_sts::clock::{Clock, SystemClock};
+use serde_json::{Value, json};
+
+use super::fake::{Fake, said};
+use crate::harness::{DOMAIN, POLICY, Setup, World, process};
+
+/// A world in our time, since processes read the machine's clock.
+async fn world() -> World {
+    let setup = Setup::with_policy(POLICY).await;
+    setup.clock.set(SystemClock.now());
+    setup.start().await
+}
+
+/// A folder of this test's own, empty at first.
+fn folder(name: &str) -> PathBuf {
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("commands").join(name);
+    fs::remove_dir_all(&folder).ok();
+    fs::create_dir_all(&folder).unwrap();
+    folder
+}
+
+/// Runs the program; gives its exit code, stdout and stderr.
+async fn run(arguments: &[&str], environment: &[(&str, &str)], stdin: &str) -> (i32, String, String) {
+    let mut command = process(environment);
+    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let stdin = stdin.to_owned();
+    let Output { status, stdout, stderr } = tokio::task::spawn_blocking(move || {
+        let mut child = command.spawn().unwrap();
+        child.stdin.take().unwrap().write_all(stdin.as_bytes()).ok();
+        child.wait_with_output().unwrap()
+    })
+    .await
+    .unwrap();
+    (status.code().unwrap(), String::from_utf8(stdout).unwrap(), String::from_utf8(stderr).unwrap())
+}
+
+fn sha256(text: &str) -> String {
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, text.as_bytes());
+    digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The usual question, by variables.
+fn variables<'a>(server: &'a str, token: &'a str) -> Vec<(&'a str, &'a str)> {
+    vec![
+        ("STS_SERVER", server),
+        ("STS_SCOPE", "octo-org/hello"),
+        ("STS_IDENTITY", "ci"),
+        ("STS_ID_TOKEN", token),
+        ("STS_AUDIENCE", DOMAIN),
+    ]
+}
+
+#[tokio::test]
+async fn a_token_is_all_that_stdout_has() {
+    let world = world().await;
+    let (server, token) = (format!("http://{}", world.address), world.token(json!({})));
+    let environment = variables(&server, &token);
+    let (code, out, err) = run(&["exchange"], &environment, "").await;
+    let issued = world.issued();
+    assert_eq!((code, err.as_str(), issued.len()), (0, "", 1));
+    assert_eq!((sha256(out.trim_end()), out.lines().count()), (issued[0].sha256.clone(), 1));
+
+    let (code, out, _) = run(&["exchange", "--output", "json"], &environment, "").await;
+    let reply: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, out.lines().count()), (0, 1));
+    assert_eq!(sha256(reply["token"].as_str().unwrap()), world.issued()[1].sha256);
+    assert!(reply["expiry"].as_str().unwrap().ends_with('Z'));
+
+    let (code, out, _) = run(&["exchange", "--output", "env"], &environment, "").await;
+    let token = out.split('\'').nth(1).unwrap().to_owned();
+    assert_eq!(sha256(&token), world.issued()[2].sha256);
+    assert_eq!((code, out), (0, format!("export GITHUB_TOKEN='{token}'\nexport GH_TOKEN='{token}'\n")));
+}
+
+#[tokio::test]
+async fn flags_go_before_variables_and_files_are_read() {
+    let world = world().await;
+    let server = format!("http://{}", world.address);
+    let file = folder("flags").join("token");
+    fs::write(&file, world.token(json!({}))).unwrap();
+    let wrong = [
+        ("STS_SERVER", "http://127.0.0.1:1"),
+        ("STS_SCOPE", "nobody/x"),
+        ("STS_IDENTITY", "x"),
+        ("STS_ID_TOKEN", "x.y.z"),
+    ];
+    let flags = [
+        "exchange",
+        "--server",
+        &server,
+        "--scope",
+        "octo-org/hello",
+        "--identity",
+        "ci",
+        "--token-file",
+        file.to_str().unwrap(),
+    ];
+    let (code, _, err) = run(&flags, &wrong, "").await;
+    assert_eq!((code, err.as_str(), world.issued().len()), (0, "", 1));
+}
+
+#[tokio::test]
+async fn a_refusal_is_told_on_stderr_with_all_that_helps() {
+    let world = world().await;
+    let server = format!("http://{}", world.address);
+    let bad = world.token(json!({"sub": "repo:octo-org/hello:ref:refs/heads/other", "aud": "elsewhere"}));
+    let (code, out, err) = run(&["exchange"], &variables(&server, &bad), "").await;
+    assert_eq!((code, out.as_str()), (77, ""));
+    for wanted in [
+        "octo-sts exchange: POLICY_MISMATCH: ",
+        "subject: not satisfied, got repo:octo-org/hello:ref:refs/heads/other, wanted repo:octo-org/hello:ref:refs/heads/main",
+        "audience: not satisfied, got elsewhere, wanted sts.example.com",
+        "--audience",
+        "request id: ",
+    ] {
+        assert!(err.contains(wanted), "{wanted:?} is missing in\n{err}");
+    }
+    assert!(!err.contains("eyJ"));
+    assert_eq!(world.issued().len(), 0);
+}
+
+#[tokio::test]
+async fn a_check_tells_each_condition_and_mints_nothing() {
+    let world = world().await;
+    let server = format!("http://{}", world.address);
+    let (good, bad) = (world.token(json!({})), world.token(json!({"sub": "somebody"})));
+    let (code, out, err) = run(&["exchange", "--check"], &variables(&server, &good), "").await;
+    assert_eq!((code, err.as_str()), (0, ""), "{out}");
+    assert!(
+        out.starts_with("would be granted\n") && out.contains("subject: ok") && out.contains("issues: write"),
+        "{out}"
+    );
+    let (code, out, _) = run(&["exchange", "--check"], &variables(&server, &bad), "").await;
+    assert_eq!(code, 77);
+    assert!(out.starts_with("would not be granted: POLICY_MISMATCH: ") && out.contains("got somebody"), "{out}");
+    let (code, out, _) = run(&["exchange", "--check", "--output", "json"], &variables(&server, &bad), "").await;
+    let reply: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((code, &reply["granted"], &reply["reason"]), (77, &json!(false), &json!("POLICY_MISMATCH")));
+    assert_eq!(world.issued().len(), 0);
+}
+
+#[tokio::test]
+async fn exit_codes_are_by_cause() {
+    let limited =
+        Fake::start(|_| (429, vec![("retry-after", "30".to_owned())], json!({"code": 8, "message": "m"}).to_string()))
+            .await;
+    let broken = Fake::start(|_| said(200, "{}")).await;
+    let unknown = Fake::start(|_| said(400, json!({"code": 3, "message": "m"}).to_string())).await;
+    for (server, wanted) in [
+        ("http://127.0.0.1:1", 69),
+        (&limited.url, 69),
+        (&broken.url, 70),
+        (&unknown.url, 70),
+        ("http://sts.example.com", 64),
+    ] {
+        let (code, out, err) = run(&["exchange"], &variables(server, "a.b.c"), "").await;
+        assert_eq!((code, out.as_str()), (wanted, ""), "{err}");
+    }
+    let (_, _, err) = run(&["exchange"], &variables(&limited.url, "a.b.c"), "").await;
+    assert!(err.contains("try again in 30 s"), "{err}");
+    for left_out in ["STS_SERVER", "STS_SCOPE", "STS_IDENTITY"] {
+        let rest: Vec<_> =
+            variables("http://127.0.0.1:1", "a.b.c").into_iter().filter(|(name, _)| *name != left_out).collect();
+        let (code, _, err) = run(&["exchange"], &rest, "").await;
+        assert!(code == 64 && err.contains(left_out), "{err}");
+    }
+    for odd in [
+        ("STS_SCOPE", "a/b/c"),
+        ("STS_IDENTITY", "../x"),
+        ("STS_ID_TOKEN", "two words"),
+        ("HTTPS_PROXY", "socks5://x"),
+        ("SSL_CERT_FILE", "/nonexistent"),
+    ] {
+        let all: Vec<_> = variables("http://127.0.0.1:1", "a.b.c")
+            .into_iter()
+            .filter(|(name, _)| *name != odd.0)
+            .chain([odd])
+            .collect();
+        assert_eq!(run(&["exchange"], &all, "").await.0, 64, "{odd:?}");
+    }
+}
+
+/// git's question about a repository of github.com.
+const WANTED: &str = "protocol=https\nhost=github.com\npath=octo-org/hello.git\n\n";
+
+/// A helper with a cache of its own.
+struct Helper {
+    cache: PathBuf,
+    arguments: Vec<String>,
+}
+
+impl Helper {
+    fn new(world: &World, name: &str) -> Self {
+        let folder = folder(name);
+        let token = folder.join("token");
+        fs::write(&token, world.token(json!({}))).unwrap();
+        let cache = folder.join("cache");
+        let arguments = [
+            ["--server", &format!("http://{}", world.address)],
+            ["--identity", "ci"],
+            ["--token-file", token.to_str().unwrap()],
+            ["--cache", cache.to_str().unwrap()],
+        ];
+        let arguments = arguments.concat().into_iter().map(str::to_owned).collect();
+        Self { cache, arguments }
+    }
+
+    async fn run(&self, operation: &str, stdin: &str, environment: &[(&str, &str)]) -> (i32, String, String) {
+        let mut all = vec!["git-credential"];
+        all.extend(self.arguments.iter().map(String::as_str));
+        all.push(operation);
+        run(&all, environment, stdin).await
+    }
+
+    /// The password that git gets.
+    async fn get(&self) -> String {
+        let (code, out, err) = self.run("get", WANTED, &[]).await;
+        assert_eq!(code, 0, "{err}");
+        let lines: Vec<_> = out.lines().collect();
+        assert_eq!((lines.len(), lines[0]), (3, "username=x-access-token"));
+        let ends: i64 = lines[2].strip_prefix("password_expiry_utc=").unwrap().parse().unwrap();
+        assert!((0..=3600).contains(&(ends - SystemClock.now().as_secs())));
+        lines[1].strip_prefix("password=").unwrap().to_owned()
+    }
+
+    fn entry(&self) -> PathBuf {
+        let files = fs::read_dir(&self.cache).unwrap().map(|file| file.unwrap().path());
+        files.into_iter().find(|path| path.extension().is_some_and(|ending| ending == "json")).unwrap()
+    }
+}
+
+#[tokio::test]
+async fn git_is_answered_from_the_cache_until_it_is_refused() {
+    let world = world().await;
+    let api = world.github.url();
+    let helper = Helper::new(&world, "refused");
+    let first = helper.get().await;
+    assert_eq!((helper.get().await, world.issued().len()), (first.clone(), 1), "asked once");
+    for ignored in ["store", "capability", "whatever"] {
+        assert_eq!(helper.run(ignored, WANTED, &[]).await, (0, String::new(), String::new()));
+    }
+    // GITHUB_BASE_URL decides whose tokens these are, so here it is only named where GitHub is asked.
+    let refused = |password: &str| {
+        format!(
+            "protocol=https\nhost={}\npath=octo-org/hello.git\nusername=x-access-token\npassword={password}\n\n",
+            api.trim_start_matches("http://")
+        )
+    };
+    let emulated = [("GITHUB_BASE_URL", api.as_str())];
+    assert_eq!(helper.run("erase", &refused("another"), &emulated).await.0, 0);
+    assert!(!world.issued()[0].revoked && helper.get().await == first, "another password changes nothing");
+    let (code, out, err) = helper.run("erase", &refused(&first), &emulated).await;
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "", ""));
+    assert!(world.issued()[0].revoked);
+    assert_ne!(helper.get().await, first);
+    assert_eq!(world.issued().len(), 2);
+}
+
+#[tokio::test]
+async fn several_at_once_ask_once() {
+    let world = world().await;
+    let helper = Helper::new(&world, "at-once");
+    let all = futures_util::future::join_all((0..4).map(|_| helper.get())).await;
+    assert!(all.iter().all(|password| *password == all[0]));
+    assert_eq!(world.issued().len(), 1);
+    let files = fs::read_dir(&helper.cache).unwrap().count();
+    assert_eq!(files, 2, "an entry and its lock");
+}
+
+#[tokio::test]
+async fn git_is_answered_for_the_configured_github_alone() {
+    let world = world().await;
+    let helper = Helper::new(&world, "hosts");
+    for other in [
+        "protocol=https\nhost=example.com\npath=octo-org/hello.git\n\n",
+        "protocol=http\nhost=github.com\npath=octo-org/hello.git\n\n",
+        "protocol=ssh\nhost=github.com\n\n",
+        "",
+    ] {
+        assert_eq!(helper.run("get", other, &[]).await, (0, String::new(), String::new()), "{other}");
+    }
+    let (code, out, err) = helper.run("get", "protocol=https\nhost=github.com\n\n", &[]).await;
+    assert_eq!((code, out.as_str()), (64, ""));
+    assert!(err.contains("useHttpPath") && err.contains("--scope"), "{err}");
+    assert_eq!(world.issued().len(), 0);
+    let scoped = helper.run("get", "protocol=https\nhost=github.com\n\n", &[("STS_SCOPE", "octo-org/hello")]).await;
+    assert_eq!((scoped.0, world.issued().len()), (0, 1));
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_cache_is_for_its_owner_alone_and_never_in_the_way() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let world = world().await;
+    let helper = Helper::new(&world, "modes");
+    let first = helper.get().await;
+    let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let entry = helper.entry();
+    assert_eq!((mode(&helper.cache), mode(&entry)), (0o700, 0o600));
+    assert!(fs::read_to_string(&entry).unwrap().contains(&first));
+
+    let token = |out: &str| out.lines().nth(1).unwrap().to_owned();
+    let chmod = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    for (path, open, closed) in [(&entry, 0o644, 0o600), (&helper.cache, 0o755, 0o700)] {
+        chmod(path, open);
+        let (code, out, err) = helper.run("get", WANTED, &[]).await;
+        assert_eq!(code, 0);
+        assert!(err.contains("is not used: others may use it"), "{err}");
+        assert!(!token(&out).contains(&first));
+        if path.exists() {
+            chmod(path, closed);
+        }
+    }
+    for broken in
+        ["", "{", "{\"token\":\"a b\",\"expires_at\":99999999999}", "{\"token\":\"x\",\"expires_at\":\"never\"}"]
+    {
+        fs::write(&entry, broken).unwrap();
+        chmod(&entry, 0o600);
+        let (code, out, err) = helper.run("get", WANTED, &[]).await;
+        assert!(code == 0 && out.contains("password=ghs_") && err.contains("is not used"), "{err}");
+    }
+    // An entry that a token ended in is replaced without a word.
+    fs::write(&entry, "{\"token\":\"old\",\"expires_at\":1}").unwrap();
+    assert_ne!(helper.get().await, "old");
+
+    fs::remove_dir_all(&helper.cache).unwrap();
+    fs::write(&helper.cache, "no folder").unwrap();
+    let (code, out, err) = helper.run("get", WANTED, &[]).await;
+    assert!(code == 0 && out.contains("password=ghs_") && err.contains("is not used"), "{err}");
+}
