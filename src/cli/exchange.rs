@@ -69,10 +69,8 @@ async fn check(workload: &Workload, scope: &Scope, output: Output) -> Result<Exi
         Output::Json => format!("{}\n", json_of(&checked)),
         Output::Token | Output::Env => words(&checked),
     };
-    match print(&text) {
-        Exit::Done if !checked.granted => Ok(Exit::Refused),
-        exit => Ok(exit),
-    }
+    let exit = print(&text);
+    Ok(if exit == Exit::Done && !checked.granted { Exit::Refused } else { exit })
 }
 
 /// A token in the form that was asked for.

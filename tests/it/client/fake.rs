@@ -109,7 +109,7 @@ pub async fn raw(bytes: impl Into<Vec<u8>>) -> String {
         let mut open = Vec::new();
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut asked = [0; 4096];
-            stream.read(&mut asked).await.ok();
+            let _heard = stream.read(&mut asked).await;
             stream.write_all(&bytes).await.ok();
             open.push(stream);
         }
