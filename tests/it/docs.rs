@@ -12,6 +12,7 @@ use octo_sts::{
         Record,
         record::{Operation, PolicyRef, TokenRecord},
     },
+    client::ambient::{Kind as SourceKind, Places},
     clock::UnixTime,
     config::variables::{ALL, Origin},
     name::{PolicyName, Scope},
@@ -178,6 +179,36 @@ fn the_table_of_errors_is_that_of_the_wire() {
     let answered: Vec<(String, i32, u16)> =
         reply::table().map(|(reason, code, status)| (reason.as_str().to_owned(), code, status)).collect();
     assert_eq!(documented, answered);
+}
+
+#[test]
+fn the_sources_of_identities_are_those_of_the_code() {
+    let page = read("docs/clients.md");
+    let rows = table(&page, "| source | when");
+    let documented: Vec<String> = rows.iter().flat_map(|row| ticked(&row[0]).collect::<Vec<_>>()).collect();
+    let known: Vec<&str> = SourceKind::ALL.iter().map(|kind| kind.name()).collect();
+    assert_eq!(documented, known);
+    for path in Places::default().pod_files {
+        assert!(rows.iter().any(|row| row[1].contains(path.to_str().unwrap())), "{}", path.display());
+    }
+    for text in blocks(&page, "yaml") {
+        assert!(yaml::load::<serde::de::IgnoredAny>(text.as_bytes()).is_ok(), "{text}");
+    }
+}
+
+#[test]
+fn the_flags_of_clients_exist() {
+    let page = read("docs/clients.md");
+    let help = |command: &str| {
+        let output = process(&[]).args([command, "--help"]).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let help = help("exchange") + &help("git-credential");
+    let flags = page.split(|c: char| !(c.is_ascii_lowercase() || c == '-')).filter(|word| word.starts_with("--"));
+    // git's own.
+    for flag in flags.filter(|flag| !matches!(*flag, "--" | "--global")) {
+        assert!(help.contains(&format!("{flag} ")) || help.contains(&format!("{flag}\n")), "{flag}");
+    }
 }
 
 #[test]

@@ -103,39 +103,22 @@ impl Cache {
         }
         closed(&found)?;
         // A file that we make is ours, so it tells whether the folder is.
-        let scratch = Scratch::new(&self.folder)?;
-        same_owner(&found, &scratch.file.metadata()?)?;
+        let probe = self.folder.join(format!("{}.probe", uuid::Uuid::new_v4()));
+        let ours = private_file().write(true).create_new(true).open(&probe)?.metadata();
+        fs::remove_file(&probe)?;
+        let ours = ours?;
+        same_owner(&found, &ours)?;
         let at = |ending: &str| self.folder.join(format!("{}.{ending}", key.0));
         let lock = private_file().read(true).write(true).create(true).truncate(false).open(at("lock"))?;
-        Ok((Slot { path: at("json"), scratch, _lock: None }, lock))
-    }
-}
-
-/// A new file of our own, gone unless it took an entry's place.
-struct Scratch {
-    path: PathBuf,
-    file: File,
-}
-
-impl Scratch {
-    fn new(folder: &Path) -> io::Result<Self> {
-        let path = folder.join(format!("{}.new", uuid::Uuid::new_v4()));
-        let file = private_file().write(true).create_new(true).open(&path)?;
-        Ok(Self { path, file })
-    }
-}
-
-impl Drop for Scratch {
-    fn drop(&mut self) {
-        // Gone already where it became the entry.
-        fs::remove_file(&self.path).ok();
+        Ok((Slot { path: at("json"), ours, _lock: None }, lock))
     }
 }
 
 /// One entry, held by this process.
 pub(super) struct Slot {
     path: PathBuf,
-    scratch: Scratch,
+    /// A file of ours, to compare owners with.
+    ours: fs::Metadata,
     /// Let go when it is closed, even if the process is killed.
     _lock: Option<File>,
 }
@@ -170,7 +153,7 @@ impl Slot {
             return Err(io::Error::other("it is no file"));
         }
         closed(&found)?;
-        same_owner(&found, &self.scratch.file.metadata()?)?;
+        same_owner(&found, &self.ours)?;
         let mut text = Zeroizing::new(Vec::new());
         File::open(&self.path)?.take(MOST_BYTES).read_to_end(&mut text)?;
         let broken = || io::Error::other("it does not hold what was written");
@@ -180,15 +163,20 @@ impl Slot {
     }
 
     /// Keeps a token: all of it or nothing.
-    pub(super) fn write(mut self, entry: &Entry) {
+    pub(super) fn write(&self, entry: &Entry) {
         let stored = Stored { token: entry.token.expose_secret().to_owned(), expires_at: entry.expires_at.as_secs() };
-        let written = serde_json::to_vec(&stored).map_err(io::Error::other).map(Zeroizing::new).and_then(|text| {
-            self.scratch.file.write_all(&text)?;
-            fs::rename(&self.scratch.path, &self.path)
-        });
-        if let Err(error) = written {
+        let written = serde_json::to_vec(&stored).map_err(io::Error::other).map(Zeroizing::new);
+        if let Err(error) = written.and_then(|text| self.replace(&text)) {
             told::<()>(&self.path, &error);
         }
+    }
+
+    fn replace(&self, text: &[u8]) -> io::Result<()> {
+        let new = self.path.with_extension("new");
+        // Left behind by a process that was killed; the lock says that it is nobody's now.
+        fs::remove_file(&new).ok();
+        private_file().write(true).create_new(true).open(&new)?.write_all(text)?;
+        fs::rename(&new, &self.path)
     }
 
     /// Forgets it.

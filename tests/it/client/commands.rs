@@ -331,7 +331,18 @@ async fn a_cache_is_for_its_owner_alone_and_never_in_the_way() {
     }
     // An entry that a token ended in is replaced without a word.
     fs::write(&entry, "{\"token\":\"old\",\"expires_at\":1}").unwrap();
-    assert_ne!(helper.get().await, "old");
+    let left_behind = entry.with_extension("new");
+    fs::write(&left_behind, "half of an en").unwrap();
+    let fresh = helper.get().await;
+    assert_eq!((helper.get().await, left_behind.exists()), (fresh, false));
+
+    // Another's folder, however closed; only root can make one.
+    if std::os::unix::fs::chown(&helper.cache, Some(65_534), None).is_ok() {
+        let (code, out, err) = helper.run("get", WANTED, &[]).await;
+        assert!(code == 0 && out.contains("password=ghs_") && err.contains("belongs to somebody else"), "{err}");
+    } else {
+        eprintln!("a folder of somebody else's: skipped, needs root");
+    }
 
     fs::remove_dir_all(&helper.cache).unwrap();
     fs::write(&helper.cache, "no folder").unwrap();
