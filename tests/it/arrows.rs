@@ -23,7 +23,7 @@ const RESERVED: [(&str, &[&str]); 9] = [
 
 /// Paths into `std` that one module alone may name.
 const AMBIENT: [(&[&str], &[&str]); 2] =
-    [(&["::std", "env"], &["config", "cli"]), (&["::std", "process"], &["cli", "main"])];
+    [(&["::std", "env"], &["config", "cli"]), (&["::std", "process"], &["client", "cli", "main"])];
 
 /// Which module names what.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
