@@ -15,8 +15,10 @@
 #   k8s_token NAMESPACE ACCOUNT AUDIENCE [ARGUMENTS of kubectl create token]
 #                            prints a fresh token, from the TokenRequest API
 #   mount_pod NAMESPACE POD FOLDER
-#                            writes below FOLDER what a kubelet would mount into the pod's first container: its
-#                            projected tokens (bound to the pod), CA and namespace
+#                            writes below FOLDER what a kubelet would mount into the pod's first container: tokens
+#                            (bound to the pod), Secrets, ConfigMaps, the CA and the namespace
+#   make_pod NAMESPACE NAME TEMPLATE
+#                            makes a pod from a template, as a controller would
 CLUSTER_FOLDER="$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)"
 KUBERNETES=1.34.4
 
@@ -134,25 +136,46 @@ k8s_token() {
   kubectl create token "$account" --namespace "$namespace" --audience "$audience" "$@"
 }
 
+make_pod() {
+  jq --arg namespace "$1" --arg name "$2" '{apiVersion: "v1", kind: "Pod", metadata: ((.metadata // {}) + {$name, $namespace}), spec}' <<<"$3" |
+    kubectl create -f - >/dev/null
+}
+
 mount_pod() {
-  local namespace="$1" pod="$2" root="$3" spec account mount volume folder source audience asked path
+  local namespace="$1" pod="$2" root="$3" spec account mount volume folder
   spec="$(kubectl get pod "$pod" --namespace "$namespace" -o json)"
   account="$(jq -r .spec.serviceAccountName <<<"$spec")"
   jq -c '.spec.containers[0].volumeMounts[]' <<<"$spec" | while read -r mount; do
     folder="$root$(jq -r .mountPath <<<"$mount")"
     mkdir -p "$folder"
     volume="$(jq -c --arg name "$(jq -r .name <<<"$mount")" '.spec.volumes[] | select(.name == $name)' <<<"$spec")"
-    jq -c '.projected.sources[]?' <<<"$volume" | while read -r source; do
-      case "$(jq -r 'keys[0]' <<<"$source")" in
-        serviceAccountToken)
-          path="$(jq -r .serviceAccountToken.path <<<"$source")"
-          audience="$(jq -r '.serviceAccountToken.audience // ""' <<<"$source")"
-          asked="$(jq -r .serviceAccountToken.expirationSeconds <<<"$source")"
-          kubectl create token "$account" --namespace "$namespace" ${audience:+--audience "$audience"} --duration "${asked}s" \
-            --bound-object-kind Pod --bound-object-name "$pod" </dev/null | tr -d '\n' >"$folder/$path" ;;
-        configMap) [ "$(jq -r .configMap.name <<<"$source")" != kube-root-ca.crt ] || cp "$PKI/ca.crt" "$folder/ca.crt" ;;
-        downwardAPI) printf %s "$namespace" >"$folder/namespace" ;;
-      esac
-    done
+    # All as sources of a projected volume; there a Secret has `name`, by itself `secretName`.
+    jq -c '(.projected.sources // [if .secret then {secret: (.secret | .name = .secretName)} else {configMap} end])[]' <<<"$volume" |
+      while read -r source; do mount_source "$source" "$folder" </dev/null; done
   done
+}
+
+# Uses what `mount_pod` found out.
+mount_source() { # SOURCE FOLDER
+  local kind name file key keys object
+  kind="$(jq -r 'keys[0]' <<<"$1")"
+  case $kind in
+    serviceAccountToken)
+      jq -r '.serviceAccountToken | [.path, "\(.expirationSeconds)s", .audience // ""] | join(" ")' <<<"$1" | {
+        read -r file asked audience
+        kubectl create token "$account" --namespace "$namespace" --duration "$asked" ${audience:+--audience "$audience"} \
+          --bound-object-kind Pod --bound-object-name "$pod" </dev/null | tr -d '\n' >"$2/$file"
+      } ;;
+    downwardAPI) printf %s "$namespace" >"$2/namespace" ;;
+    secret | configMap)
+      name="$(jq -r ".$kind.name" <<<"$1")"
+      # The controller that gives every namespace this one does not run.
+      if [ "$name" = kube-root-ca.crt ]; then cp "$PKI/ca.crt" "$2/ca.crt"; return; fi
+      object="$(kubectl get "$kind" "$name" --namespace "$namespace" -o json)"
+      keys="$(jq -r --argjson source "$1" '($source[].items // [.data | keys[] | {key: ., path: .}])[] | "\(.key) \(.path)"' <<<"$object")"
+      while read -r key file; do
+        if [ $kind = secret ]; then jq -r --arg key "$key" '.data[$key] | @base64d' <<<"$object" >"$2/$file"
+        else jq -r --arg key "$key" '.data[$key]' <<<"$object" >"$2/$file"; fi
+      done <<<"$keys" ;;
+  esac
 }

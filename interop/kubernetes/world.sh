@@ -1,6 +1,6 @@
 # The world around the cluster: the emulated GitHub under its real names, servers that are reached as
-# https://octo-sts.example.com, pods that run on this machine. Sourced by `run`.
-EXAMPLES="$(cd ../../examples/kubernetes && pwd)" POLICIES="$(cd ../../examples/policies && pwd)"
+# https://octo-sts.example.com, pods that run on this machine. Sourced after cluster.sh.
+EXAMPLES="$(cd "$CLUSTER_FOLDER/../../examples/kubernetes" && pwd)" POLICIES="$(cd "$CLUSTER_FOLDER/../../examples/policies" && pwd)"
 DOMAIN=octo-sts.example.com
 GKE=https://container.googleapis.com/v1/projects/production/locations/europe-west1/clusters/main
 EKS=https://oidc.eks.eu-west-1.amazonaws.com/id/EXAMPLED539D4633E53DE1B71EXAMPLE
@@ -33,7 +33,7 @@ start_world() {
     -keyout "$WORK/front.key" -out "$WORK/front.pem" 2>/dev/null
   # That server only sets the stage: its App may do all that the policies need.
   start_dev --port 0 --policies "$POLICIES" --env "$WORK/env"
-  node front.mjs "$GITHUB" "$WORK/front.pem" "$WORK/front.key" $DOMAIN "$WORK/served" >"$WORK/proxy" &
+  node "$CLUSTER_FOLDER/front.mjs" "$GITHUB" "$WORK/front.pem" "$WORK/front.key" $DOMAIN "$WORK/served" >"$WORK/proxy" &
   PIDS+=($!)
   until [ -s "$WORK/proxy" ]; do kill -0 "${PIDS[-1]}" && sleep 0.1; done
   PROXY="http://127.0.0.1:$(cat "$WORK/proxy")"
@@ -109,12 +109,6 @@ audited() {
     sleep 0.05
   done
   tail -n 1 "$AUDIT" | jq "$@"
-}
-
-# A pod from a template, as a controller would make it.
-make_pod() { # NAMESPACE NAME TEMPLATE
-  jq --arg namespace "$1" --arg name "$2" '{apiVersion: "v1", kind: "Pod", metadata: {$name, $namespace}, spec}' <<<"$3" |
-    kubectl apply -f - >/dev/null
 }
 
 # Runs a pod's script with its variables among its mounts. What cannot be here, `gh repo` and `gh pr`, which

@@ -1,0 +1,66 @@
+{{- define "octo-sts.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "octo-sts.fullname" -}}
+{{- $name := include "octo-sts.name" . -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- else if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 50 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "octo-sts.selector" -}}
+app.kubernetes.io/name: {{ include "octo-sts.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "octo-sts.labels" -}}
+{{ include "octo-sts.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
+{{- end -}}
+
+{{- define "octo-sts.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "octo-sts.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Whether an entry of the issuers file is the pod's own cluster: then the pod's token is mounted. */}}
+{{- define "octo-sts.inCluster" -}}
+{{- range .Values.issuers.list }}{{ if .in_cluster }}true{{ end }}{{ end -}}
+{{- end -}}
+
+{{- define "octo-sts.hasIssuers" -}}
+{{- if or .Values.issuers.list .Values.issuers.onlyListed }}true{{ end -}}
+{{- end -}}
+
+{{- define "octo-sts.image" -}}
+{{- if .Values.image.digest -}}
+{{ .Values.image.repository }}@{{ .Values.image.digest }}
+{{- else -}}
+{{ .Values.image.repository }}:{{ default .Chart.AppVersion .Values.image.tag }}
+{{- end -}}
+{{- end -}}
+
+{{/* What the schema cannot say in words of use. */}}
+{{- define "octo-sts.required" -}}
+{{- $_ := required "domain is required: the host by which callers reach this server" .Values.domain -}}
+{{- $_ := required "githubApp.id is required: the id of the GitHub App that mints" .Values.githubApp.id -}}
+{{- if and .Values.githubApp.existingSecret .Values.githubApp.privateKey -}}
+{{- fail "githubApp: only one of existingSecret and privateKey" -}}
+{{- end -}}
+{{- if not (or .Values.githubApp.existingSecret .Values.githubApp.privateKey) -}}
+{{- fail "githubApp: the App's private key is required: existingSecret, or privateKey" -}}
+{{- end -}}
+{{- if and .Values.issuers.onlyListed (not .Values.issuers.list) -}}
+{{- fail "issuers.onlyListed without issuers.list: nobody could exchange anything" -}}
+{{- end -}}
+{{- end -}}
