@@ -19,6 +19,10 @@ use super::{Connector, Error};
 /// No document that we fetch is larger.
 const MOST_BYTES: usize = 256 << 10;
 
+/// The media types of the documents. An API server of Kubernetes answers 406 to whoever does not name
+/// that of its keys.
+const ACCEPTED: &str = "application/json, application/jwk-set+json, */*;q=0.1";
+
 /// A document that came with status 200.
 #[derive(Debug, Clone)]
 pub struct Document {
@@ -58,7 +62,7 @@ impl Documents {
         let mut request = Request::new(Empty::new());
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("octo-sts/", env!("CARGO_PKG_VERSION"))));
         if let Some(bearer) = bearer {
             headers.insert(AUTHORIZATION, bearer.clone());

@@ -242,6 +242,11 @@ async fn jwks(State(fake): State<Fake>, headers: HeaderMap) -> axum::response::R
     if !now.admits(&headers) {
         return StatusCode::FORBIDDEN.into_response();
     }
+    // As an API server has it: whoever does not name this media type gets no keys.
+    let accepted = headers.get(header::ACCEPT).map(|value| value.to_str().unwrap());
+    if !accepted.is_some_and(|accepted| accepted.contains("application/jwk-set+json")) {
+        return StatusCode::NOT_ACCEPTABLE.into_response();
+    }
     now.key_fetches += 1;
     let document = now.key_document.clone().unwrap_or_else(|| json!({"keys": now.keys}).to_string());
     ([(header::CACHE_CONTROL, now.cache_control.clone())], document).into_response()
