@@ -70,7 +70,7 @@ serve() {
   local bin="$OCTO_STS_BIN" inside=
   [ "${1:-}" != in-pod ] || { shift; inside=yes; }
   cat >"$WORK/issuers.yaml"
-  [ -z "${SERVE_PID:-}" ] || { kill "$SERVE_PID"; wait "$SERVE_PID" || true; }
+  if [ -n "${SERVE_PID:-}" ]; then kill "$SERVE_PID" && wait "$SERVE_PID" || true; fi
   [ -z "$inside" ] || OCTO_STS_BIN="$WORK/octo-sts-in-pod"
   start_serve "$WORK/env" STS_DOMAIN=$DOMAIN GITHUB_BASE_URL= OIDC_ISSUERS= OIDC_ALLOW_PRIVATE_NETWORKS= \
     "OIDC_ISSUERS_FILE=$WORK/issuers.yaml" "HTTPS_PROXY=$PROXY" "SSL_CERT_FILE=$WORK/internet.pem" \
@@ -95,15 +95,16 @@ refused_to() { # WHAT REASON FAILED TOKEN POLICY
   before="$(minted)"
   exchange "$4" "$5"
   check "$1" "$2 $3" "$(jq -r 'if .token then "granted" else "\(.details[0].reason) \(.details[0].metadata.failed)" end' "$WORK/reply")"
+  audited >/dev/null
   check "  mints nothing" "$before" "$(minted)"
 }
-# How many tokens the emulated GitHub gave to servers, by what they record.
+# How many tokens the server has minted, by what it records.
 minted() { jq -s '[.[] | select(.token)] | length' "$AUDIT"; }
-# Of the last record: records are written after the reply, so waits for it.
-audited() {
+# The record of the last exchange, which is written after its reply; after a pod's script, the last one.
+audited() { # [ARGUMENTS of jq]
   local waited=0 id
   id="$(sed -n 's/^x-request-id: //Ip' "$WORK/headers" | tr -d '\r')"
-  until [ -n "$(jq -r --arg id "$id" 'select($id == "" or .request_id == $id) | .request_id' "$AUDIT")" ]; do
+  until jq -e -s --arg id "$id" 'any($id == "" or .request_id == $id)' "$AUDIT" >/dev/null; do
     waited=$((waited + 1))
     [ $waited -le 100 ] || { echo "no record of $id"; exit 1; }
     sleep 0.05
@@ -133,7 +134,7 @@ run_pod() { # NAMESPACE NAME [SED-SCRIPT …]
     export PATH="$folder/bin:$PATH" HOME="$folder/home" HTTPS_PROXY="$PROXY" CURL_CA_BUNDLE="$WORK/internet.pem" \
       SSL_CERT_FILE="$WORK/internet.pem" GIT_SSL_CAINFO="$WORK/internet.pem" GH_NO_UPDATE_NOTIFIER=1
     "$WORK/in-pod" "$folder" /bin/sh -ec "$script"
-  ) >"$WORK/printed" 2>"$WORK/complained" || { cat "$WORK/printed" "$WORK/complained"; exit 1; }
+  ) >"$WORK/printed" 2>"$WORK/complained" || { cat "$WORK/printed" "$WORK/complained"; tail -n 3 "$AUDIT"; exit 1; }
   : >"$WORK/headers"
   GRANTED=$((GRANTED + 1))
 }
