@@ -42,7 +42,7 @@ start_container() { # USER GROUP ARGUMENTS
   local user=() variables
   [ "$(id -u)" != 0 ] || user=(--userspec "$1:$2" --groups=)
   shift 2
-  mapfile -t variables
+  mapfile -t variables < <(sed "/^$/d")
   AUDIT="$WORK/serve-${#PIDS[@]}.out" SERVE_LOG="$WORK/serve-${#PIDS[@]}.log"
   "${UNSHARE[@]}" sh -ec 'root="$1"; shift; mount --bind "$root" "$root"; mount -o remount,bind,ro "$root"; exec "$@"' sh "$ROOT" \
     setpriv --no-new-privs env -i "${variables[@]}" "$(command -v chroot)" "${user[@]}" "$ROOT" /octo-sts "$@" >"$AUDIT" 2>"$SERVE_LOG" &
