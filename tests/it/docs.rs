@@ -26,11 +26,11 @@ use serde_json::Value;
 
 use crate::harness::{Folder, process, tls};
 
-fn root() -> &'static Path {
+pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-fn read(path: &str) -> String {
+pub(crate) fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
@@ -42,7 +42,7 @@ fn documents() -> Vec<PathBuf> {
 }
 
 /// The code blocks of a language.
-fn blocks(text: &str, language: &str) -> Vec<String> {
+pub(crate) fn blocks(text: &str, language: &str) -> Vec<String> {
     let fence = format!("```{language}\n");
     let starts = text.split(&fence).skip(1);
     starts.map(|rest| rest[..rest.find("```").unwrap()].to_owned()).collect()

@@ -13,6 +13,7 @@ mod arrows;
 mod client;
 mod checking;
 mod corpus;
+mod deploy;
 mod dev;
 mod docs;
 mod doctor;
