@@ -89,7 +89,7 @@ pub enum Error {
     /// The URL is not one that can be fetched.
     #[error("not an absolute http or https URL without user")]
     Url,
-    /// No connection: the name, the address, the proxy or TLS.
+    /// No connection: the name, the address, the proxy, or TLS but for the certificate.
     #[error("the connection failed")]
     Connect,
     /// The server's certificate does not lead to a root that is trusted here, is another host's, or is

@@ -356,16 +356,16 @@ async fn roots_of_ones_own_are_the_only_ones() {
     let own = Roots::read(certificate.as_bytes()).unwrap();
     let by = |roots| Access { roots, ..Access::by(AddressRule::PrivateToo) };
     egress.documents(&by(Some(own.clone()))).get(&url, None, SOON).await.unwrap();
-    assert_eq!(egress.documents(&by(None)).get(&url, None, SOON).await.unwrap_err(), Error::Connect);
+    assert_eq!(egress.documents(&by(None)).get(&url, None, SOON).await.unwrap_err(), Error::Certificate);
     let (_, other) = tls_server().await;
     let other = Roots::read(other.as_bytes()).unwrap();
-    assert_eq!(egress.documents(&by(Some(other.clone()))).get(&url, None, SOON).await.unwrap_err(), Error::Connect);
+    assert_eq!(egress.documents(&by(Some(other.clone()))).get(&url, None, SOON).await.unwrap_err(), Error::Certificate);
     // Even where the machine trusts it, for this access it is the given roots that count.
     let file = crate::tests::Folder::new();
     let trusted = Settings { ca_files: vec![file.file("ca.pem", &certificate).into()], ..resolving(&["127.0.0.1"]) };
     let egress = Egress::new(trusted).unwrap();
     egress.documents(&by(None)).get(&url, None, SOON).await.unwrap();
-    assert_eq!(egress.documents(&by(Some(other))).get(&url, None, SOON).await.unwrap_err(), Error::Connect);
+    assert_eq!(egress.documents(&by(Some(other))).get(&url, None, SOON).await.unwrap_err(), Error::Certificate);
     assert!(Roots::read(b"").is_err() && Roots::read(b"junk").is_err());
     assert_eq!(own, Roots::read(certificate.as_bytes()).unwrap());
 }
