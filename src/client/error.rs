@@ -92,7 +92,7 @@ impl Error {
     pub(super) fn unanswered(whom: &str, failure: egress::Error) -> Self {
         use egress::Error as E;
         let code = match failure {
-            E::Connect | E::Broken => UNAVAILABLE,
+            E::Connect | E::Certificate | E::Broken => UNAVAILABLE,
             E::Timeout => DEADLINE_EXCEEDED,
             E::Refused | E::Url | E::TooLarge | E::Status(_) => INTERNAL,
         };

@@ -8,45 +8,44 @@ use std::{
 };
 
 use octo_sts::{
-    config::variables::{ALL, Origin},
+    config::variables::{ALL, Origin, Variable},
     oidc::{IssuersFile, Pod},
     policy::{Kind, Policy, Rules},
     yaml,
 };
 use serde_json::Value;
 
-use crate::docs::{blocks, read, root};
+use crate::{
+    docs::{blocks, read, root},
+    harness::{Folder, tls},
+};
 
 const CHART: &str = "deploy/helm/octo-sts";
 
 /// A folder with the files that issuers files name, and a pod that has its credential there.
-struct Folder(PathBuf);
+struct Cluster(Folder);
 
-impl Folder {
+impl Cluster {
     fn new() -> Self {
-        let folder = std::env::temp_dir().join(format!("octo-sts-deploy-{}", uuid::Uuid::new_v4()));
-        fs::create_dir(&folder).unwrap();
-        let certificate = rcgen::generate_simple_self_signed(["api.internal".to_owned()]).unwrap().cert.pem();
-        fs::write(folder.join("ca.crt"), certificate).unwrap();
-        fs::write(folder.join("jwks.json"), read("tests/fixtures/kubernetes/jwks.json")).unwrap();
+        let folder = Folder::new();
+        folder.file("ca.crt", &tls::certificate(&["api.internal"]).1);
+        folder.file("jwks.json", &read("tests/fixtures/kubernetes/jwks.json"));
         let reply: Value =
             serde_json::from_str(&read("tests/fixtures/kubernetes/tokenrequest_rs256_aud.json")).unwrap();
-        fs::write(folder.join("token"), reply["status"]["token"].as_str().unwrap()).unwrap();
+        folder.file("token", reply["status"]["token"].as_str().unwrap());
         Self(folder)
     }
 
     fn refuses(&self, issuers: &str) -> Option<String> {
-        let path = self.0.join("issuers.yaml");
-        fs::write(&path, issuers).unwrap();
-        let pod = Pod { api_server: Some(("10.0.0.1".to_owned(), 443)), folder: self.0.clone() };
+        let path = self.0.file("issuers.yaml", issuers).into();
+        let pod = Pod { api_server: Some(("10.0.0.1".to_owned(), 443)), folder: self.0.path().to_owned() };
         IssuersFile { path, pod, plain_http: false }.load().err().map(|invalid| invalid.to_string())
     }
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        drop(fs::remove_dir_all(&self.0));
-    }
+/// Whether what it asks for is not built in.
+fn is_missing(variable: &Variable) -> bool {
+    matches!(variable.origin, Origin::NotBuilt { .. })
 }
 
 fn names(object: &Value) -> BTreeSet<String> {
@@ -66,11 +65,11 @@ fn manifests(folder: &Path) -> Vec<PathBuf> {
 
 #[test]
 fn every_example_of_the_guide_is_valid() {
-    let folder = Folder::new();
+    let cluster = Cluster::new();
     let (mut issuers, mut policies, mut objects) = (0, 0, 0);
     for text in blocks(&read("docs/kubernetes.md"), "yaml") {
         if text.starts_with("issuers:") {
-            assert_eq!(folder.refuses(&text), None, "{text}");
+            assert_eq!(cluster.refuses(&text), None, "{text}");
             issuers += 1;
         } else if text.contains("\npermissions:") {
             let parsed = Policy::parse(text.as_bytes(), Kind::Repository, &Rules::default());
@@ -112,10 +111,10 @@ fn the_plain_manifests_set_variables_and_issuers_that_the_program_takes() {
     }
     let settings: Value = yaml::load(read("deploy/kubernetes/settings.yaml").as_bytes()).unwrap();
     let built: BTreeSet<String> =
-        ALL.iter().filter(|variable| !variable.is_missing()).map(|variable| variable.name.to_owned()).collect();
+        ALL.iter().filter(|variable| !is_missing(variable)).map(|variable| variable.name.to_owned()).collect();
     assert_eq!(names(&settings["data"]).difference(&built).count(), 0, "{settings}");
     let issuers: Value = yaml::load(read("deploy/kubernetes/issuers.yaml").as_bytes()).unwrap();
-    assert_eq!(Folder::new().refuses(issuers["data"]["issuers.yaml"].as_str().unwrap()), None);
+    assert_eq!(Cluster::new().refuses(issuers["data"]["issuers.yaml"].as_str().unwrap()), None);
 }
 
 #[test]
@@ -126,7 +125,7 @@ fn the_charts_settings_are_the_variables_that_no_value_stands_for() {
     for variable in ALL {
         let (set, free) = (set.contains(variable.name), settings.contains(variable.name));
         assert!(!(set && free), "{} can be set twice", variable.name);
-        assert!(!variable.is_missing() || !(set || free), "{} is not built in", variable.name);
+        assert!(!is_missing(variable) || !(set || free), "{} is not built in", variable.name);
         assert!(variable.origin != Origin::Own || set || free, "{} cannot be set", variable.name);
     }
     let known: BTreeSet<String> = ALL.iter().map(|variable| variable.name.to_owned()).collect();
