@@ -305,3 +305,29 @@ async fn rules_of_a_pattern_are_asked_of_a_stranger_once_its_signature_is_verifi
     bound["kubernetes.io"] = json!({"namespace": "n", "pod": {"name": "p"}});
     assert_eq!(reason(&world, "x", &issuer.sign(&bound)).await, "");
 }
+
+#[tokio::test]
+async fn a_running_server_takes_up_a_changed_file() {
+    let folder = Folder::new();
+    let setup = cluster(&folder, &CLUSTER.replace("${ISSUER}", "${ISSUER}/old")).await;
+    let (old, new) = (setup.issuer.at("/old"), setup.issuer.at("/new"));
+    for (name, issuer) in [("old", &old), ("new", &new)] {
+        let policy = format!("issuer: {}\nsubject: s\npermissions: {{issues: write}}\n", issuer.url());
+        setup.policy("hello", name, &policy);
+    }
+    let world = setup.start().await;
+    let ask = async |name: &str, issuer: &octo_sts::emulator::Issuer| {
+        let token = issuer.sign(&json!({"iss": issuer.url(), "sub": "s", "aud": ["sts.example.com"]}));
+        reason(&world, name, &token).await
+    };
+    assert_eq!(ask("old", &old).await, "");
+    assert_eq!(ask("new", &new).await, "ISSUER_NOT_TRUSTED");
+    folder.file("issuers.yaml", &CLUSTER.replace("${ISSUER}", &new.url()));
+    let wait = async {
+        while ask("new", &new).await != "" {
+            world.clock.advance(std::time::Duration::from_secs(10));
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(30), wait).await.expect("the file is looked at");
+    assert_eq!(ask("old", &old).await, "ISSUER_NOT_TRUSTED");
+}
