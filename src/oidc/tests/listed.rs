@@ -212,6 +212,17 @@ async fn rules_of_the_first_matching_pattern_count_where_no_entry_has_the_issuer
 }
 
 #[tokio::test]
+async fn rules_of_a_pattern_are_asked_of_issuers_that_are_known_without_an_entry_too() {
+    let world = world("issuers: [{issuer_pattern: 'http://127\\.0\\.0\\.1:[0-9]+/a', require_jti: true}]\n").await;
+    let file = world.oidc.inner.settings.issuers_file.clone();
+    let configured = vec![world.fake.issuer("a")];
+    let settings = Settings { issuers_file: file, configured, private_networks: PrivateNetworks::Known, ..settings() };
+    let world = World { oidc: oidc(settings, &world.clock), ..world };
+    assert_eq!(world.usual().await.unwrap_err(), Error::Unfit(Unfit::Missing("jti".into())));
+    world.verify(&world.token(&world.fake, json!({"jti": "j"}))).await.unwrap();
+}
+
+#[tokio::test]
 async fn only_listed_leaves_nobody_else() {
     let text = "issuers:
   - {issuer: HOME/a, private_network: true}
@@ -303,6 +314,23 @@ async fn a_changed_file_is_taken_up_and_a_mistake_leaves_the_old_set() {
     world.write("issuers: [{issuer: OTHER/a, private_network: true}]\n");
     follower.until(&world, async || !is_known(&world.fake)).await;
     assert!(is_known(&world.other));
+}
+
+#[tokio::test]
+async fn an_entry_that_has_changed_counts_as_it_is_now() {
+    let entry =
+        |key: &Value, more: &str| format!("issuers: [{{issuer: HOME/a, jwks: {}{more}}}]\n", json!({"keys": [key]}));
+    let world = world(&entry(&KEYS.rsa.named("k1"), "")).await;
+    let take_up = |text: &str| {
+        world.write(text);
+        let (file, _) = world.oidc.inner.settings.issuers_file.clone().unwrap();
+        world.oidc.inner.issuers.take_up(&world.oidc.inner.settings, Some(&file.load().unwrap()));
+    };
+    world.usual().await.unwrap();
+    take_up(&entry(&KEYS.rsa.named("k1"), ", require_jti: true"));
+    assert_eq!(world.usual().await.unwrap_err(), Error::Unfit(Unfit::Missing("jti".into())));
+    take_up(&entry(&KEYS.other_rsa.named("k1"), ""));
+    assert_eq!(world.usual().await.unwrap_err().reason(), crate::reason::Reason::SignatureInvalid);
 }
 
 #[tokio::test]
