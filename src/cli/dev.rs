@@ -13,13 +13,13 @@ mod tour;
 mod variables;
 mod world;
 
-use std::{net::Ipv4Addr, path::PathBuf};
+use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
 
 use tokio::net::TcpListener;
 
 use self::{page::Page, policies::Policies, tokens::Tokens, tour::Tour, world::World};
 use super::{Exit, block_on, say, serve};
-use crate::config::Environment;
+use crate::config::{self, Environment};
 
 /// The port that is taken where none is asked for.
 const PORT: u16 = 8080;
@@ -41,6 +41,15 @@ pub(super) struct DevArgs {
     /// between the emulators; read it with `set -a; . FILE`.
     #[arg(long, value_name = "FILE", conflicts_with = "once")]
     pub(super) env: Option<PathBuf>,
+    /// Let the emulated GitHub's tokens live for so long (`30s`, `5m`; GitHub's live 1h), to see what
+    /// becomes of programs whose token ends.
+    #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = token_life)]
+    pub(super) token_life: Duration,
+}
+
+/// Long enough for the tour, and no longer than GitHub's.
+fn token_life(text: &str) -> Result<Duration, String> {
+    config::duration(text, Duration::from_secs(5)..=Duration::from_secs(3600))
 }
 
 /// Why there is no tour.
@@ -89,7 +98,7 @@ async fn run(args: DevArgs, environment: &Environment, mut page: Page) -> Result
     };
     let listener = listen(args.port, PORT).await?;
     let stop = serve::stop_on_signal();
-    let mut world = Box::pin(World::start(policies, listener, environment)).await?;
+    let mut world = Box::pin(World::start(policies, listener, environment, args.token_life)).await?;
     let mut tour = Tour { world: &mut world, page: &mut page };
     let as_told = if own { tour.of_policies().await } else { tour.of_samples().await };
     if !args.once && !stop.is_cancelled() {

@@ -57,7 +57,7 @@ fn help_lists_the_variables_that_do_something() {
 #[test]
 fn the_arguments_of_dev() {
     let parsed = |arguments: &[&str]| match asked(arguments, &[]) {
-        Some(Command::Dev(dev::DevArgs { once, policies, port, env })) => (once, policies, port, env),
+        Some(Command::Dev(dev::DevArgs { once, policies, port, env, .. })) => (once, policies, port, env),
         other => panic!("{other:?}"),
     };
     assert_eq!(parsed(&["dev"]), (false, None, None, None));
@@ -65,6 +65,14 @@ fn the_arguments_of_dev() {
     assert_eq!(parsed(&["dev", "--env", "e"]).3, Some("e".into()));
     // Nothing stays up that the file would be for.
     assert!(Cli::try_parse_from(["octo-sts", "dev", "--once", "--env", "e"]).is_err());
+    for (text, secs) in [("1h", Some(3600)), ("30s", Some(30)), ("2h", None), ("1s", None), ("30", None)] {
+        let parsed = Cli::try_parse_from(["octo-sts", "dev", "--token-life", text]).ok();
+        let life = parsed.and_then(|cli| match cli.command {
+            Some(Command::Dev(args)) => Some(args.token_life.as_secs()),
+            _ => None,
+        });
+        assert_eq!(life, secs, "{text}");
+    }
 }
 
 fn asked(arguments: &[&str], environment: &[(&str, &str)]) -> Option<Command> {

@@ -12,7 +12,7 @@ use crate::{
 };
 
 /// What would have been right.
-pub(super) type Parsed<T> = Result<T, String>;
+pub(crate) type Parsed<T> = Result<T, String>;
 
 /// A TCP port.
 pub(super) fn port(text: &str) -> Parsed<u16> {
@@ -53,7 +53,7 @@ pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Parsed<T> {
 }
 
 /// A span of time as Go writes it (`90s`, `1h30m`, `1.5s`), within `range`.
-pub(super) fn duration(text: &str, range: RangeInclusive<Duration>) -> Parsed<Duration> {
+pub(crate) fn duration(text: &str, range: RangeInclusive<Duration>) -> Parsed<Duration> {
     clock::parse_duration(text).filter(|duration| range.contains(duration)).ok_or_else(|| {
         let (least, most) = (clock::in_words(*range.start()), clock::in_words(*range.end()));
         format!("must be a duration such as 90s or 1h30m, from {least} to {most}")

@@ -92,6 +92,8 @@ pub struct Knobs {
     pub enterprise_server: bool,
     /// The form of minted tokens, where the request does not say.
     pub token_format: TokenFormat,
+    /// How long a token lives.
+    pub token_life: Duration,
     /// How fresh tokens spread.
     pub lag: Lag,
     /// Requests an hour for each installation.
@@ -111,6 +113,7 @@ impl Default for Knobs {
         Self {
             enterprise_server: false,
             token_format: TokenFormat::Classic,
+            token_life: Duration::from_secs(3600),
             lag: Lag::None,
             hourly_limit: 5_000,
             anonymous_limit: 60,

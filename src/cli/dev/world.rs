@@ -19,7 +19,7 @@ use crate::{
     audit::AuditSink,
     clock::SystemClock,
     config::{Config, Environment},
-    emulator::{GitHub, Issuer, Selection, Visibility},
+    emulator::{GitHub, Issuer, Knobs, Selection, Visibility},
     name::{self, AppId},
     oidc::PrivateNetworks,
     policy::Kind,
@@ -51,10 +51,12 @@ impl World {
         policies: Policies,
         listener: TcpListener,
         environment: &Environment,
+        token_life: Duration,
     ) -> Result<Self, DevError> {
         let clock = Arc::new(SystemClock);
         let no_port = |error: io::Error| DevError::Unavailable(format!("an emulator cannot start: {error}"));
-        let github = GitHub::start(clock.clone()).await.map_err(no_port)?;
+        let github =
+            GitHub::start_with(clock.clone(), Knobs { token_life, ..Knobs::default() }).await.map_err(no_port)?;
         let issuer = Issuer::start(clock.clone()).await.map_err(no_port)?;
         github.serve_git(std::env::temp_dir().join(format!("octo-sts-dev-{}", uuid::Uuid::new_v4())));
         let (app_id, key) = github.app("octo-sts-dev");

@@ -1,6 +1,6 @@
 //! Minting and revoking installation tokens.
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
 
 use aws_lc_rs::hmac;
 use serde_json::{Map, Value, json};
@@ -18,7 +18,6 @@ use super::{
     state::{Installation, State, Token, allows, token_key},
 };
 
-const LIFE: Duration = Duration::from_secs(3600);
 const MAX_REPOSITORIES: usize = 500;
 const DOCUMENTATION: &str = "https://docs.github.com/rest/apps/apps#create-an-installation-access-token-for-an-app";
 
@@ -53,7 +52,7 @@ pub(super) fn mint(state: &mut State, app: u64, installation: u64, request: &Req
         .collect();
 
     let text = token_text(format(state, request), app, installation);
-    let expires_at = now.plus(LIFE);
+    let expires_at = now.plus(state.knobs.token_life);
     let mut reply = Map::from_iter([
         ("token".to_owned(), json!(text)),
         ("expires_at".to_owned(), json!(expires_at.rfc3339())),
