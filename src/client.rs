@@ -11,7 +11,7 @@ mod reply;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
-use backon::{ExponentialBuilder, Retryable};
+use backon::{BackoffBuilder, ExponentialBuilder};
 use bytes::Bytes;
 use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use secrecy::{ExposeSecret, SecretString};
@@ -142,17 +142,22 @@ impl Client {
     /// A refusal as the server words it, or why there is no answer.
     pub async fn exchange(&self, token: &SecretString, scope: &Scope, identity: &PolicyName) -> Result<Issued, Error> {
         let url = self.server.at("/sts/exchange", scope, identity);
-        let backoff = ExponentialBuilder::new().with_min_delay(FIRST_BACKOFF).with_max_times(RETRIES).with_jitter();
-        let clock = Arc::clone(&self.clock);
-        (|| self.exchange_once(&url, token))
-            .retry(backoff)
-            .sleep(move |wait| clock.sleep(wait))
-            .when(Error::is_worth_another_try)
-            .adjust(|error, ours| match error.retry_after {
+        // By hand: what backon makes of this the compiler does not let go to another thread.
+        let mut pauses =
+            ExponentialBuilder::new().with_min_delay(FIRST_BACKOFF).with_max_times(RETRIES).with_jitter().build();
+        loop {
+            let error = match self.exchange_once(&url, token).await {
+                Ok(issued) => return Ok(issued),
+                Err(error) => error,
+            };
+            let ours = pauses.next().filter(|_| error.is_worth_another_try());
+            let pause = match error.retry_after {
                 Some(told) => ours.filter(|_| told <= LONGEST_WAIT).map(|ours| ours.max(told)),
                 None => ours,
-            })
-            .await
+            };
+            let Some(pause) = pause else { return Err(error) };
+            self.clock.sleep(pause).await;
+        }
     }
 
     async fn exchange_once(&self, url: &str, token: &SecretString) -> Result<Issued, Error> {

@@ -33,10 +33,12 @@ impl Gcp {
 
     /// The token of the machine's default service account, with the machine's own claims.
     pub(super) async fn token(&self, audience: &str, way: &Way<'_>) -> Result<SecretString, Error> {
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        query.append_pair("audience", audience).append_pair("format", "full");
         let path = "computeMetadata/v1/instance/service-accounts/default/identity";
-        let request = Request::get(format!("{}/{path}?{}", self.root, query.finish()))
+        let query = form_urlencoded::Serializer::new(String::new())
+            .append_pair("audience", audience)
+            .append_pair("format", "full")
+            .finish();
+        let request = Request::get(format!("{}/{path}?{query}", self.root))
             .header(FLAVOR, GOOGLE)
             .body(Bytes::new())
             .map_err(|_| Error::internal("the metadata server's address is no URL"))?;
