@@ -3,7 +3,7 @@
 //! [`Settings`] are inert, and [`App::build`] makes the parts of them; what a part needs of the
 //! world (the time, and where records go) is handed in, so a test is the same program.
 
-mod metrics_page;
+pub(crate) mod metrics_page;
 
 use std::{
     io,
@@ -230,7 +230,7 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     let app = App::build(Settings::new(&config), ambient).await?;
     if let Some(port) = config.metrics_port {
         let listener = bind(config.listen.interface, port).await.map_err(io_error("METRICS_PORT"))?;
-        tokio::spawn(metrics_page::serve(listener, Metrics::install()?, clock, stop.clone()));
+        tokio::spawn(metrics_page::serve(listener, Metrics::install()?, None, clock, stop.clone()));
     }
     let listener = bind(config.listen.interface, config.listen.port).await.map_err(io_error("PORT"))?;
     if let Ok(address) = listener.local_addr() {

@@ -17,6 +17,7 @@ use crate::config::{
     variables::{self, Origin, Variable},
 };
 
+mod agent;
 #[cfg(feature = "emulator")]
 mod dev;
 mod doctor;
@@ -82,6 +83,9 @@ enum Command {
     /// Exchange this workload's own OIDC token for a GitHub token.
     #[command(after_help = client_help())]
     Exchange(exchange::ExchangeArgs),
+    /// Keep files with fresh GitHub tokens for this workload's programs.
+    #[command(after_help = client_help())]
+    Agent(agent::AgentArgs),
     /// Answer git as a credential helper, with GitHub tokens for this workload.
     #[command(name = "git-credential", after_help = client_help())]
     GitCredential(git_credential::GitCredentialArgs),
@@ -127,6 +131,7 @@ impl Command {
             Self::Serve => serve::serve(environment),
             Self::Doctor(args) => doctor::doctor(&args, environment),
             Self::Exchange(args) => exchange::exchange(&args, environment),
+            Self::Agent(args) => agent::agent(&args, environment),
             Self::GitCredential(args) => git_credential::git_credential(&args, environment),
             #[cfg(feature = "emulator")]
             Self::Dev(args) => dev::dev(args, environment),

@@ -201,6 +201,16 @@ pub struct Log {
     pub format: LogFormat,
 }
 
+impl Log {
+    /// Reads these variables and no others.
+    ///
+    /// # Errors
+    /// Every mistake in them.
+    pub fn read(environment: &Environment) -> Result<Self, Mistakes> {
+        read::log_alone(environment)
+    }
+}
+
 impl Config {
     /// Reads all settings.
     ///

@@ -47,6 +47,7 @@ pub mod exchange;
 pub mod transport;
 pub mod config;
 pub mod client;
+pub mod agent;
 pub mod app;
 #[cfg(feature = "emulator")]
 pub mod emulator;

@@ -33,6 +33,8 @@ pub mod field {
     pub const REASON: &str = "reason";
     /// What lies behind a refusal; for operators only.
     pub const CAUSE: &str = "cause";
+    /// The file of a token that the agent keeps.
+    pub const FILE: &str = "file";
     /// How long it took, in milliseconds.
     pub const DURATION_MS: &str = "duration_ms";
 }
@@ -56,6 +58,14 @@ pub mod metric {
     pub const AUDIT_QUEUE_DEPTH: &str = "octosts_audit_queue_depth";
     /// Counter: attempts that ended without a place in the audit queue.
     pub const AUDIT_UNRECORDED: &str = "octosts_audit_unrecorded_total";
+    /// Counter: the agent's attempts to renew a token, by [`super::label::FILE`] and `OUTCOME`.
+    pub const AGENT_RENEWALS: &str = "octosts_agent_renewals_total";
+    /// Gauge: when the token in a file ends, in seconds since 1970, 0 for none, by [`super::label::FILE`].
+    pub const AGENT_TOKEN_EXPIRY: &str = "octosts_agent_token_expiry_timestamp_seconds";
+    /// Counter: commands that the agent ran on renewal, by [`super::label::OUTCOME`].
+    pub const AGENT_COMMANDS: &str = "octosts_agent_commands_total";
+    /// Counter: tokens that the agent gave back to GitHub, by [`super::label::OUTCOME`].
+    pub const AGENT_REVOCATIONS: &str = "octosts_agent_revocations_total";
     /// Gauge, always 1: which build this is, by [`super::label::VERSION`].
     pub const BUILD_INFO: &str = "octosts_build_info";
 }
@@ -76,6 +86,8 @@ pub mod label {
     pub const STATUS: &str = "status";
     /// How a fetch ended.
     pub const OUTCOME: &str = "outcome";
+    /// A file that the agent keeps, as its configuration names it.
+    pub const FILE: &str = "file";
     /// The version of this program.
     pub const VERSION: &str = "version";
 }
@@ -202,6 +214,13 @@ fn describe() {
     metrics::describe_counter!(metric::ISSUER_FETCHES, "Fetches from issuers, by outcome");
     metrics::describe_gauge!(metric::AUDIT_QUEUE_DEPTH, "Audit records that wait to be written");
     metrics::describe_counter!(metric::AUDIT_UNRECORDED, "Attempts without a place in the audit queue");
+    metrics::describe_counter!(metric::AGENT_RENEWALS, "The agent's attempts to renew a token, by file and outcome");
+    metrics::describe_gauge!(
+        metric::AGENT_TOKEN_EXPIRY,
+        "When the token in a file ends, in seconds since 1970; 0: none"
+    );
+    metrics::describe_counter!(metric::AGENT_COMMANDS, "Commands that the agent ran on renewal, by outcome");
+    metrics::describe_counter!(metric::AGENT_REVOCATIONS, "Tokens that the agent gave back to GitHub, by outcome");
     metrics::describe_gauge!(metric::BUILD_INFO, "Which build this is; always 1");
     metrics::gauge!(metric::BUILD_INFO, label::VERSION => env!("CARGO_PKG_VERSION")).set(1.0);
 }

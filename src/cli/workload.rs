@@ -63,16 +63,22 @@ pub(super) enum Failure {
     Asked(#[from] client::Error),
 }
 
+impl From<Class> for Exit {
+    fn from(class: Class) -> Self {
+        match class {
+            Class::Usage => Self::Usage,
+            Class::Unavailable => Self::Unavailable,
+            Class::Refused => Self::Refused,
+            Class::Internal => Self::Internal,
+        }
+    }
+}
+
 impl Failure {
     pub(super) fn exit(&self) -> Exit {
         match self {
             Self::Usage(_) | Self::NoIdentity(_) => Exit::Usage,
-            Self::Asked(error) => match error.class() {
-                Class::Usage => Exit::Usage,
-                Class::Unavailable => Exit::Unavailable,
-                Class::Refused => Exit::Refused,
-                Class::Internal => Exit::Internal,
-            },
+            Self::Asked(error) => error.class().into(),
         }
     }
 

@@ -36,6 +36,12 @@ pub(super) fn outward(environment: &Environment) -> Result<Outward, Mistakes> {
     reader.finish(read).map(|(read, _)| read)
 }
 
+pub(super) fn log_alone(environment: &Environment) -> Result<Log, Mistakes> {
+    let mut reader = Reader::new(environment);
+    let log = log(&mut reader);
+    reader.finish(log).map(|(log, _)| log)
+}
+
 fn settings(reader: &mut Reader<'_>) -> Option<Config> {
     let domain = reader.required(&var::STS_DOMAIN, value::domain);
     let app = app(reader);

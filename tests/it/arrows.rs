@@ -23,7 +23,8 @@ const RESERVED: [(&str, &[&str]); 9] = [
 
 /// Paths into `std` that one module alone may name.
 const AMBIENT: [(&[&str], &[&str]); 2] =
-    [(&["::std", "env"], &["config", "cli"]), (&["::std", "process"], &["client", "cli", "main"])];
+    // A source of identities may be a program; the agent runs the operator's command on renewal.
+    [(&["::std", "env"], &["config", "cli"]), (&["::std", "process"], &["client", "agent", "cli", "main"])];
 
 /// Which module names what.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

@@ -8,6 +8,7 @@ use std::{
 };
 
 use octo_sts::{
+    agent,
     audit::{
         Record,
         record::{Operation, PolicyRef, TokenRecord},
@@ -98,6 +99,30 @@ fn every_issuers_file_is_valid() {
     for text in examples {
         folder.file("issuers.yaml", &text);
         assert_eq!(file.load().map(drop), Ok(()), "{text}");
+    }
+}
+
+#[test]
+fn the_agents_examples_are_what_it_reads() {
+    let mut manifests = blocks(&read("docs/agent.md"), "yaml");
+    let of_the_agent = |text: &str| agent::File::parse(text.as_bytes(), Path::new("")).map(|file| file.tokens.len());
+    let example = manifests.remove(0);
+    assert_eq!(of_the_agent(&example), Ok(2), "{example}");
+    let rows = table(&read("docs/agent.md"), "| key | meaning");
+    for key in rows.iter().flat_map(|row| ticked(&row[0]).collect::<Vec<_>>()) {
+        let spelled = key.rsplit('.').next().unwrap();
+        let known = ["source"].contains(&spelled) || example.contains(&format!("{spelled}:"));
+        assert!(known, "{key} is not in the example");
+    }
+    for name in ["agent-sidecar.yaml", "agent-init.yaml"] {
+        manifests.extend(read(&format!("examples/kubernetes/{name}")).split("\n---\n").map(str::to_owned));
+    }
+    assert_eq!(manifests.len(), 5);
+    for manifest in manifests {
+        let parsed = yaml::load::<Value>(manifest.as_bytes()).unwrap_or_else(|error| panic!("{error}\n{manifest}"));
+        if let Some(config) = parsed["data"]["agent.yaml"].as_str() {
+            assert_eq!(of_the_agent(config), Ok(1), "{config}");
+        }
     }
 }
 
