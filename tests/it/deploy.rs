@@ -89,9 +89,12 @@ fn the_manifests_of_the_examples_ask_for_policies_that_are_there() {
     let mut count = 0;
     for path in manifests(&root().join("examples/kubernetes")) {
         let text = fs::read_to_string(&path).unwrap();
-        let object: Value = yaml::load(text.as_bytes()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-        assert!(object["kind"].is_string(), "{}", path.display());
-        let asked = text.split("identity=").skip(1).map(|rest| rest.split('"').next().unwrap());
+        for object in text.split("\n---\n") {
+            let object: Value =
+                yaml::load(object.as_bytes()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            assert!(object["kind"].is_string(), "{}", path.display());
+        }
+        let asked = text.split("identity=").skip(1).map(|rest| rest.split(['"', '\n']).next().unwrap());
         let named = text.split("name: OCTO_STS_IDENTITY\n").skip(1);
         let named = named.filter_map(|rest| rest.trim().strip_prefix("value: \"")?.split('"').next());
         for identity in asked.chain(named) {

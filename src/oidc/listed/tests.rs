@@ -154,6 +154,7 @@ fn mistakes_are_told_where_they_stand_and_never_repeat_the_file() {
         (entry("jwks_uri: ftp://secret/k"), "a URL such as"),
         (entry("jwks_uri: http://secret.internal/k"), "keys without TLS"),
         (entry("jwks_uri: http://127.0.0.1/k"), "keys without TLS"),
+        (entry("jwks_uri: http://secret.internal/k\n    private_network: true"), "keys without TLS"),
         (entry("{jwks_uri: https://a/k, jwks_file: keys.json}"), "line 3"),
         (entry("jwks_uri: https://a/k\n    jwks_file: keys.json"), "one of `jwks_uri`, `jwks_file` and `jwks`"),
         (entry("jwks: {keys: []}\n    jwks_file: keys.json"), "one of `jwks_uri`, `jwks_file` and `jwks`"),
