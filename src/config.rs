@@ -28,6 +28,7 @@ pub mod variables;
 
 pub use environment::{Environment, Mistakes, Remark};
 pub use key::AppKey;
+#[cfg(feature = "emulator")]
 pub(crate) use value::duration;
 
 /// All settings of the server.

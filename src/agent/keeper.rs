@@ -201,14 +201,13 @@ impl Keeper {
         let mut work: BoxFuture<'static, _> = Box::pin(ask_once(Arc::clone(&self.shared), Arc::clone(&self.wanted)));
         let mut limit = clock.sleep(ATTEMPT);
         loop {
-            let now = clock.now();
-            let file_ends = self.in_file.as_ref().map_or(LOOK_EVERY, |held| held.life.file_ends_at().since(now));
+            let file_ends = self.file_ends(clock.now()).map_or(LOOK_EVERY, |ends| ends.since(clock.now()));
             tokio::select! {
                 biased;
                 asked = &mut work => return Some(asked.map(|held| self.hold(held))),
                 () = stop.cancelled() => break,
                 () = &mut limit => return Some(Err(Failed::Slow)),
-                () = clock.sleep(file_ends.clamp(Duration::from_secs(1), LOOK_EVERY)) => self.drop_what_ended(),
+                () = clock.sleep(file_ends.min(LOOK_EVERY)) => self.drop_what_ended(),
             }
         }
         if !self.shared.keep_on_exit {
@@ -268,16 +267,22 @@ impl Keeper {
     async fn wait(&mut self) {
         let clock = Arc::clone(&self.shared.clock);
         let before = clock.now();
-        let file_ends = self.in_file.as_ref().map(|held| held.life.file_ends_at());
-        let until = self.next.min(file_ends.unwrap_or(self.next));
-        self.publish(Phase::Waiting { until });
-        clock.sleep(until.since(before).min(LOOK_EVERY)).await;
+        let until = self.next.min(self.file_ends(before).unwrap_or(self.next));
+        let looks_at = until.min(before.plus(LOOK_EVERY));
+        self.publish(Phase::Waiting { until, looks_at });
+        clock.sleep(looks_at.since(before)).await;
         self.publish(Phase::Busy);
         let now = clock.now();
         if now.plus(SET_BACK) < before {
             tracing::warn!("the machine's clock went back; a new token is asked for at once");
             self.next = now;
         }
+    }
+
+    /// When the file must be gone; a file that should be and cannot be removed is tried again in a second.
+    fn file_ends(&self, now: UnixTime) -> Option<UnixTime> {
+        let ends = self.in_file.as_ref()?.life.file_ends_at();
+        Some(if ends > now { ends } else { now.plus(Duration::from_secs(1)) })
     }
 
     fn publish(&self, phase: Phase) {

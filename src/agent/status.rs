@@ -13,10 +13,12 @@ pub enum Phase {
     /// What is due.
     #[default]
     Busy,
-    /// Nothing, until then.
+    /// Nothing, but for a look at the clock and the file now and then.
     Waiting {
-        /// By the agent's clock.
+        /// When there is something to do, by the agent's clock.
         until: UnixTime,
+        /// When it looks next, at the latest then.
+        looks_at: UnixTime,
     },
     /// Nothing any more.
     Ended,

@@ -82,7 +82,8 @@ async fn settle(scene: &Scene, running: &Running) -> UnixTime {
         let now = scene.clock.now();
         let statuses = running.watch.statuses();
         let waits = statuses.iter().map(|status| match status.phase {
-            Phase::Waiting { until } if until > now => Some(until),
+            // Not before it has had the look that was due meanwhile.
+            Phase::Waiting { until, looks_at } if looks_at > now => Some(until),
             Phase::Waiting { .. } | Phase::Busy | Phase::Ended => None,
         });
         if let Some(waits) = waits.collect::<Option<Vec<_>>>() {
@@ -439,6 +440,30 @@ async fn a_token_that_came_dead_is_given_back_and_not_asked_for_in_a_hurry() {
     assert!(issued.iter().all(|token| token.revoked));
     scene.github.heal();
     pass(&scene, &running, minutes(6), true).await;
+    assert!(scene.held().is_some());
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_file_that_cannot_be_removed_is_tried_again_at_leisure() {
+    let mut scene = Scene::new("stuck").await;
+    let running = Running::start(&scene);
+    settle(&scene, &running).await;
+    scene.down().await;
+    // A folder at its path is no file to remove.
+    fs::remove_file(scene.out()).unwrap();
+    fs::create_dir_all(scene.out().join("in the way")).unwrap();
+    scene.clock.advance(minutes(61));
+    super::scene::until("it rests between two tries", || {
+        scene.pass_by(Duration::from_millis(100));
+        let now = scene.clock.now();
+        running.status().failures > 2 && matches!(running.status().phase, Phase::Waiting { until, .. } if until > now)
+    })
+    .await;
+    assert!(!running.watch.is_ready());
+    fs::remove_dir_all(scene.out()).unwrap();
+    scene.up().await;
+    pass(&scene, &running, minutes(2), true).await;
     assert!(scene.held().is_some());
     running.end().await;
 }
