@@ -14,10 +14,9 @@ pub mod strangers;
 
 use std::{sync::Arc, time::Duration};
 
-pub use attempt::{Asked, Attempt, Caller};
+pub use attempt::{Asked, Attempt, Caller, Terms};
 use attempt::{Checking, Issuing, Journal};
 use decide::Decision;
-pub use decide::Terms;
 use matching::Matching;
 use strangers::Strangers;
 

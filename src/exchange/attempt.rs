@@ -2,7 +2,7 @@
 
 use std::{marker::PhantomData, net::IpAddr, time::Duration};
 
-use super::{Exchange, decide::Terms};
+use super::Exchange;
 use crate::{
     audit::{
         Audit, Place, Record,
@@ -12,8 +12,8 @@ use crate::{
     github::IssuedToken,
     name::{PolicyName, RequestId, Scope},
     oidc::{Unverified, VerifiedToken},
-    policy::{Denied, Grant},
-    reason::{Reason, Refusal},
+    policy::{Denied, Grant, Permissions, Repositories},
+    reason::{Condition, Reason, Refusal, Workload},
     store::{Found, Located},
     telemetry::{label, metric},
 };
@@ -53,6 +53,19 @@ pub struct Attempt {
     pub identity: Option<String>,
     /// What the wire made of it.
     pub asked: Result<Asked, Refusal>,
+}
+
+/// What a token would be issued on.
+#[derive(Debug, Clone)]
+pub struct Terms {
+    /// Each condition of the policy, all satisfied, as this caller may be shown it.
+    pub conditions: Vec<Condition>,
+    /// What the token may do.
+    pub permissions: Permissions,
+    /// What it reaches.
+    pub repositories: Repositories,
+    /// Who asks, if it is a workload of a Kubernetes cluster.
+    pub workload: Option<Workload>,
 }
 
 /// What an attempt is for. It stands in the types of all that is made on its way, so that what was

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::{
     Exchange, Settings,
-    attempt::{Asked, Caller, Checking, Issuing, Journal, Purpose, Recorded},
+    attempt::{Asked, Caller, Checking, Issuing, Journal, Purpose, Recorded, Terms},
     refuse::{self, Audience},
 };
 use crate::{
@@ -15,8 +15,8 @@ use crate::{
     github::{self, Installation},
     name::{PolicyName, Scope},
     oidc::{self, VerifiedToken},
-    policy::{self, Denied, Grant, Permissions, Repositories, TrustedIssuers, Verdict},
-    reason::{Condition, Reason, Refusal, Workload},
+    policy::{self, Denied, Grant, TrustedIssuers, Verdict},
+    reason::{Reason, Refusal, Workload},
     store::{Found, Located, PolicyFile},
 };
 
@@ -46,19 +46,6 @@ impl Decision<Checking> {
             workload: self.workload.clone(),
         }
     }
-}
-
-/// What a token would be issued on.
-#[derive(Debug, Clone)]
-pub struct Terms {
-    /// Each condition of the policy, all satisfied, as this caller may be shown it.
-    pub conditions: Vec<Condition>,
-    /// What the token may do.
-    pub permissions: Permissions,
-    /// What it reaches.
-    pub repositories: Repositories,
-    /// Who asks, if it is a workload of a Kubernetes cluster.
-    pub workload: Option<Workload>,
 }
 
 impl Exchange {
