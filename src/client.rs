@@ -243,3 +243,8 @@ pub(crate) fn same(one: &SecretString, other: &SecretString) -> bool {
     aws_lc_rs::constant_time::verify_slices_are_equal(one.expose_secret().as_bytes(), other.expose_secret().as_bytes())
         .is_ok()
 }
+
+/// Bytes in lowercase hexadecimal.
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -24,7 +24,7 @@ use self::{aws::Aws, file::TokenFile, gcp::Gcp};
 use super::{
     Error,
     call::{self, Caller},
-    token,
+    hex, token,
 };
 use crate::{
     clock::Clock,
@@ -200,8 +200,7 @@ impl Source {
     /// got back from it.
     pub fn mark(&self) -> String {
         let secret = |token: &SecretString| {
-            let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.expose_secret().as_bytes());
-            digest.as_ref().iter().map(|byte| format!("{byte:02x}")).collect::<String>()
+            hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.expose_secret().as_bytes()).as_ref())
         };
         let what = match &self.how {
             How::File(file) => file.path().display().to_string(),

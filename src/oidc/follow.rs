@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use super::{
     Oidc,
-    keys::KeySet,
     listed::{IssuersFile, KeysFrom, Listed},
 };
 use crate::{clock::UnixTime, telemetry::metric, yaml::Invalid};
@@ -84,15 +83,11 @@ impl Followed {
 
 impl Listed {
     /// Issuer, key id and end of each key that is written down with its end.
-    fn ends(&self) -> impl Iterator<Item = (&str, String, UnixTime)> {
-        self.entries.iter().flat_map(|entry| {
-            let keys = match &entry.keys {
-                KeysFrom::Fixed(keys) => KeySet::read(keys, None).unwrap_or_default(),
-                KeysFrom::Discovery(_) | KeysFrom::Address(..) => KeySet::default(),
-            };
-            let issuer = entry.issuer.as_str();
-            let ends = keys.ends().map(|(id, end)| (issuer, id.unwrap_or_default().to_owned(), end));
-            ends.collect::<Vec<_>>()
-        })
+    fn ends(&self) -> impl Iterator<Item = (&str, &str, UnixTime)> {
+        let fixed = self.entries.iter().filter_map(|entry| match &entry.keys {
+            KeysFrom::Fixed(keys) => Some((entry.issuer.as_str(), &keys.set)),
+            KeysFrom::Discovery(_) | KeysFrom::Address(..) => None,
+        });
+        fixed.flat_map(|(issuer, keys)| keys.ends().map(move |(id, end)| (issuer, id.unwrap_or_default(), end)))
     }
 }

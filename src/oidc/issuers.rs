@@ -18,7 +18,6 @@ use super::{
     claims::IssuerKind,
     discovery::Remote,
     held::{Held, Keys, Source},
-    keys::KeySet,
     listed::{KeysFrom, Listed, Reach},
     rules::Rules,
 };
@@ -248,8 +247,7 @@ impl Means {
     /// A known issuer's keys, of which nothing is held yet.
     fn keys(&self, issuer: &Issuer, from: Option<&KeysFrom>) -> Keys {
         let remote = match from {
-            // What is no key set was refused when the file was read.
-            Some(KeysFrom::Fixed(keys)) => return Keys::Fixed(Arc::new(KeySet::read(keys, None).unwrap_or_default())),
+            Some(KeysFrom::Fixed(keys)) => return Keys::Fixed(Arc::clone(&keys.set)),
             None => self.remote(issuer, &self.known),
             Some(KeysFrom::Discovery(reach)) => self.remote_by(issuer, None, reach),
             Some(KeysFrom::Address(uri, reach)) => self.remote_by(issuer, Some(uri.clone()), reach),

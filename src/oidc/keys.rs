@@ -25,7 +25,7 @@ const MOST_TRIES: usize = 8;
 const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
 
 /// The keys of one issuer.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct KeySet {
     keys: Vec<Key>,
     /// The algorithms that discovery lists, where it lists any.

@@ -22,8 +22,6 @@ use std::{
     sync::Arc,
 };
 
-use bytes::Bytes;
-
 use self::document::{Document, Item};
 pub use self::pod::Pod;
 use super::{keys::KeySet, rules::Rules};
@@ -77,8 +75,23 @@ pub(super) enum KeysFrom {
     /// A key set at this address; nothing else is asked.
     Address(http::Uri, Reach),
     /// A key set that the operator has written down.
-    Fixed(Bytes),
+    Fixed(FixedKeys),
 }
+
+/// Keys that are written down, read once. Two are equal if their texts are.
+#[derive(Debug, Clone)]
+pub(super) struct FixedKeys {
+    text: Vec<u8>,
+    pub(super) set: Arc<KeySet>,
+}
+
+impl PartialEq for FixedKeys {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl Eq for FixedKeys {}
 
 /// What takes us to the origin of the keys' address, or of the issuer if there is none, and to no other.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -176,17 +189,17 @@ impl IssuersFile {
 
     /// The keys that stand in the file or in one beside it, if the entry has them.
     fn fixed_keys(&self, item: &Item) -> Result<Option<KeysFrom>, Invalid> {
-        let (mark, keys) = match (&item.jwks, &item.jwks_file, &item.jwks_uri) {
+        let (mark, text) = match (&item.jwks, &item.jwks_file, &item.jwks_uri) {
             (None, None, _) => return Ok(None),
-            (Some(jwks), None, None) => (jwks.mark, Bytes::from(jwks.value.to_string())),
-            (None, Some(file), None) => (file.mark, Bytes::from(self.file(file)?)),
+            (Some(jwks), None, None) => (jwks.mark, jwks.value.to_string().into_bytes()),
+            (None, Some(file), None) => (file.mark, self.file(file)?),
             (Some(At { mark, .. }), ..) | (_, Some(At { mark, .. }), _) => {
                 return Err(Invalid::at(*mark, "an entry has one of `jwks_uri`, `jwks_file` and `jwks`"));
             }
         };
         item.refuse_reach("keys that are written down are not fetched: nothing is reached for them")?;
-        match KeySet::read(&keys, None) {
-            Some(set) if set.usable_count() > 0 => Ok(Some(KeysFrom::Fixed(keys))),
+        match KeySet::read(&text, None) {
+            Some(set) if set.usable_count() > 0 => Ok(Some(KeysFrom::Fixed(FixedKeys { text, set: Arc::new(set) }))),
             Some(_) => Err(Invalid::at(mark, "none of these keys can verify a signature")),
             None => Err(Invalid::at(mark, "this is not a JSON Web Key Set")),
         }

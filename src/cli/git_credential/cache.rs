@@ -40,7 +40,7 @@ impl Key {
             context.update(&(part.len() as u64).to_be_bytes());
             context.update(part.as_bytes());
         }
-        Self(context.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect())
+        Self(client::hex(context.finish().as_ref()))
     }
 }
 

@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, Request, header};
 use secrecy::ExposeSecret;
 
 use super::{credentials::Credentials, secret_value};
-use crate::clock::UnixTime;
+use crate::{client::hex, clock::UnixTime};
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const DATE: HeaderName = HeaderName::from_static("x-amz-date");
@@ -80,10 +80,6 @@ fn canonical(request: &Request<Bytes>) -> Option<(String, String)> {
 
 fn sha256(bytes: &[u8]) -> digest::Digest {
     digest::digest(&digest::SHA256, bytes)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]
