@@ -17,7 +17,7 @@ use std::{
 
 use futures_util::future::{BoxFuture, FutureExt, Shared};
 
-use crate::clock::{Clock, UnixTime};
+use crate::clock::{Clock, Moment};
 
 /// On whose behalf a look-up is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,8 +33,8 @@ pub enum Standing {
 pub struct Stamped<V> {
     /// The value.
     pub value: V,
-    /// When it was stored, by our clock.
-    pub at: UnixTime,
+    /// When it was stored, by the monotonic clock.
+    pub at: Moment,
 }
 
 /// How much a cache may hold.
@@ -146,7 +146,7 @@ where
 
     /// Stores `value` for `key` as of now.
     pub fn insert(&self, key: &K, value: V, standing: Standing) {
-        let at = self.inner.clock.now();
+        let at = self.inner.clock.monotonic();
         let _flights = self.flights();
         self.keep(key, Stamped { value, at }, standing);
     }
@@ -235,7 +235,7 @@ where
     {
         let _landing = Landing { cache: &self, key: &key, number };
         let value = load.await?;
-        let found = Stamped { value, at: self.inner.clock.now() };
+        let found = Stamped { value, at: self.inner.clock.monotonic() };
         // Whoever invalidated the key meanwhile took the flight out of the list. The lock is held on,
         // so that nobody does so between the look and the storing.
         let flights = self.flights();
@@ -281,7 +281,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::clock::ManualClock;
+    use crate::clock::{ManualClock, UnixTime};
 
     type Numbers = Cache<&'static str, usize, &'static str>;
 
@@ -360,7 +360,7 @@ mod tests {
         let (cache, clock) = cache(ROOMY);
         cache.insert(&"k", 1, Standing::Verified);
         clock.advance(Duration::from_secs(61));
-        let fresh = |held: &Stamped<usize>| clock.now().since(held.at) < Duration::from_secs(60);
+        let fresh = |held: &Stamped<usize>| clock.monotonic().since(held.at) < Duration::from_secs(60);
         let found =
             cache.get_or_load("k", Standing::Verified, fresh, |stale| async move { Ok(stale.unwrap().value + 1) });
         assert_eq!(found.await.unwrap().value, 2);

@@ -1,11 +1,15 @@
 //! Time: the only file that reads it.
 //!
-//! Freshness of caches and the times in tokens are decided by a [`Clock`] that is handed in, so a
+//! The freshness of caches and the times in tokens are decided by a [`Clock`] that is passed in, so a
 //! test can move through hours in no time and nothing else in the crate depends on when it runs.
+//!
+//! There are two readings. [`UnixTime`] is the wall clock: it is for claims, expiry times and records,
+//! and an operator or NTP can set it back. [`Moment`] only moves forward: freshness, deadlines and
+//! token buckets use it.
 
 use std::{
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    sync::{Arc, LazyLock},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use futures_util::future::BoxFuture;
@@ -74,6 +78,29 @@ impl UnixTime {
     }
 }
 
+/// A reading of the monotonic clock: the time since an arbitrary start. It never goes back, whatever
+/// happens to the wall clock, and means nothing outside this process.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Moment(Duration);
+
+impl Moment {
+    /// The moment `by` later.
+    #[must_use]
+    pub fn plus(self, by: Duration) -> Self {
+        Self(self.0.saturating_add(by))
+    }
+
+    /// How long ago `earlier` was; zero if it is still to come.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+
+    /// The time since the clock's start.
+    pub fn since_start(self) -> Duration {
+        self.0
+    }
+}
+
 fn micros(duration: Duration) -> i64 {
     i64::try_from(duration.as_micros()).unwrap_or(i64::MAX)
 }
@@ -120,8 +147,11 @@ pub fn in_words(duration: Duration) -> String {
 
 /// Reads the time and waits for it.
 pub trait Clock: Send + Sync + 'static {
-    /// The present moment.
+    /// The wall clock. It can be set back.
     fn now(&self) -> UnixTime;
+
+    /// The monotonic clock.
+    fn monotonic(&self) -> Moment;
 
     /// Ends when `duration` has passed on this clock.
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()>;
@@ -138,6 +168,12 @@ impl Clock for SystemClock {
         UnixTime(micros(since_epoch))
     }
 
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the time")]
+    fn monotonic(&self) -> Moment {
+        static START: LazyLock<Instant> = LazyLock::new(Instant::now);
+        Moment(Instant::now().saturating_duration_since(*START))
+    }
+
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         Box::pin(tokio::time::sleep(duration))
     }
@@ -145,36 +181,45 @@ impl Clock for SystemClock {
 
 /// A clock that stands still until it is moved. For tests and the emulator.
 #[derive(Debug, Clone)]
-pub struct ManualClock(Arc<watch::Sender<UnixTime>>);
+pub struct ManualClock(Arc<watch::Sender<(UnixTime, Moment)>>);
 
 impl ManualClock {
     /// A clock that shows `now`.
     pub fn at(now: UnixTime) -> Self {
-        Self(Arc::new(watch::Sender::new(now)))
+        Self(Arc::new(watch::Sender::new((now, Moment::default()))))
     }
 
-    /// Moves the clock on and wakes whoever slept until then.
+    /// Moves both readings forward and wakes everything that slept until then.
     pub fn advance(&self, by: Duration) {
-        self.0.send_modify(|now| *now = now.plus(by));
+        self.0.send_modify(|(now, moment)| (*now, *moment) = (now.plus(by), moment.plus(by)));
     }
 
-    /// Sets the clock, back or forth.
+    /// Goes to `now`. If that is later, the monotonic reading moves as far; it never goes back.
     pub fn set(&self, now: UnixTime) {
-        self.0.send_replace(now);
+        self.0.send_modify(|(before, moment)| (*before, *moment) = (now, moment.plus(now.since(*before))));
+    }
+
+    /// Sets the wall clock alone, as an operator or NTP does.
+    pub fn set_wall(&self, now: UnixTime) {
+        self.0.send_modify(|(before, _)| *before = now);
     }
 }
 
 impl Clock for ManualClock {
     fn now(&self) -> UnixTime {
-        *self.0.borrow()
+        self.0.borrow().0
+    }
+
+    fn monotonic(&self) -> Moment {
+        self.0.borrow().1
     }
 
     fn sleep(&self, duration: Duration) -> BoxFuture<'static, ()> {
         let mut time = self.0.subscribe();
-        let until = self.now().plus(duration);
+        let until = self.monotonic().plus(duration);
         Box::pin(async move {
             // The sender outlives every sleeper that anyone still waits for; if it is gone, so is the test.
-            if time.wait_for(|now| *now >= until).await.is_err() {
+            if time.wait_for(|(_, now)| *now >= until).await.is_err() {
                 std::future::pending::<()>().await;
             }
         })
@@ -214,5 +259,16 @@ mod tests {
         let sleeper = tokio::spawn(clock.sleep(Duration::from_secs(60)));
         clock.advance(Duration::from_secs(60));
         sleeper.await.unwrap();
+    }
+
+    #[test]
+    fn setting_the_wall_clock_back_does_not_move_the_monotonic_one() {
+        let clock = ManualClock::at(UnixTime::from_secs(1000));
+        clock.advance(Duration::from_secs(60));
+        let before = clock.monotonic();
+        clock.set_wall(UnixTime::from_secs(0));
+        assert_eq!((clock.now(), clock.monotonic()), (UnixTime::from_secs(0), before));
+        assert_eq!(before.since_start(), Duration::from_secs(60));
+        assert!(SystemClock.monotonic() <= SystemClock.monotonic());
     }
 }

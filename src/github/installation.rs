@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     cache::{Bounds, Cache, Stamped, Standing},
-    clock::{Clock, UnixTime},
+    clock::{Clock, Moment},
     name::{AppId, InstallationId, Owner},
 };
 
@@ -75,7 +75,7 @@ pub(super) fn cache(clock: Arc<dyn Clock>) -> Installations {
 /// that was found earlier serves on: minting through it is its own proof.
 pub(super) async fn find(inner: &Arc<Inner>, owner: &Owner, standing: Standing) -> Result<Installation, Error> {
     inner.app()?;
-    let now = inner.gate.clock.now();
+    let now = inner.gate.clock.monotonic();
     let (task, asked) = (Arc::clone(inner), owner.clone());
     let load = |held: Option<Stamped<Known>>| async move {
         let found = look_up(&task, &asked).await;
@@ -92,7 +92,7 @@ pub(super) async fn find(inner: &Arc<Inner>, owner: &Owner, standing: Standing) 
     }
 }
 
-fn is_fresh(held: &Stamped<Known>, now: UnixTime) -> bool {
+fn is_fresh(held: &Stamped<Known>, now: Moment) -> bool {
     let lives = match held.value {
         Known::Installed(_) => PRESENT,
         Known::Suspended | Known::Absent => ABSENT,

@@ -15,7 +15,7 @@ use super::{
     signer::{Signer, SignerError},
 };
 use crate::{
-    cache::{Bounds, Cache, Standing},
+    cache::{Bounds, Cache, Stamped, Standing},
     clock::{Clock, UnixTime},
     name::AppId,
 };
@@ -40,7 +40,7 @@ pub(super) struct AppJwt {
     /// How long the signer may take.
     patience: Duration,
     clock: Arc<dyn Clock>,
-    held: Cache<AppId, HeaderValue, Error>,
+    held: Cache<AppId, Signed, Error>,
 }
 
 impl AppJwt {
@@ -53,14 +53,16 @@ impl AppJwt {
     pub(super) async fn header(&self) -> Result<HeaderValue, Error> {
         let now = self.clock.now();
         let (app, signer, patience) = (self.app, Arc::clone(&self.signer), self.patience);
-        // A clock that was set back makes nothing fresher.
-        let fresh = |at: UnixTime| now.since(at) < USED_FOR && at <= now.plus(SET_BACK);
+        let moment = self.clock.monotonic();
+        // GitHub judges the JWT by the times in it: one signed before the wall clock was set is signed anew.
+        let fits_wall_clock = |at: UnixTime| now.since(at) < USED_FOR && at <= now.plus(SET_BACK);
+        let fresh = |held: &Stamped<Signed>| moment.since(held.at) < USED_FOR && fits_wall_clock(held.value.at);
         let load = |_| async move {
             let signed = tokio::time::timeout(patience, sign(app, signer.as_ref(), now)).await;
             signed.map_err(|_| Error::Signer("no signature in time".into()))?
         };
-        let held = self.held.get_or_load(app, Standing::Verified, |held| fresh(held.at), load).await?;
-        Ok(held.value)
+        let held = self.held.get_or_load(app, Standing::Verified, fresh, load).await?;
+        Ok(held.value.header)
     }
 
     /// Drops the JWT: GitHub did not take it.
@@ -69,7 +71,15 @@ impl AppJwt {
     }
 }
 
-async fn sign(app: AppId, signer: &dyn Signer, now: UnixTime) -> Result<HeaderValue, Error> {
+/// A signed App JWT.
+#[derive(Clone)]
+struct Signed {
+    header: HeaderValue,
+    /// The wall clock by which its times were set.
+    at: UnixTime,
+}
+
+async fn sign(app: AppId, signer: &dyn Signer, now: UnixTime) -> Result<Signed, Error> {
     let claims = serde_json::json!({
         "iat": now.minus(SET_BACK).as_secs(),
         "exp": now.plus(VALID_FOR).as_secs(),
@@ -81,7 +91,8 @@ async fn sign(app: AppId, signer: &dyn Signer, now: UnixTime) -> Result<HeaderVa
     let signature = signer.sign(jwt.as_bytes()).await.map_err(|SignerError(cause)| Error::Signer(cause.into()))?;
     jwt.push('.');
     URL_SAFE_NO_PAD.encode_string(signature, &mut jwt);
-    bearer(&jwt).ok_or_else(|| Error::Signer("the signature is no header value".into()))
+    let header = bearer(&jwt).ok_or_else(|| Error::Signer("the signature is not a valid header value".into()))?;
+    Ok(Signed { header, at: now })
 }
 
 /// `Bearer TOKEN`, marked so that no `Debug` shows it.

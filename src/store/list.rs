@@ -11,7 +11,7 @@ use bytes::Bytes;
 use super::{Error, Store, reader::Read};
 use crate::{
     cache::{Stamped, Standing},
-    clock::UnixTime,
+    clock::Moment,
     github,
     name::Owner,
     policy::TrustedIssuers,
@@ -45,17 +45,17 @@ impl List {
 pub(super) struct Held {
     pub(super) list: Result<List, Invalid>,
     /// When GitHub last said so.
-    proven_at: UnixTime,
+    proven_at: Moment,
     /// The list was not found in order this time: this is the last known state.
     stale: bool,
     /// The last list that was in order, and when GitHub last showed it.
-    seen: Option<(Arc<TrustedIssuers>, UnixTime)>,
+    seen: Option<(Arc<TrustedIssuers>, Moment)>,
     etag: Option<String>,
 }
 
 impl Store {
     pub(super) fn is_fresh_list(&self, held: &Stamped<Held>) -> bool {
-        let now = self.clock.now();
+        let now = self.clock.monotonic();
         let age = now.since(held.at);
         match &held.value {
             Held { stale: true, proven_at, .. } => {
@@ -116,7 +116,7 @@ impl Store {
     }
 
     fn proven(&self, list: List, etag: Option<String>) -> Held {
-        let now = self.clock.now();
+        let now = self.clock.monotonic();
         let seen = list.clone().into_trusted_issuers().map(|list| (list, now));
         Held { list: Ok(list), proven_at: now, stale: false, seen, etag }
     }
@@ -125,7 +125,7 @@ impl Store {
         tracing::warn!(%owner, %invalid, "the trusted-issuer list is invalid");
         before.and_then(|before| self.last_seen(before)).unwrap_or_else(|| Held {
             list: Err(invalid),
-            proven_at: self.clock.now(),
+            proven_at: self.clock.monotonic(),
             stale: false,
             seen: None,
             etag: None,
@@ -136,7 +136,7 @@ impl Store {
     /// its ETag again: the file has changed since.
     fn last_seen(&self, before: Held) -> Option<Held> {
         let (list, at) = before.seen?;
-        (self.clock.now().since(at) < self.settings.list_stale).then(|| Held {
+        (self.clock.monotonic().since(at) < self.settings.list_stale).then(|| Held {
             list: Ok(List::Present(Arc::clone(&list))),
             proven_at: at,
             stale: true,
@@ -155,7 +155,7 @@ impl Store {
             return Err(error.into());
         }
         let recent =
-            |held: &Held| held.list.is_ok() && self.clock.now().since(held.proven_at) < self.settings.list_stale;
+            |held: &Held| held.list.is_ok() && self.clock.monotonic().since(held.proven_at) < self.settings.list_stale;
         if let Some(before) = before.filter(recent) {
             tracing::warn!(%error, %owner, "serving the last known trusted-issuer list");
             return Ok(Held { stale: true, ..before });

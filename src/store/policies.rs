@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::{Error, PolicyKey, Store, reader::Read};
 use crate::{
     cache::{Stamped, Standing},
-    clock::UnixTime,
+    clock::Moment,
     github,
     name::{Owner, RepoName},
     policy::{Kind, Policy},
@@ -60,7 +60,7 @@ pub struct Located {
 pub(super) struct Held {
     pub(super) found: Found,
     /// When GitHub last said so.
-    proven_at: UnixTime,
+    proven_at: Moment,
     /// GitHub could not be asked again: this is a stale copy.
     stale: bool,
 }
@@ -84,7 +84,7 @@ impl Held {
 
 impl Store {
     pub(super) fn is_fresh_policy(&self, held: &Stamped<Held>) -> bool {
-        let now = self.clock.now();
+        let now = self.clock.monotonic();
         let age = now.since(held.at);
         match &held.value {
             Held { stale: true, proven_at, .. } => {
@@ -106,7 +106,7 @@ impl Store {
         let file = before.as_ref().and_then(Held::present);
         let etag = file.and_then(|file| file.etag.as_deref());
         let read = self.reader.read((&key.owner, &key.repo), &key.name.path(), etag, standing).await;
-        let proven = |found| Ok(Held { found, proven_at: self.clock.now(), stale: false });
+        let proven = |found| Ok(Held { found, proven_at: self.clock.monotonic(), stale: false });
         match (read, before) {
             (Ok(Read::Unchanged), Some(before)) => proven(before.found),
             (Ok(Read::Present { bytes, sha, etag }), _) => proven(self.compile(bytes, kind, sha, etag).await?),
@@ -130,7 +130,7 @@ impl Store {
 
     /// Whether a copy may serve while GitHub cannot be asked. Only a policy may: a refusal must be true now.
     fn may_serve(&self, held: &Held) -> bool {
-        held.present().is_some() && self.clock.now().since(held.proven_at) < self.settings.stale
+        held.present().is_some() && self.clock.monotonic().since(held.proven_at) < self.settings.stale
     }
 
     /// Compiles off the async threads: a hostile pattern costs time, bounded but noticeable.

@@ -8,7 +8,7 @@ use octo_sts::{
         Client, Server,
         ambient::{Options, Source},
     },
-    clock::{Clock, UnixTime},
+    clock::{Clock, Moment, UnixTime},
     config::Environment,
     egress::{self, Egress},
     emulator::Fault,
@@ -378,6 +378,10 @@ struct Settable {
 impl Clock for Settable {
     fn now(&self) -> UnixTime {
         self.true_time.now().minus(Duration::from_secs(self.behind.load(std::sync::atomic::Ordering::SeqCst)))
+    }
+
+    fn monotonic(&self) -> Moment {
+        self.true_time.monotonic()
     }
 
     fn sleep(&self, duration: Duration) -> futures_util::future::BoxFuture<'static, ()> {
