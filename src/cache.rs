@@ -19,6 +19,17 @@ use futures_util::future::{BoxFuture, FutureExt, Shared};
 
 use crate::clock::{Clock, Moment};
 
+/// What one allocation takes beyond its own bytes, at most: its header, rounding, and the counts of a
+/// shared one.
+pub const ALLOCATION_OVERHEAD: usize = 40;
+/// What the map itself takes for one entry, at most.
+const ENTRY_OVERHEAD: usize = 640;
+
+/// The memory behind an owned string, at most. It may have grown to twice its length.
+pub fn heap_bytes(text: &str) -> usize {
+    2 * text.len() + ALLOCATION_OVERHEAD
+}
+
 /// On whose behalf a look-up is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Standing {
@@ -37,12 +48,12 @@ pub struct Stamped<V> {
     pub at: Moment,
 }
 
-/// How much a cache may hold.
+/// How much memory the entries of a cache may take, in bytes.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// The weight of what verified callers look up.
+    /// For what verified callers look up.
     pub verified: u64,
-    /// The weight of what unverified callers look up.
+    /// For what unverified callers look up.
     pub unverified: u64,
 }
 
@@ -90,12 +101,17 @@ where
     V: Clone + Send + Sync + 'static,
     E: Clone + Send + Sync + 'static,
 {
-    /// An empty cache in which each value weighs what `weigh` says.
-    pub fn new(clock: Arc<dyn Clock>, bounds: Bounds, weigh: fn(&V) -> u32) -> Self {
+    /// An empty cache. `weigh` returns an upper bound of the memory behind a key and its value, in
+    /// bytes; that of the entry itself is added here.
+    pub fn new(clock: Arc<dyn Clock>, bounds: Bounds, weigh: fn(&K, &V) -> usize) -> Self {
+        let weigh_entry = move |key: &K, slot: &Slot<V>| {
+            let behind = look(slot).map_or(0, |stamped| weigh(key, &stamped.value));
+            u32::try_from(behind + size_of::<K>() + size_of::<Stamped<V>>() + ENTRY_OVERHEAD).unwrap_or(u32::MAX)
+        };
         let part = |bound| {
             moka::sync::Cache::builder()
                 .max_capacity(bound)
-                .weigher(move |_: &K, slot: &Slot<V>| look(slot).map_or(1, |held| weigh(&held.value)))
+                .weigher(weigh_entry)
                 .eviction_listener(|_, slot: Slot<V>, _| {
                     let gone = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
                     drop(gone);
@@ -196,6 +212,9 @@ where
             }
             Standing::Unverified => self.inner.unverified.insert(key.clone(), slot),
         }
+        // The map evicts when it gets round to it. Until then, large values would exceed the bound.
+        self.inner.verified.run_pending_tasks();
+        self.inner.unverified.run_pending_tasks();
     }
 
     fn flights(&self) -> MutexGuard<'_, Flights<K, V, E>> {
@@ -287,10 +306,10 @@ mod tests {
 
     fn cache(bounds: Bounds) -> (Numbers, ManualClock) {
         let clock = ManualClock::at(UnixTime::from_secs(0));
-        (Cache::new(Arc::new(clock.clone()), bounds, |_| 1), clock)
+        (Cache::new(Arc::new(clock.clone()), bounds, |_, _| 0), clock)
     }
 
-    const ROOMY: Bounds = Bounds { verified: 100, unverified: 100 };
+    const ROOMY: Bounds = Bounds { verified: 1 << 20, unverified: 1 << 20 };
 
     #[tokio::test]
     async fn concurrent_lookups_become_one_and_share_a_failure() {
@@ -368,12 +387,11 @@ mod tests {
 
     #[tokio::test]
     async fn strangers_push_out_only_strangers() {
-        let (cache, _) = cache(Bounds { verified: 2, unverified: 2 });
+        let (cache, _) = cache(Bounds { verified: 2_000, unverified: 2_000 });
         cache.insert(&"real", 1, Standing::Verified);
         for name in ["a", "b", "c", "d", "e", "f"] {
             cache.insert(&name, 0, Standing::Unverified);
         }
-        cache.inner.unverified.run_pending_tasks();
         assert_eq!(cache.get(&"real").unwrap().value, 1);
         assert!(cache.inner.unverified.entry_count() <= 2);
     }
@@ -401,6 +419,23 @@ mod tests {
         assert!(cache.get(&"k").is_none());
     }
 
+    #[tokio::test]
+    async fn what_does_not_fit_is_evicted_when_it_is_stored() {
+        let clock = Arc::new(ManualClock::at(UnixTime::from_secs(0)));
+        let bounds = Bounds { verified: 100_000, unverified: 100_000 };
+        let cache: Cache<usize, Arc<Vec<u8>>, ()> = Cache::new(clock, bounds, |_, bytes| bytes.capacity());
+        let values: Vec<_> = (0..50).map(|n| Arc::new(vec![0; if n % 10 == 9 { 200_000 } else { 10_000 }])).collect();
+        for (n, value) in values.iter().enumerate() {
+            for standing in [Standing::Verified, Standing::Unverified] {
+                cache.insert(&(n * 2 + usize::from(standing == Standing::Verified)), Arc::clone(value), standing);
+                let kept = values.iter().map(|value| (Arc::strong_count(value) - 1) * value.capacity());
+                assert!(kept.sum::<usize>() <= 200_000);
+            }
+        }
+        let kept = values.iter().filter(|value| Arc::strong_count(value) > 1).count();
+        assert!(kept >= 9, "{kept}");
+    }
+
     /// A key that holds up whoever compares it, inside the map, until the other side lets it go on.
     #[derive(Clone)]
     struct Key(u32, Option<Arc<[std::sync::Barrier; 2]>>);
@@ -425,7 +460,7 @@ mod tests {
     #[test]
     fn what_goes_is_dropped_at_once_though_a_reader_stands_in_the_map() {
         let clock = Arc::new(ManualClock::at(UnixTime::from_secs(0)));
-        let cache: Cache<Key, Arc<u32>, ()> = Cache::new(clock, Bounds { verified: 5_000, ..ROOMY }, |_| 1);
+        let cache: Cache<Key, Arc<u32>, ()> = Cache::new(clock, ROOMY, |_, _| 0);
         let values: Vec<_> = (0..1_000).map(Arc::new).collect();
         values.iter().for_each(|value| cache.insert(&Key(**value, None), Arc::clone(value), Standing::Verified));
         let barriers = Arc::new([2, 2].map(std::sync::Barrier::new));

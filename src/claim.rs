@@ -36,6 +36,17 @@ pub(crate) fn matches(value: &Value, test: impl Fn(&str) -> bool) -> bool {
     }
 }
 
+/// The lengths of the texts that [`matches`] tests at most, in bytes.
+pub(crate) fn text_lengths(value: &Value) -> Vec<usize> {
+    let mut lengths = Vec::new();
+    let found = std::cell::RefCell::new(&mut lengths);
+    matches(value, |text| {
+        found.borrow_mut().push(text.len());
+        false
+    });
+    lengths
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

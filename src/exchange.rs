@@ -8,7 +8,6 @@
 
 mod attempt;
 mod decide;
-mod matching;
 mod refuse;
 pub mod strangers;
 
@@ -17,18 +16,22 @@ use std::{sync::Arc, time::Duration};
 pub use attempt::{Asked, Attempt, Caller, Terms};
 use attempt::{Checking, Issuing, Journal};
 use decide::Decision;
-use matching::Matching;
 use strangers::Strangers;
 
 use crate::{
     audit::Audit,
     cache::Standing,
     clock::Clock,
+    cpu_limiter::{self, CpuLimiter},
     github::{self, GitHub, IssuedToken},
     oidc::{Oidc, Unverified},
     reason::{Reason, Refusal},
     store::Store,
 };
+
+/// Expensive matching: two pieces run concurrently, one of each owner. Each caller that waits keeps a
+/// policy in memory, so few may.
+const EXPENSIVE_MATCHING: cpu_limiter::Limits = cpu_limiter::Limits { concurrent: 2, per_owner: 3, total: 8 };
 
 /// What the core needs to know beside its parts.
 #[derive(Debug, Clone)]
@@ -80,14 +83,14 @@ pub struct Exchange {
     settings: Arc<Settings>,
     parts: Parts,
     strangers: Strangers,
-    matching: Matching,
+    cpu: CpuLimiter,
 }
 
 impl Exchange {
     /// Puts the parts together.
     pub fn new(settings: Settings, parts: Parts) -> Self {
         let strangers = Strangers::new(settings.strangers, Arc::clone(&parts.clock));
-        Self { settings: Arc::new(settings), parts, strangers, matching: Matching::new() }
+        Self { settings: Arc::new(settings), parts, strangers, cpu: CpuLimiter::new(EXPENSIVE_MATCHING) }
     }
 
     /// Reads a credential's header and issuer, and nothing else of it. No network.

@@ -34,6 +34,7 @@ pub mod clock;
 pub mod reason;
 pub mod telemetry;
 pub mod cache;
+pub mod cpu_limiter;
 pub mod egress;
 pub mod pattern;
 pub mod yaml;

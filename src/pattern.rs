@@ -8,28 +8,61 @@
 
 mod translate;
 
-use regex::{Regex, RegexBuilder};
+use std::sync::Arc;
+
+use regex_automata::{
+    Anchored, Input,
+    hybrid::dfa::{self, DFA},
+    nfa::thompson::{
+        self, NFA, State, WhichCaptures,
+        backtrack::{self, BoundedBacktracker},
+    },
+    util::syntax,
+};
 
 pub(crate) use translate::Slashes;
+
+use crate::cache::ALLOCATION_OVERHEAD;
 
 /// The longest pattern, in bytes.
 const MOST_BYTES: usize = 8 * 1024;
 /// The largest compiled pattern, in bytes.
-pub(crate) const MOST_COMPILED: u32 = 1 << 20;
-/// Where the search for a pattern's compiled size starts.
-const LEAST_COMPILED: u32 = 8 << 10;
+const MAX_COMPILED: usize = 1 << 20;
+/// The same for a pattern that only serves a hint.
+const MAX_COMPILED_LIGHT: usize = 16 << 10;
+/// Memory in which the backtracker marks what it visited, in bytes. It bounds one match to about
+/// 130,000 steps; longer ones are the lazy DFA's.
+const MAX_VISITED: usize = 16 << 10;
+/// Memory of the lazy DFA's states during one match, in bytes. A large pattern needs more than this
+/// for a few states, up to about twice its compiled size.
+const DFA_CACHE: usize = 128 << 10;
+/// What starting a match costs, in bytes of text.
+const SETUP_BYTES: usize = 64;
 /// The longest pattern in a list of trusted issuers, in characters.
 const MOST_ISSUER_CHARS: usize = 256;
 /// Groups and classes inside each other.
 const MOST_NESTED: u32 = 64;
 
 /// A compiled pattern that matches whole texts only.
+///
+/// It keeps nothing of a match. What a match needs beside the pattern lives as long as the match, so
+/// that the size of a cached pattern is known when it is compiled, however many threads use it.
 #[derive(Debug, Clone)]
-pub(crate) struct Pattern {
-    regex: Regex,
+pub struct Pattern {
+    engine: Arc<Engine>,
     source: Box<str>,
     slashes: Slashes,
-    compiled: u32,
+}
+
+/// One NFA and the two ways to run it.
+#[derive(Debug)]
+struct Engine {
+    /// The faster one where the pattern times the text is small, as nearly always.
+    backtracker: BoundedBacktracker,
+    /// For the rest. Its time stays proportional to the pattern times the text.
+    lazy_dfa: DFA,
+    /// An upper bound of the NFA's memory.
+    nfa_bytes: usize,
 }
 
 /// Why a pattern is refused.
@@ -50,12 +83,12 @@ pub(crate) enum PatternError {
 impl Pattern {
     /// Compiles a pattern. Takes at most some milliseconds, whatever the pattern.
     pub(crate) fn compile(source: &str) -> Result<Self, PatternError> {
-        Self::compile_within(source, MOST_COMPILED)
+        Self::compile_within(source, MAX_COMPILED)
     }
 
     /// The same, if it comes to no more than 16 KiB: for matches that nobody has to make.
     pub(crate) fn compile_light(source: &str) -> Result<Self, PatternError> {
-        Self::compile_within(source, 2 * LEAST_COMPILED)
+        Self::compile_within(source, MAX_COMPILED_LIGHT)
     }
 
     /// The same, for a list of trusted issuers. Such a pattern must not be open to a host of a
@@ -78,18 +111,18 @@ impl Pattern {
         Ok(pattern)
     }
 
-    fn compile_within(source: &str, most: u32) -> Result<Self, PatternError> {
+    fn compile_within(source: &str, max_compiled: usize) -> Result<Self, PatternError> {
         if source.len() > MOST_BYTES {
             return Err(PatternError::TooLong);
         }
         let (text, slashes) = translate::translate(source, MOST_NESTED)?;
-        let (regex, compiled) = compile_whole(&format!(r"\A(?:{text})\z"), most)?;
-        Ok(Self { regex, source: source.into(), slashes, compiled })
+        let engine = Arc::new(Engine::compile(&format!(r"\A(?:{text})\z"), max_compiled)?);
+        Ok(Self { engine, source: source.into(), slashes })
     }
 
     /// Whether the pattern matches the text from its start to its end.
     pub(crate) fn is_match(&self, text: &str) -> bool {
-        self.regex.is_match(text)
+        self.engine.is_match(text)
     }
 
     /// The pattern as written.
@@ -102,14 +135,61 @@ impl Pattern {
         self.slashes
     }
 
-    /// Bytes of the compiled form, at most twice the true figure, and at least 8 KiB.
-    pub(crate) fn compiled(&self) -> u32 {
-        self.compiled
+    /// Bytes of the compiled form.
+    pub(crate) fn compiled_bytes(&self) -> usize {
+        self.engine.nfa().memory_usage()
     }
 
-    /// The compiled form, for matching elsewhere.
-    pub(crate) fn into_regex(self) -> Regex {
-        self.regex
+    /// What one match costs at most: compiled bytes times bytes of text.
+    pub(crate) fn cost(&self, text_bytes: usize) -> u64 {
+        let text = u64::try_from(text_bytes.saturating_add(SETUP_BYTES)).unwrap_or(u64::MAX);
+        u64::try_from(self.compiled_bytes()).unwrap_or(u64::MAX).saturating_mul(text)
+    }
+
+    /// An upper bound of the memory behind this value, in bytes.
+    pub(crate) fn heap_bytes(&self) -> usize {
+        self.engine.nfa_bytes + size_of::<Engine>() + self.source.len() + 4 * ALLOCATION_OVERHEAD
+    }
+}
+
+impl Engine {
+    /// Compiles a text that both ends of the haystack anchor.
+    fn compile(text: &str, max_compiled: usize) -> Result<Self, PatternError> {
+        let nfa = thompson::Compiler::new()
+            .syntax(syntax::Config::new().nest_limit(MOST_NESTED + 8))
+            .configure(thompson::Config::new().which_captures(WhichCaptures::None).nfa_size_limit(Some(max_compiled)))
+            .build(text)
+            .map_err(|error| match error.size_limit() {
+                Some(_) => PatternError::TooLarge,
+                None => PatternError::Malformed,
+            })?;
+        let allocations = nfa.states().iter().filter(|state| !matches!(state, State::ByteRange { .. })).count();
+        // The list of states may have grown to twice its length.
+        let nfa_bytes = nfa.memory_usage() + size_of_val(nfa.states()) + allocations * ALLOCATION_OVERHEAD;
+        let backtracker = BoundedBacktracker::builder()
+            .configure(backtrack::Config::new().visited_capacity(MAX_VISITED))
+            .build_from_nfa(nfa.clone())
+            .map_err(|_| PatternError::Malformed)?;
+        let lazy_dfa = DFA::builder()
+            .configure(dfa::Config::new().cache_capacity(DFA_CACHE).skip_cache_capacity_check(true))
+            .build_from_nfa(nfa)
+            .map_err(|_| PatternError::Malformed)?;
+        Ok(Self { backtracker, lazy_dfa, nfa_bytes })
+    }
+
+    fn nfa(&self) -> &NFA {
+        self.backtracker.get_nfa()
+    }
+
+    /// An engine that gives up, which neither does within its limits, has found no match.
+    fn is_match(&self, text: &str) -> bool {
+        let input = Input::new(text).anchored(Anchored::Yes);
+        if text.len() <= self.backtracker.max_haystack_len() {
+            let mut visited = self.backtracker.create_cache();
+            return self.backtracker.try_is_match(&mut visited, input).unwrap_or(false);
+        }
+        let mut states = self.lazy_dfa.create_cache();
+        self.lazy_dfa.try_search_fwd(&mut states, &input).is_ok_and(|end| end.is_some())
     }
 }
 
@@ -122,34 +202,18 @@ impl PartialEq for Pattern {
 
 impl Eq for Pattern {}
 
-/// Compiles within the smallest sufficient size. The engine does not tell a size, only whether a
-/// limit was kept; each step doubles, so all of them cost at most twice the last.
-fn compile_whole(text: &str, most: u32) -> Result<(Regex, u32), PatternError> {
-    let mut limit = LEAST_COMPILED;
-    loop {
-        let size = usize::try_from(limit).map_err(|_| PatternError::TooLarge)?;
-        #[expect(clippy::disallowed_methods, reason = "the one place that compiles patterns")]
-        let built =
-            RegexBuilder::new(text).size_limit(size).dfa_size_limit(1 << 20).nest_limit(MOST_NESTED + 8).build();
-        match built {
-            Ok(regex) => return Ok((regex, limit)),
-            Err(regex::Error::CompiledTooBig(_)) if limit < most => limit *= 2,
-            Err(regex::Error::CompiledTooBig(_)) => return Err(PatternError::TooLarge),
-            Err(_) => return Err(PatternError::Malformed),
-        }
-    }
-}
-
 /// Patterns as they are compiled, for the fuzz targets.
 #[cfg(fuzzing)]
 pub mod fuzzing {
     use super::Pattern;
 
-    /// The compiled form; whether a class, and whether an optional part, can match a `/`.
-    pub fn compile(source: &str) -> Option<(regex::Regex, bool, bool)> {
+    /// The text that the engine compiles; whether a class, and whether an optional part, can match a
+    /// `/`; the match.
+    pub fn compile(source: &str) -> Option<(String, bool, bool, impl Fn(&str) -> bool)> {
         let pattern = Pattern::compile(source).ok()?;
-        let slashes = pattern.slashes();
-        Some((pattern.into_regex(), slashes.by_class, slashes.optional))
+        let (text, slashes) = super::translate::translate(source, super::MOST_NESTED).ok()?;
+        let is_match = move |text: &str| pattern.is_match(text);
+        Some((format!(r"\A(?:{text})\z"), slashes.by_class, slashes.optional, is_match))
     }
 }
 

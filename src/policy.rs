@@ -7,6 +7,7 @@
 //! unknown issuer may be contacted at all.
 
 mod compile;
+mod cost;
 mod document;
 mod evaluate;
 pub mod gate;

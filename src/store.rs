@@ -18,6 +18,7 @@ use reader::Reader;
 use crate::{
     cache::{Bounds, Cache, Standing},
     clock::Clock,
+    cpu_limiter::{self, CpuLimiter},
     github::{self, GitHub},
     name::{Owner, PolicyName, RepoName, Scope},
     policy::{self, Kind, TrustedIssuers},
@@ -59,10 +60,13 @@ impl Settings {
     }
 }
 
-/// Bytes of compiled policies that are held, and the part of it for strangers' look-ups.
-const POLICY_BYTES: Bounds = Bounds { verified: 256 << 20, unverified: 16 << 20 };
-/// Organizations whose list is held.
-const LISTS: Bounds = Bounds { verified: 20_000, unverified: 1_000 };
+/// Memory of the cached policies. A usual one takes about 20 KiB, the largest possible one 10 MiB.
+const POLICIES: Bounds = Bounds { verified: 64 << 20, unverified: 16 << 20 };
+/// Memory of the cached lists of trusted issuers, and of their absences.
+const LISTS: Bounds = Bounds { verified: 24 << 20, unverified: 12 << 20 };
+/// Files that are compiled concurrently. All others wait, one of each owner at a time in front, since
+/// nothing is known of a file before it is compiled and usual ones take a millisecond.
+const COMPILING: cpu_limiter::Limits = cpu_limiter::Limits { concurrent: 2, per_owner: 4096, total: 16_384 };
 
 /// Why a file's content could not be told.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -116,6 +120,7 @@ pub struct Store {
     reader: Reader,
     policies: Cache<PolicyKey, policies::Held, Error>,
     lists: Cache<Owner, list::Held, Error>,
+    compiler: Arc<CpuLimiter>,
     clock: Arc<dyn Clock>,
 }
 
@@ -125,8 +130,9 @@ impl Store {
         Self {
             settings,
             reader: Reader::new(github, Arc::clone(&clock)),
-            policies: Cache::new(Arc::clone(&clock), POLICY_BYTES, policies::Held::weight),
-            lists: Cache::new(Arc::clone(&clock), LISTS, |_| 1),
+            policies: Cache::new(Arc::clone(&clock), POLICIES, policies::weigh),
+            lists: Cache::new(Arc::clone(&clock), LISTS, list::weigh),
+            compiler: Arc::new(CpuLimiter::new(COMPILING)),
             clock,
         }
     }

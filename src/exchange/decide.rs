@@ -60,7 +60,7 @@ impl Exchange {
         let token = self.identify(asked, caller, journal).await?;
         let recorded = journal.verified(&token).await?;
         let list = self.trusted_issuers(&asked.scope).await?;
-        self.permitted(list, &token, journal).await?;
+        self.permitted(list, (&asked.scope, &token), journal).await?;
         let located = self.locate(asked).await?;
         let audience = Audience::of(&token, &asked.scope, &located.found);
         journal.policy(&located);
@@ -142,11 +142,11 @@ impl Exchange {
             return Err(refuse::stranger(refuse::not_present(&located.found)));
         };
         let (file, issuer) = (Arc::clone(file), asked.token.issuer().clone());
-        let weight = file.policy.weight().saturating_add(list.as_ref().map_or(0, |list| list.weight()));
+        let cost = file.policy.issuer_cost(&issuer).saturating_add(list.as_ref().map_or(0, |list| list.cost(&issuer)));
         let admits = move || policy::gate::admit(list.as_deref(), &file.policy, &issuer);
-        let admission = self.matching.run(weight, asked.token.issuer().as_str().len(), admits).await;
+        let admission = self.cpu.run_by_cost(owner, cost, admits).await;
         admission
-            .map_err(refuse::unanswered)?
+            .map_err(refuse::stranger)?
             .ok_or_else(|| refuse::stranger("the organization's list or the policy does not admit the issuer"))
     }
 
@@ -166,7 +166,7 @@ impl Exchange {
         token: VerifiedToken,
         scope: &Scope,
     ) -> Result<Result<Grant, Denied>, Refusal> {
-        let (weight, bytes) = (file.policy.weight(), token.size());
+        let (cost, owner) = (file.policy.cost(&token), scope.owner().clone());
         let (settings, scope) = (Arc::clone(&self.settings), scope.clone());
         let policy_repo = self.parts.store.policy_repo().clone();
         let evaluate = move || {
@@ -174,19 +174,20 @@ impl Exchange {
             file.policy
                 .evaluate(&token, &policy::Asked { scope: &scope, domain, github_host, policy_repo: &policy_repo })
         };
-        self.matching.run(weight, bytes, evaluate).await
+        self.cpu.run_by_cost(&owner, cost, evaluate).await.map_err(refuse::cpu)
     }
 
     /// What the organization says of the issuer.
     async fn permitted<P: Purpose>(
         &self,
         list: Option<Arc<TrustedIssuers>>,
-        token: &VerifiedToken,
+        (scope, token): (&Scope, &VerifiedToken),
         journal: &mut Journal<'_, P>,
     ) -> Result<(), Refusal> {
         let Some(list) = list else { return Ok(()) };
-        let (weight, issuer) = (list.weight(), token.issuer().clone());
-        match self.matching.run(weight, issuer.as_str().len(), move || list.verdict(&issuer)).await? {
+        let (cost, issuer) = (list.cost(token.issuer()), token.issuer().clone());
+        let verdict = self.cpu.run_by_cost(scope.owner(), cost, move || list.verdict(&issuer)).await;
+        match verdict.map_err(refuse::cpu)? {
             Verdict::Listed => Ok(()),
             Verdict::Unlisted { enforced: false } => {
                 journal.trusted_issuers("not listed, audit only");

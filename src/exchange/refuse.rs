@@ -9,6 +9,7 @@ use std::{borrow::Cow, fmt, time::Duration};
 use super::strangers::Empty;
 use crate::{
     audit::record::cut,
+    cpu_limiter::CpuError,
     github,
     name::{Owner, PolicyName, Scope},
     oidc::{self, IssuerKind, VerifiedToken},
@@ -50,9 +51,14 @@ pub(super) fn stranger(cause: impl fmt::Display) -> Refusal {
     .because(cause)
 }
 
-/// Nothing came of a step before verification, and that is our fault.
-pub(super) fn unanswered(refusal: Refusal) -> Refusal {
-    stranger(refusal.cause.unwrap_or_default())
+/// The policy or the list is expensive to evaluate, and was not.
+pub(super) fn cpu(error: CpuError) -> Refusal {
+    match error {
+        CpuError::Overloaded => Refusal::new(Reason::RateLimited, "too much expensive evaluation for this owner")
+            .because(error)
+            .retry_after(Duration::from_secs(1)),
+        CpuError::Panicked => Refusal::new(Reason::Internal, "internal error").because(error),
+    }
 }
 
 /// A bucket is empty. The same for every owner.

@@ -45,7 +45,7 @@ pub(super) struct AppJwt {
 
 impl AppJwt {
     pub(super) fn new(AppSettings { id, signer }: AppSettings, patience: Duration, clock: Arc<dyn Clock>) -> Self {
-        let held = Cache::new(Arc::clone(&clock), Bounds { verified: 1, unverified: 1 }, |_| 1);
+        let held = Cache::new(Arc::clone(&clock), Bounds { verified: 64 << 10, unverified: 64 << 10 }, |_, _| 4 << 10);
         Self { app: id, signer, patience, clock, held }
     }
 

@@ -138,10 +138,54 @@ fn hostile_patterns_cost_little() {
 }
 
 #[test]
-fn compiled_sizes_are_told() {
-    assert_eq!(Pattern::compile("main").unwrap().compiled(), LEAST_COMPILED);
-    let large = Pattern::compile(r"\pL{20}").unwrap().compiled();
-    assert!((LEAST_COMPILED * 2..=MOST_COMPILED).contains(&large), "{large}");
+fn a_cost_grows_with_the_pattern_and_with_the_text() {
+    let cost = |pattern: &str, bytes| Pattern::compile(pattern).unwrap().cost(bytes);
+    assert!(cost("main", 2048) > 10 * cost("main", 64));
+    assert!(cost(r"\pL{20}", 64) > 100 * cost("main", 64));
+    assert!(cost("main", 0) > 0 && cost("main", usize::MAX) == u64::MAX);
+}
+
+#[test]
+fn memory_grows_with_what_is_compiled_and_covers_it() {
+    for pattern in ["main", "a{100}", r"\pL{20}", "(?i)[a-z]{30}|x"] {
+        let pattern = Pattern::compile(pattern).unwrap();
+        let compiled = pattern.compiled_bytes();
+        assert!((64..=MAX_COMPILED).contains(&compiled), "{compiled}");
+        assert!(pattern.heap_bytes() > compiled, "{}", pattern.as_str());
+    }
+}
+
+/// The two engines are one in their answers; which of them runs depends on sizes alone.
+#[test]
+fn both_engines_agree() {
+    let subjects: Vec<String> = serde_json::from_str(include_str!("../../tests/fixtures/re2/subjects.json")).unwrap();
+    let mut count = 0;
+    for line in include_str!("../../tests/fixtures/re2/patterns.jsonl").lines() {
+        let line: Line = serde_json::from_str(line).unwrap();
+        let Ok(pattern) = Pattern::compile(&line.pattern) else { continue };
+        let Engine { backtracker, lazy_dfa, .. } = pattern.engine.as_ref();
+        for subject in subjects.iter().filter(|subject| subject.len() <= backtracker.max_haystack_len()) {
+            let input = Input::new(subject).anchored(Anchored::Yes);
+            let by_backtracker = backtracker.try_is_match(&mut backtracker.create_cache(), input.clone()).unwrap();
+            let by_dfa = lazy_dfa.try_search_fwd(&mut lazy_dfa.create_cache(), &input).unwrap().is_some();
+            assert_eq!(by_backtracker, by_dfa, "{} {subject:?}", line.pattern);
+            count += 1;
+        }
+    }
+    assert!(count > 10_000, "{count}");
+}
+
+#[test]
+fn what_one_match_needs_is_bounded_and_gone_after_it() {
+    for pattern in ["((.*a){1,10}){1,90}[b-c]", r"\pL{50}.*", "((a|b)*a(a|b){999})", "(.*a.{900}b.*)"] {
+        let pattern = Pattern::compile(pattern).unwrap();
+        let lazy_dfa = &pattern.engine.lazy_dfa;
+        let mut states = lazy_dfa.create_cache();
+        let text = "ab".repeat(2048);
+        lazy_dfa.try_search_fwd(&mut states, &Input::new(&text).anchored(Anchored::Yes)).unwrap();
+        let most = DFA_CACHE + 2 * pattern.compiled_bytes();
+        assert!(states.memory_usage() <= most, "{} takes {}", pattern.as_str(), states.memory_usage());
+    }
 }
 
 #[test]
@@ -229,10 +273,9 @@ proptest! {
     fn a_match_is_a_match_of_the_whole_text(parts in prop::collection::vec(part(), 1..4), text in "[a-cA-C\n-]{0,8}") {
         for pattern in [parts.concat(), parts.join("|"), format!("(?m){}", parts.join("|"))] {
             let Ok(compiled) = Pattern::compile(&pattern) else { continue };
-            let found = compiled.regex.find(&text);
-            prop_assert_eq!(found.is_some(), compiled.is_match(&text));
-            if let Some(found) = found {
-                prop_assert_eq!(found.as_str(), text.as_str());
+            let found = compiled.is_match(&text);
+            for longer in [format!("{text}\n"), format!("\n{text}"), format!("#{text}"), format!("{text}#")] {
+                prop_assert!(!(found && compiled.is_match(&longer)) || pattern.contains('.'), "{pattern} {longer:?}");
             }
         }
     }

@@ -16,7 +16,7 @@ use crate::{
 /// Claim patterns in one policy.
 const MOST_CLAIMS: usize = 64;
 /// Bytes of all compiled patterns of one policy.
-const MOST_COMPILED: u32 = 4 << 20;
+const MAX_COMPILED: usize = 4 << 20;
 /// Repositories in one policy: GitHub takes no more names for one token.
 const MOST_REPOSITORIES: usize = 500;
 
@@ -52,7 +52,7 @@ pub enum AppPin {
     /// `app`: an id in decimal, or a slug.
     Exact(String),
     /// `app_pattern`: held against the slug and the decimal id, whole texts only.
-    Pattern(regex::Regex),
+    Pattern(Pattern),
 }
 
 /// A trust policy that obeys the contract.
@@ -66,7 +66,6 @@ pub struct Policy {
     pub(super) permissions: Permissions,
     pub(super) repositories: Option<Vec<RepoName>>,
     pub(super) pin: Option<AppPin>,
-    weight: u32,
 }
 
 /// What one value is held against.
@@ -111,14 +110,7 @@ impl Policy {
         let permissions = permissions(document.permissions.unwrap_or_default(), kind, rules)?;
         let repositories = document.repositories.map(|list| repositories(list, kind)).transpose()?;
         let pin = compiler.pin(document.app, document.app_pattern)?;
-        // The file bounds the texts; a pattern is held compiled, with the engine's caches beside it.
-        let weight = u32::try_from(bytes.len() * 2).unwrap_or(u32::MAX).saturating_add(compiler.compiled * 2);
-        Ok(Self { kind, issuer, subject, audience, claims, permissions, repositories, pin, weight })
-    }
-
-    /// Roughly the bytes that holding this policy costs.
-    pub fn weight(&self) -> u32 {
-        self.weight
+        Ok(Self { kind, issuer, subject, audience, claims, permissions, repositories, pin })
     }
 
     /// Whether the policy's issuer condition admits an issuer of which nothing is verified, so
@@ -148,14 +140,14 @@ impl Policy {
 
 /// Compiles patterns and adds up what they cost.
 struct Compiler {
-    compiled: u32,
+    compiled: usize,
 }
 
 impl Compiler {
     fn pattern(&mut self, source: &At<String>) -> Result<Pattern, Invalid> {
         let pattern = Pattern::compile(&source.value).map_err(|error| source.refuse(error.to_string()))?;
-        self.compiled += pattern.compiled();
-        if self.compiled > MOST_COMPILED {
+        self.compiled += pattern.compiled_bytes();
+        if self.compiled > MAX_COMPILED {
             return Err(source.refuse("the patterns of this policy are too large when compiled (4 MiB)"));
         }
         Ok(pattern)
@@ -212,7 +204,7 @@ impl Compiler {
         match (app, pattern) {
             (Some(_), Some(pattern)) => Err(pattern.refuse("`app` and `app_pattern` exclude each other")),
             (Some(app), None) => Ok(Some(AppPin::Exact(app.value))),
-            (None, Some(pattern)) => Ok(Some(AppPin::Pattern(self.pattern(&pattern)?.into_regex()))),
+            (None, Some(pattern)) => Ok(Some(AppPin::Pattern(self.pattern(&pattern)?))),
             (None, None) => Ok(None),
         }
     }

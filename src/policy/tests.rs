@@ -201,16 +201,19 @@ fn pins_are_part_of_the_grant() {
     assert!(pin("").is_none());
     assert!(matches!(pin("app: 12345"), Some(AppPin::Exact(app)) if app == "12345"));
     assert!(matches!(pin("app: octo-sts"), Some(AppPin::Exact(app)) if app == "octo-sts"));
-    let Some(AppPin::Pattern(regex)) = pin("app_pattern: octo|sts-[0-9]") else { panic!("a pattern") };
-    assert!(regex.is_match("octo") && regex.is_match("sts-1"));
-    assert!(!regex.is_match("octo-evil") && !regex.is_match("x-sts-1"));
+    let Some(AppPin::Pattern(pattern)) = pin("app_pattern: octo|sts-[0-9]") else { panic!("a pattern") };
+    assert!(pattern.is_match("octo") && pattern.is_match("sts-1"));
+    assert!(!pattern.is_match("octo-evil") && !pattern.is_match("x-sts-1"));
 }
 
 #[test]
-fn weight_grows_with_what_is_held() {
-    let small = policy("issuer: a\nsubject: s\n");
-    let large = policy("issuer: a\nsubject_pattern: '\\pL{10}'\n");
-    assert!(small.weight() < 1024 && large.weight() > 64 * 1024, "{} {}", small.weight(), large.weight());
+fn memory_covers_strings_and_patterns() {
+    let small = policy("issuer: a\nsubject: s\n").heap_bytes();
+    let large = policy("issuer: a\nsubject_pattern: '\\pL{10}'\n").heap_bytes();
+    let aliased = policy(&format!("issuer: &a '{}'\nsubject: *a\naudience: *a\n", "x".repeat(60 << 10))).heap_bytes();
+    assert!(small < 4 << 10 && large > 64 << 10, "{small} {large}");
+    assert!(aliased > 180 << 10, "what an alias repeats counts each time: {aliased}");
 }
 
+mod cost;
 mod gate_and_list;

@@ -12,6 +12,8 @@ use crate::{
 
 const MOST_ISSUERS: usize = 64;
 const MOST_PATTERNS: usize = 16;
+/// Bytes of all compiled patterns of one list.
+const MAX_COMPILED: usize = 4 << 20;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, expecting = "a map with `issuers` or `issuer_patterns`")]
@@ -28,8 +30,8 @@ struct Document {
 #[derive(Debug)]
 pub struct TrustedIssuers {
     enforced: bool,
-    issuers: Vec<Issuer>,
-    patterns: Vec<Pattern>,
+    pub(super) issuers: Box<[Issuer]>,
+    pub(super) patterns: Box<[Pattern]>,
 }
 
 /// What the list says of one issuer.
@@ -71,16 +73,20 @@ impl TrustedIssuers {
         if issuers.is_empty() && patterns.is_empty() {
             return Err(Invalid::file("the list is empty; name at least one issuer"));
         }
+        let mut compiled = 0;
+        let mut compile = |entry: &At<String>| {
+            let pattern = pattern(entry)?;
+            compiled += pattern.compiled_bytes();
+            if compiled > MAX_COMPILED {
+                return Err(entry.refuse("the patterns of this list are too large when compiled (4 MiB)"));
+            }
+            Ok(pattern)
+        };
         Ok(Self {
             enforced,
             issuers: issuers.iter().map(issuer).collect::<Result<_, _>>()?,
-            patterns: patterns.iter().map(pattern).collect::<Result<_, _>>()?,
+            patterns: patterns.iter().map(&mut compile).collect::<Result<_, _>>()?,
         })
-    }
-
-    /// Roughly the bytes of the compiled patterns, twice over, as [`super::Policy::weight`] counts them.
-    pub fn weight(&self) -> u32 {
-        self.patterns.iter().fold(0, |sum, pattern| pattern.compiled().saturating_mul(2).saturating_add(sum))
     }
 
     /// Whether an issuer is on the list.

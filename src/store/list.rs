@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{Error, Store, reader::Read};
 use crate::{
-    cache::{Stamped, Standing},
+    cache::{Stamped, Standing, heap_bytes},
     clock::Moment,
     github,
     name::Owner,
@@ -38,6 +38,17 @@ impl List {
             Self::Absent | Self::Invisible => None,
         }
     }
+}
+
+/// The memory behind a cached list.
+pub(super) fn weigh(owner: &Owner, held: &Held) -> usize {
+    let list = match (&held.list, &held.seen) {
+        (_, Some((list, _))) | (Ok(List::Present(list)), None) => size_of::<TrustedIssuers>() + list.heap_bytes(),
+        (Ok(List::Absent | List::Invisible) | Err(_), None) => 0,
+    };
+    let invalid = held.list.as_ref().err().map_or(0, |invalid| heap_bytes(&invalid.to_string()));
+    let texts = 2 * heap_bytes(owner.as_str()) + heap_bytes(held.etag.as_deref().unwrap_or_default());
+    list + invalid + texts
 }
 
 /// What is remembered of a list.
@@ -79,7 +90,7 @@ impl Store {
             (Ok(Read::Unchanged), Some(Held { seen: Some((list, _)), etag, .. })) => {
                 Ok(self.proven(List::Present(list), etag))
             }
-            (Ok(Read::Present { bytes, etag, .. }), before) => match compile(bytes).await {
+            (Ok(Read::Present { bytes, etag, .. }), before) => match self.compile_list(&owner, bytes).await {
                 Ok(Ok(list)) => Ok(self.proven(List::Present(Arc::new(list)), etag)),
                 Ok(Err(invalid)) => Ok(self.invalid(&owner, invalid, before)),
                 Err(error) => self.unread(&owner, error, before),
@@ -100,6 +111,16 @@ impl Store {
                 Err(Error::ListUnavailable(github::Error::unavailable("304 to an unconditional request")))
             }
         }
+    }
+
+    /// Compiles off the async threads, like a policy.
+    async fn compile_list(
+        &self,
+        owner: &Owner,
+        bytes: Bytes,
+    ) -> Result<Result<TrustedIssuers, Invalid>, github::Error> {
+        let compiled = self.compiler.run(owner, move || TrustedIssuers::parse(&bytes)).await;
+        compiled.map_err(|error| github::Error::unavailable(format!("the list was not compiled: {error}")))
     }
 
     /// Reads the file; that the repository is not accessible is believed only when it is said twice,
@@ -163,10 +184,4 @@ impl Store {
         let limited = matches!(error, github::Error::RateLimited { .. });
         Err(if limited { Error::ListRateLimited(error) } else { Error::ListUnavailable(error) })
     }
-}
-
-/// Compiles off the async threads, like a policy.
-async fn compile(bytes: Bytes) -> Result<Result<TrustedIssuers, Invalid>, github::Error> {
-    let compiled = tokio::task::spawn_blocking(move || TrustedIssuers::parse(&bytes));
-    compiled.await.map_err(|_| github::Error::unavailable("the list's compilation ended early"))
 }

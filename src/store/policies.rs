@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{Error, PolicyKey, Store, reader::Read};
 use crate::{
-    cache::{Stamped, Standing},
+    cache::{ALLOCATION_OVERHEAD, Stamped, Standing, heap_bytes},
     clock::Moment,
     github,
     name::{Owner, RepoName},
@@ -65,15 +65,26 @@ pub(super) struct Held {
     stale: bool,
 }
 
-impl Held {
-    pub(super) fn weight(&self) -> u32 {
-        const ENTRY: u32 = 512;
-        match &self.found {
-            Found::Present(file) => file.policy.weight().saturating_add(ENTRY),
-            Found::Absent | Found::Invalid(_) | Found::Inaccessible | Found::Forbidden => ENTRY,
-        }
-    }
+/// The memory behind a cached policy.
+pub(super) fn weigh(key: &PolicyKey, held: &Held) -> usize {
+    let found = match &held.found {
+        Found::Present(file) => file.heap_bytes(),
+        Found::Invalid(invalid) => size_of::<Invalid>() + heap_bytes(&invalid.to_string()),
+        Found::Absent | Found::Inaccessible | Found::Forbidden => 0,
+    };
+    let names = [key.owner.as_str(), key.owner.key(), key.repo.as_str(), key.repo.key(), key.name.as_str()];
+    names.into_iter().map(heap_bytes).sum::<usize>() + found
+}
 
+impl PolicyFile {
+    fn heap_bytes(&self) -> usize {
+        let etag = self.etag.as_deref().unwrap_or_default();
+        let texts: usize = [&self.blob, &self.sha256, etag].into_iter().map(heap_bytes).sum();
+        size_of::<Self>() + ALLOCATION_OVERHEAD + texts + self.policy.heap_bytes()
+    }
+}
+
+impl Held {
     fn present(&self) -> Option<&Arc<PolicyFile>> {
         match &self.found {
             Found::Present(file) => Some(file),
@@ -109,7 +120,9 @@ impl Store {
         let proven = |found| Ok(Held { found, proven_at: self.clock.monotonic(), stale: false });
         match (read, before) {
             (Ok(Read::Unchanged), Some(before)) => proven(before.found),
-            (Ok(Read::Present { bytes, sha, etag }), _) => proven(self.compile(bytes, kind, sha, etag).await?),
+            (Ok(Read::Present { bytes, sha, etag }), _) => {
+                proven(self.compile(&key.owner, kind, (bytes, sha, etag)).await?)
+            }
             (Ok(Read::Absent), _) => proven(Found::Absent),
             (Ok(Read::Inaccessible), _) => proven(Found::Inaccessible),
             (Ok(Read::NotAFile), _) => {
@@ -134,17 +147,21 @@ impl Store {
     }
 
     /// Compiles off the async threads: a hostile pattern costs time, bounded but noticeable.
-    async fn compile(&self, bytes: Bytes, kind: Kind, blob: String, etag: Option<String>) -> Result<Found, Error> {
+    async fn compile(
+        &self,
+        owner: &Owner,
+        kind: Kind,
+        (bytes, blob, etag): (Bytes, String, Option<String>),
+    ) -> Result<Found, Error> {
         let rules = Arc::clone(&self.settings.rules);
-        let compiled = tokio::task::spawn_blocking(move || {
+        let compiled = self.compiler.run(owner, move || {
             let policy = Policy::parse(&bytes, kind, &rules)?;
             Ok(PolicyFile { policy, blob, sha256: sha256_hex(&bytes), etag })
         });
         match compiled.await {
             Ok(Ok(file)) => Ok(Found::Present(Arc::new(file))),
             Ok(Err(invalid)) => Ok(Found::Invalid(Arc::new(invalid))),
-            // What it panicked with may be the file's text.
-            Err(_) => Err(github::Error::unavailable("the policy's compilation ended early").into()),
+            Err(error) => Err(github::Error::unavailable(format!("the policy was not compiled: {error}")).into()),
         }
     }
 }

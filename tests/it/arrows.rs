@@ -8,7 +8,7 @@ use std::{
 };
 
 /// What only these modules may name.
-const RESERVED: [(&str, &[&str]); 9] = [
+const RESERVED: [(&str, &[&str]); 10] = [
     ("::tonic", &["proto", "transport", "cli"]),
     ("::tonic_health", &["transport"]),
     ("::tonic_reflection", &["transport"]),
@@ -19,6 +19,8 @@ const RESERVED: [(&str, &[&str]); 9] = [
     ("::jsonwebtoken", &["oidc"]),
     ("::governor", &["exchange"]),
     ("::moka", &["cache", "oidc"]),
+    // Patterns mean what Go makes of them.
+    ("::regex_automata", &["pattern"]),
 ];
 
 /// Paths into `std` that one module alone may name.
