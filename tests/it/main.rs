@@ -20,6 +20,7 @@ mod docs;
 mod doctor;
 mod harness;
 mod kubernetes;
+mod memory;
 mod promises;
 mod secrets;
 mod seeds;

@@ -7,6 +7,7 @@ mod budgets;
 mod caches;
 mod github_down;
 mod hangup;
+mod hostile_policy;
 mod issuers;
 mod lessons;
 mod limits;
