@@ -67,7 +67,6 @@ pub struct VerifiedToken {
     audiences: Vec<Audience>,
     claims: Map<String, Value>,
     expires_at: UnixTime,
-    size: usize,
 }
 
 impl VerifiedToken {
@@ -91,15 +90,7 @@ impl VerifiedToken {
         };
         let audiences = read_audiences(claims.get("aud"))?;
         demands.rules.check(token.algorithm(), &claims, life).map_err(Error::Unfit)?;
-        Ok(Self {
-            issuer: token.issuer().clone(),
-            kind,
-            subject,
-            audiences,
-            claims,
-            expires_at: life.expires_at,
-            size: token.payload().len(),
-        })
+        Ok(Self { issuer: token.issuer().clone(), kind, subject, audiences, claims, expires_at: life.expires_at })
     }
 
     /// `iss`
@@ -132,11 +123,6 @@ impl VerifiedToken {
         self.expires_at
     }
 
-    /// The bytes of the claims as they were sent: no text in them is longer than all of it.
-    pub fn size(&self) -> usize {
-        self.size
-    }
-
     /// `jti`, if it is a string.
     pub fn id(&self) -> Option<&str> {
         self.claims.get("jti").and_then(Value::as_str)
@@ -167,7 +153,6 @@ impl VerifiedToken {
             _ => Vec::new(),
         };
         Self {
-            size: serde_json::to_string(&claims).unwrap().len(),
             issuer: text("iss").parse().unwrap(),
             kind,
             subject: text("sub").parse().unwrap(),
