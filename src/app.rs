@@ -91,7 +91,6 @@ impl Settings {
 
 fn egress_settings(config: &Config) -> egress::Settings {
     egress::Settings {
-        exempt_hosts: config.github.private_host.iter().cloned().collect(),
         https_proxy: config.proxy.https.as_ref().map(|proxy| proxy.expose_secret().to_owned()),
         no_proxy: config.proxy.except.clone(),
         ..egress::Settings::default()
@@ -110,6 +109,7 @@ fn oidc_settings(config: &Config) -> oidc::Settings {
         },
         max_token_bytes: tokens.max_bytes,
         leeway: tokens.leeway,
+        private_origin: config.github.private_origin.clone(),
         ..oidc::Settings::new(config.github.actions_issuer.clone())
     }
 }

@@ -14,6 +14,7 @@ use std::{
 use secrecy::SecretString;
 
 use crate::{
+    egress::Origin,
     name::{AppId, Audience, Issuer, RepoName},
     oidc::{IssuersFile, Listed},
     telemetry::{LogFilter, LogFormat},
@@ -102,8 +103,8 @@ pub struct GitHub {
     pub host: String,
     /// Who issues the id tokens of this GitHub's Actions.
     pub actions_issuer: Issuer,
-    /// The host of a server of one's own, which may have a private address.
-    pub private_host: Option<String>,
+    /// The origin of a GitHub Enterprise Server, which may have a private address.
+    pub private_origin: Option<Origin>,
 }
 
 /// How policies are found and kept.

@@ -9,6 +9,7 @@
 mod address;
 mod dial;
 mod document;
+mod origin;
 #[cfg(test)]
 mod tests;
 
@@ -24,6 +25,7 @@ use rustls::pki_types::{CertificateDer, pem::PemObject};
 pub use self::{
     dial::Dialer,
     document::{Document, Documents},
+    origin::Origin,
 };
 
 /// Which addresses a client may connect to.
@@ -50,12 +52,14 @@ pub struct Access {
     pub roots: Option<Roots>,
     /// Whether the configured proxy is used, which then looks names up itself.
     pub proxy: bool,
+    /// An origin that may have a private address although the rule is [`AddressRule::Public`].
+    pub private_origin: Option<Origin>,
 }
 
 impl Access {
     /// By the platform's roots, without a proxy.
     pub const fn by(rule: AddressRule) -> Self {
-        Self { rule, roots: None, proxy: false }
+        Self { rule, roots: None, proxy: false, private_origin: None }
     }
 }
 
@@ -72,8 +76,6 @@ pub struct Settings {
     pub resolver: Option<Arc<dyn Resolve>>,
     /// PEM files of roots, trusted beside the platform's (`SSL_CERT_FILE` and `SSL_CERT_DIR` included).
     pub ca_files: Vec<PathBuf>,
-    /// Hosts that the address rule does not bind (a configured GitHub Enterprise Server).
-    pub exempt_hosts: Vec<String>,
     /// `HTTPS_PROXY`, used under [`AddressRule::Any`] and where an [`Access`] says so: `[http://][USER:PASSWORD@]HOST:PORT`.
     pub https_proxy: Option<String>,
     /// `NO_PROXY`: hosts, domains and networks that are reached without the proxy, comma separated.
@@ -105,9 +107,15 @@ pub enum Error {
     /// An answer other than 200 where only that one will do; a redirect is such an answer.
     #[error("the answer has status {0}")]
     Status(u16),
-    /// The connection broke, or the answer is not HTTP, or it is compressed although nobody asked for that.
-    #[error("the answer is broken")]
+    /// The connection closed before the whole answer had come.
+    #[error("the connection closed before the answer was complete")]
+    Closed,
+    /// The answer is not HTTP.
+    #[error("the answer is not HTTP")]
     Broken,
+    /// The answer has a `Content-Encoding` other than gzip, or is not what its encoding says.
+    #[error("the answer has a content encoding other than gzip, or is not valid gzip")]
+    Encoding,
 }
 
 impl Error {
@@ -130,6 +138,9 @@ impl Error {
             }
             if error.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(|error| error.is_connect()) {
                 found = Self::Connect;
+            }
+            if found == Self::Broken && is_closed(error) {
+                found = Self::Closed;
             }
             next = error.source();
         }
@@ -179,6 +190,11 @@ fn is_of_certificate(error: &(dyn StdError + 'static)) -> bool {
     }
 }
 
+/// Whether the connection ended, and not because of what came over it.
+fn is_closed(error: &(dyn StdError + 'static)) -> bool {
+    error.downcast_ref::<hyper::Error>().is_some_and(|error| !error.is_parse() && !error.is_user())
+}
+
 /// The connector of all clients: TLS over connections that the address rule allowed.
 pub type Connector = hyper_rustls::HttpsConnector<Dialer>;
 
@@ -199,8 +215,7 @@ impl Egress {
     pub fn new(settings: Settings) -> Result<Self, String> {
         let roots = Arc::new(roots(&settings.ca_files)?);
         let proxy = proxy(settings.https_proxy.as_deref(), settings.no_proxy.as_deref())?;
-        let exempt_hosts = settings.exempt_hosts.iter().map(|host| host.to_ascii_lowercase()).collect();
-        let network = dial::Network { resolver: settings.resolver, exempt_hosts, proxy };
+        let network = dial::Network { resolver: settings.resolver, proxy };
         let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
             .with_safe_default_protocol_versions()
             .map_err(|error| error.to_string())?;
@@ -222,18 +237,17 @@ impl Egress {
         B: http_body::Body + Send,
         B::Data: Send,
     {
-        let Access { rule, roots, proxy } = access;
-        let roots = roots.as_ref().map_or(&self.roots, |roots| &roots.store);
+        let roots = access.roots.as_ref().map_or(&self.roots, |roots| &roots.store);
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
             .with_tls_config(self.tls.clone().with_root_certificates(Arc::clone(roots)).with_no_client_auth())
             .https_or_http()
             .enable_all_versions()
-            .wrap_connector(Dialer::new(Arc::clone(&self.network), *rule, *proxy));
+            .wrap_connector(Dialer::new(Arc::clone(&self.network), access));
         let mut builder = Client::builder(TokioExecutor::new());
         builder.timer(TokioTimer::new()).pool_timer(TokioTimer::new());
         builder.http2_keep_alive_interval(Duration::from_secs(20)).http2_keep_alive_timeout(Duration::from_secs(10));
         // Issuers are many and asked rarely; GitHub is one and asked all the time.
-        match rule {
+        match access.rule {
             AddressRule::Any => builder.pool_idle_timeout(Duration::from_secs(90)),
             AddressRule::Public | AddressRule::PrivateToo | AddressRule::Metadata => {
                 builder.pool_idle_timeout(Duration::from_secs(10)).pool_max_idle_per_host(1)

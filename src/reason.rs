@@ -58,6 +58,7 @@ reasons! {
     GithubRateLimited = "GITHUB_RATE_LIMITED",
     RateLimited = "RATE_LIMITED",
     GithubUnavailable = "GITHUB_UNAVAILABLE",
+    IssuerMisconfigured = "ISSUER_MISCONFIGURED",
     IssuerUnavailable = "ISSUER_UNAVAILABLE",
     TrustedIssuersUnavailable = "TRUSTED_ISSUERS_UNAVAILABLE",
     SignerUnavailable = "SIGNER_UNAVAILABLE",
@@ -76,6 +77,7 @@ impl Reason {
             Self::GithubRateLimited
                 | Self::RateLimited
                 | Self::GithubUnavailable
+                | Self::IssuerMisconfigured
                 | Self::IssuerUnavailable
                 | Self::TrustedIssuersUnavailable
                 | Self::SignerUnavailable

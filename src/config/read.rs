@@ -143,7 +143,7 @@ fn tls(reader: &mut Reader<'_>) -> Option<Option<TlsFiles>> {
 
 fn github(reader: &mut Reader<'_>) -> Option<GitHub> {
     let github = reader.required(&var::GITHUB_BASE_URL, value::github)?;
-    if github.private_host.is_some() && github.api.scheme_str() == Some("https") && github.api.path() == "/" {
+    if github.private_origin.is_some() && github.api.scheme_str() == Some("https") && github.api.path() == "/" {
         reader.warning(
             var::GITHUB_BASE_URL.name,
             "has no path, and nothing is appended: the API of GitHub Enterprise Server is at https://HOST/api/v3",

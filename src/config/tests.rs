@@ -2,7 +2,7 @@ use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
 use secrecy::ExposeSecret;
 
 use super::{key::tests::rsa_pem, *};
-use crate::tests::Folder;
+use crate::{egress::Origin, tests::Folder};
 
 /// The least that is configured, and `pairs`.
 fn environment(pairs: &[(&str, &str)]) -> Environment {
@@ -339,19 +339,20 @@ fn what_follows_from_the_api() {
             "https://ghe.example.com/api/v3",
             "ghe.example.com",
             "https://ghe.example.com/_services/token",
-            Some("ghe.example.com"),
+            Some("https://ghe.example.com"),
         ),
         (
             "http://127.0.0.1:9000",
             "http://127.0.0.1:9000/",
             "127.0.0.1",
             "https://127.0.0.1/_services/token",
-            Some("127.0.0.1"),
+            Some("http://127.0.0.1:9000"),
         ),
     ] {
         let github = read(&[("GITHUB_BASE_URL", given)]).unwrap().github;
         assert_eq!((github.api.to_string().as_str(), github.host.as_str()), (api, host), "{given}");
-        assert_eq!((github.actions_issuer.as_str(), github.private_host.as_deref()), (actions, private), "{given}");
+        let private = private.and_then(|url: &str| Origin::of(&url.parse().unwrap()));
+        assert_eq!((github.actions_issuer.as_str(), github.private_origin), (actions, private), "{given}");
     }
 }
 

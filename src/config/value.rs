@@ -8,6 +8,7 @@ use url::{Host, Url};
 use super::GitHub;
 use crate::{
     clock,
+    egress::Origin,
     name::{AppId, Audience, Issuer, RepoName, is_loopback},
 };
 
@@ -165,10 +166,11 @@ pub(super) fn github(text: &str) -> Parsed<GitHub> {
         tenant if cloud => format!("https://token.actions.{tenant}"),
         server => format!("https://{server}/_services/token"),
     };
+    let api: http::Uri = url.as_str().trim_end_matches('/').parse().map_err(|_| wanted())?;
     Ok(GitHub {
-        api: url.as_str().trim_end_matches('/').parse().map_err(|_| wanted())?,
         host: name.to_owned(),
         actions_issuer: actions.parse().map_err(|_| wanted())?,
-        private_host: (!cloud).then(|| host.to_owned()),
+        private_origin: if cloud { None } else { Origin::of(&api) },
+        api,
     })
 }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use futures_util::future::BoxFuture;
-use http::{Uri, uri::Scheme};
+use http::Uri;
 use hyper_util::{
     client::{legacy::connect::proxy::Tunnel, proxy::matcher::Matcher},
     rt::TokioIo,
@@ -19,7 +19,7 @@ use hyper_util::{
 use tokio::{net::TcpStream, time::timeout};
 use tower::Service;
 
-use super::{AddressRule, Error, Resolve, address};
+use super::{Access, AddressRule, Error, Origin, Resolve, address};
 use crate::name;
 
 /// How long one address may take before the next is tried.
@@ -34,8 +34,6 @@ const MOST_ADDRESSES: usize = 8;
 /// What all dialers share.
 pub(super) struct Network {
     pub(super) resolver: Option<Arc<dyn Resolve>>,
-    /// In lowercase.
-    pub(super) exempt_hosts: Vec<String>,
     pub(super) proxy: Option<Matcher>,
 }
 
@@ -45,25 +43,25 @@ pub struct Dialer {
     network: Arc<Network>,
     rule: AddressRule,
     proxy: bool,
+    private_origin: Option<Origin>,
 }
 
 impl Dialer {
-    pub(super) fn new(network: Arc<Network>, rule: AddressRule, proxy: bool) -> Self {
-        Self { network, rule, proxy }
+    pub(super) fn new(network: Arc<Network>, access: &Access) -> Self {
+        Self { network, rule: access.rule, proxy: access.proxy, private_origin: access.private_origin.clone() }
     }
 
     async fn dial(self, uri: Uri) -> Result<TokioIo<TcpStream>, Error> {
-        let (host, port) = target(&uri)?;
-        let admits = Admits {
-            rule: self.rule,
-            plain: uri.scheme() == Some(&Scheme::HTTP),
-            exempt: self.network.exempt_hosts.contains(&host),
-        };
+        let origin = Origin::of(&uri).ok_or(Error::Url)?;
+        let is_private = self.rule == AddressRule::Public && self.private_origin.as_ref() == Some(&origin);
+        let rule = if is_private { AddressRule::PrivateToo } else { self.rule };
+        let admits = Admits { rule, plain: origin.is_plain() };
+        let Origin { host, port, .. } = origin;
         if self.rule == AddressRule::Metadata && !(admits.plain && host.parse().is_ok_and(address::is_metadata)) {
             return Err(Error::Refused);
         }
         // A name that merely resolves to loopback is not the operator's own machine by intent.
-        let near = match self.rule {
+        let near = match rule {
             AddressRule::Public => false,
             AddressRule::Metadata => true,
             AddressRule::Any | AddressRule::PrivateToo => name::is_loopback(&host),
@@ -93,7 +91,7 @@ impl Dialer {
         let to_proxy = tower::service_fn(move |proxy: Uri| {
             let network = Arc::clone(&self.network);
             Box::pin(async move {
-                let (host, port) = target(&proxy)?;
+                let Origin { host, port, .. } = Origin::of(&proxy).ok_or(Error::Url)?;
                 network.open(host, port, |_| true).await
             }) as BoxFuture<'static, Result<_, Error>>
         });
@@ -161,19 +159,10 @@ impl Network {
     }
 }
 
-/// The host, in lowercase and without the brackets of a literal, and the port.
-fn target(uri: &Uri) -> Result<(String, u16), Error> {
-    let host = uri.host().filter(|host| !host.is_empty()).ok_or(Error::Url)?;
-    let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    let default = if uri.scheme() == Some(&Scheme::HTTP) { 80 } else { 443 };
-    Ok((bare.to_ascii_lowercase(), uri.port_u16().unwrap_or(default)))
-}
-
 /// What is asked of each address before it is connected to.
 struct Admits {
     rule: AddressRule,
     plain: bool,
-    exempt: bool,
 }
 
 impl Admits {
@@ -182,8 +171,8 @@ impl Admits {
             AddressRule::Metadata => address::is_metadata(found),
             _ if self.plain => address::is_loopback(found),
             AddressRule::Any => true,
-            AddressRule::Public => self.exempt || address::is_public(found),
-            AddressRule::PrivateToo => self.exempt || !address::is_forbidden(found),
+            AddressRule::Public => address::is_public(found),
+            AddressRule::PrivateToo => !address::is_forbidden(found),
         }
     }
 }

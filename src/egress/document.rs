@@ -1,14 +1,15 @@
 //! Fetches small documents from places that may mean harm.
 //!
-//! One GET, within a time and a size, taken as it comes: no redirect, no decompression, and nothing
-//! of what the other side wrote gets into an error.
+//! One GET, within a time and a size. No redirect is followed, and nothing of what the other side wrote
+//! gets into an error. An answer without encoding is requested; gzip is accepted too, because some
+//! servers compress every answer, and its content is bounded by the same size.
 
-use std::time::Duration;
+use std::{io::Read, time::Duration};
 
 use bytes::Bytes;
 use http::{
     HeaderMap, HeaderValue, Request, StatusCode, Uri,
-    header::{ACCEPT, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, USER_AGENT},
+    header::{ACCEPT, ACCEPT_ENCODING, AUTHORIZATION, CACHE_CONTROL, CONTENT_ENCODING, USER_AGENT},
 };
 use http_body::Body;
 use http_body_util::{BodyExt, Empty, Limited};
@@ -16,8 +17,8 @@ use hyper_util::client::legacy::Client;
 
 use super::{Connector, Error};
 
-/// No document that we fetch is larger.
-const MOST_BYTES: usize = 256 << 10;
+/// The largest document that is accepted, before and after decompression.
+const MAX_BYTES: usize = 256 << 10;
 
 /// The media types of the documents. An API server of Kubernetes answers 406 to whoever does not name
 /// that of its keys.
@@ -63,6 +64,7 @@ impl Documents {
         *request.uri_mut() = uri;
         let headers = request.headers_mut();
         headers.insert(ACCEPT, HeaderValue::from_static(ACCEPTED));
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         headers.insert(USER_AGENT, HeaderValue::from_static(concat!("octo-sts/", env!("CARGO_PKG_VERSION"))));
         if let Some(bearer) = bearer {
             headers.insert(AUTHORIZATION, bearer.clone());
@@ -72,18 +74,36 @@ impl Documents {
             return Err(Error::Status(response.status().as_u16()));
         }
         let (head, body) = response.into_parts();
-        if is_compressed(&head.headers) {
-            return Err(Error::Broken);
-        }
-        if body.size_hint().lower() > MOST_BYTES as u64 {
+        let is_gzip = is_gzip(&head.headers)?;
+        if body.size_hint().lower() > MAX_BYTES as u64 {
             return Err(Error::TooLarge);
         }
-        let body = Limited::new(body, MOST_BYTES).collect().await.map_err(|error| Error::of(error.as_ref()))?;
+        let body = Limited::new(body, MAX_BYTES).collect().await.map_err(|error| Error::of(error.as_ref()))?;
         let cache_control = head.headers.get(CACHE_CONTROL).and_then(|value| value.to_str().ok()).map(str::to_owned);
-        Ok(Document { body: body.to_bytes(), cache_control })
+        let body = if is_gzip { decompress(&body.to_bytes())? } else { body.to_bytes() };
+        Ok(Document { body, cache_control })
     }
 }
 
-fn is_compressed(headers: &HeaderMap) -> bool {
-    headers.get_all(CONTENT_ENCODING).iter().any(|value| !value.as_bytes().eq_ignore_ascii_case(b"identity"))
+/// Whether the body is compressed with gzip. An empty encoding, or `identity`, is none.
+fn is_gzip(headers: &HeaderMap) -> Result<bool, Error> {
+    let lines = headers.get_all(CONTENT_ENCODING).iter().flat_map(|line| line.as_bytes().split(|byte| *byte == b','));
+    let mut encodings = lines
+        .map(<[u8]>::trim_ascii)
+        .filter(|encoding| !encoding.is_empty() && !encoding.eq_ignore_ascii_case(b"identity"));
+    match (encodings.next(), encodings.next()) {
+        (None, _) => Ok(false),
+        (Some(one), None) if one.eq_ignore_ascii_case(b"gzip") || one.eq_ignore_ascii_case(b"x-gzip") => Ok(true),
+        (Some(_), _) => Err(Error::Encoding),
+    }
+}
+
+fn decompress(body: &[u8]) -> Result<Bytes, Error> {
+    let mut content = Vec::new();
+    let limit = MAX_BYTES as u64 + 1;
+    flate2::read::MultiGzDecoder::new(body).take(limit).read_to_end(&mut content).map_err(|_| Error::Encoding)?;
+    if content.len() > MAX_BYTES {
+        return Err(Error::TooLarge);
+    }
+    Ok(content.into())
 }

@@ -30,9 +30,18 @@ struct Server {
 
 impl Server {
     async fn saying(answer: impl Into<Vec<u8>>) -> Self {
+        Self::start(answer.into(), false).await
+    }
+
+    /// Closes each connection after the answer.
+    async fn closing_after(answer: &str) -> Self {
+        Self::start(answer.into(), true).await
+    }
+
+    async fn start(answer: Vec<u8>, closes: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let server = Self { address: listener.local_addr().unwrap(), connects: Arc::default(), heard: Arc::default() };
-        let (connects, heard, answer) = (Arc::clone(&server.connects), Arc::clone(&server.heard), answer.into());
+        let (connects, heard, answer) = (Arc::clone(&server.connects), Arc::clone(&server.heard), answer);
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 connects.fetch_add(1, Ordering::SeqCst);
@@ -42,6 +51,9 @@ impl Server {
                     let read = stream.read(&mut buffer).await.unwrap_or(0);
                     heard.lock().unwrap().push_str(&String::from_utf8_lossy(&buffer[..read]));
                     stream.write_all(&answer).await.ok();
+                    if closes {
+                        return;
+                    }
                     std::future::pending::<()>().await;
                 });
             }
@@ -184,14 +196,28 @@ async fn of_several_addresses_only_the_admitted_are_tried() {
 }
 
 #[tokio::test]
-async fn exempt_hosts_are_not_bound() {
-    let server = Server::with_body("{}").await;
-    let settings = Settings { exempt_hosts: vec!["GHES.example".to_owned()], ..resolving(&["127.0.0.1"]) };
-    let url = format!("https://ghes.EXAMPLE:{}/", server.address.port());
-    assert_eq!(get(settings.clone(), AddressRule::Public, &url).await.unwrap_err(), Error::Connect);
+async fn a_private_origin_is_one_scheme_host_and_port() {
+    let (server, other) = (Server::with_body("{}").await, Server::with_body("{}").await);
+    let (port, other_port) = (server.address.port(), other.address.port());
+    let private_origin = Origin::of(&format!("https://ghes.example:{port}/api/v3").parse().unwrap());
+    let access = Access { private_origin, ..Access::by(AddressRule::Public) };
+    let get = async |resolved: &'static str, url: String| {
+        let documents = Egress::new(resolving(&[resolved])).unwrap().documents(&access);
+        documents.get(&url, None, SOON).await.unwrap_err()
+    };
+    // TLS then fails: what matters is that it was connected to.
+    assert_eq!(get("127.0.0.1", format!("https://GHES.example:{port}/_services/token")).await, Error::Connect);
     assert_eq!(server.connects(), 1);
-    let other = format!("https://other.example:{}/", server.address.port());
-    assert_eq!(get(settings, AddressRule::Public, &other).await.unwrap_err(), Error::Refused);
+    for url in [
+        format!("https://ghes.example:{other_port}/"),
+        format!("https://other.example:{port}/"),
+        format!("https://127.0.0.1:{port}/"),
+        format!("http://ghes.example:{port}/"),
+    ] {
+        assert_eq!(get("127.0.0.1", url.clone()).await, Error::Refused, "{url}");
+    }
+    assert_eq!(get("169.254.169.254", format!("https://ghes.example:{port}/")).await, Error::Refused);
+    assert_eq!((server.connects(), other.connects()), (1, 0));
 }
 
 #[tokio::test]
@@ -244,12 +270,49 @@ async fn slow_servers_are_left() {
 }
 
 #[tokio::test]
-async fn compressed_and_broken_answers_are_refused() {
-    for answer in
-        ["HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}", "220 smtp.example ESMTP\r\n"]
-    {
-        let server = Server::saying(answer).await;
-        assert_eq!(get(Settings::default(), AddressRule::PrivateToo, &server.url()).await.unwrap_err(), Error::Broken);
+async fn answers_that_are_no_answers_are_told_apart() {
+    for (answer, expected) in [
+        ("220 smtp.example ESMTP\r\n", Error::Broken),
+        ("HTTP/1.1 200 OK\r\n", Error::Closed),
+        ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n{}", Error::Closed),
+        ("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}", Error::Encoding),
+        ("HTTP/1.1 200 OK\r\ncontent-encoding: br\r\ncontent-length: 2\r\n\r\n{}", Error::Encoding),
+        ("HTTP/1.1 200 OK\r\ncontent-encoding: gzip, gzip\r\ncontent-length: 2\r\n\r\n{}", Error::Encoding),
+    ] {
+        let server = Server::closing_after(answer).await;
+        let error = get(Settings::default(), AddressRule::PrivateToo, &server.url()).await.unwrap_err();
+        assert_eq!(error, expected, "{answer:?}");
+    }
+}
+
+fn gzip(content: &[u8]) -> Vec<u8> {
+    let mut out = Vec::new();
+    std::io::Read::read_to_end(&mut flate2::read::GzEncoder::new(content, flate2::Compression::fast()), &mut out)
+        .unwrap();
+    out
+}
+
+#[tokio::test]
+async fn a_compressed_answer_is_accepted_under_the_same_cap() {
+    let limit = 256 << 10;
+    for (encodings, content, expected) in [
+        ("content-encoding: gzip", gzip(b"{}"), Ok(2)),
+        ("content-encoding: X-GZIP", gzip(b"{}"), Ok(2)),
+        ("content-encoding: identity, gzip", gzip(b"{}"), Ok(2)),
+        ("content-encoding: gzip", [gzip(b"{"), gzip(b"}")].concat(), Ok(2)),
+        ("content-encoding: gzip", gzip(&vec![b' '; limit]), Ok(limit)),
+        ("content-encoding: gzip", gzip(&vec![b' '; limit + 1]), Err(Error::TooLarge)),
+        ("content-encoding: gzip", gzip(&vec![0; 64 << 20]), Err(Error::TooLarge)),
+        ("content-encoding: gzip", gzip(b"{}")[..15].to_vec(), Err(Error::Encoding)),
+        ("content-encoding:", b"{}".to_vec(), Ok(2)),
+        ("content-encoding: identity", b"{}".to_vec(), Ok(2)),
+        ("content-encoding: ,", b"{}".to_vec(), Ok(2)),
+    ] {
+        let head = format!("HTTP/1.1 200 OK\r\n{encodings}\r\ncontent-length: {}\r\n\r\n", content.len());
+        let server = Server::saying([head.as_bytes(), &content].concat()).await;
+        let answer = get(Settings::default(), AddressRule::PrivateToo, &server.url()).await;
+        assert_eq!(answer.map(|document| document.body.len()), expected, "{encodings} {}", content.len());
+        assert!(server.heard.lock().unwrap().contains("accept-encoding: identity\r\n"));
     }
 }
 
@@ -392,7 +455,7 @@ fn a_proxy_that_cannot_be_used_is_a_mistake() {
 async fn a_connection_has_no_delay() {
     let server = Server::with_body("{}").await;
     let egress = Egress::new(Settings::default()).unwrap();
-    let mut dialer = Dialer::new(Arc::clone(&egress.network), AddressRule::PrivateToo, false);
+    let mut dialer = Dialer::new(Arc::clone(&egress.network), &Access::by(AddressRule::PrivateToo));
     let stream = tower::Service::call(&mut dialer, server.url().parse().unwrap()).await.unwrap();
     assert!(stream.inner().nodelay().unwrap());
     drop(stream);

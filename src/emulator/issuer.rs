@@ -60,6 +60,10 @@ pub enum Misbehaviour {
     Member(String, Value),
     /// Keys that no client can use stand beside the good ones.
     OddKeys,
+    /// The content is compressed with gzip, whatever the request accepts.
+    Gzip,
+    /// `Content-Encoding` has this value, and the content is not encoded.
+    ContentEncoding(String),
 }
 
 /// How often an issuer's documents were asked for.

@@ -42,6 +42,8 @@ pub enum Alg {
     Es256,
     /// ECDSA on P-384 with SHA-384.
     Es384,
+    /// ECDSA on P-521 with SHA-512.
+    Es512,
     /// Ed25519.
     EdDsa,
 }
@@ -58,6 +60,7 @@ impl Alg {
             Self::Ps512 => "PS512",
             Self::Es256 => "ES256",
             Self::Es384 => "ES384",
+            Self::Es512 => "ES512",
             Self::EdDsa => "EdDSA",
         }
     }
@@ -67,6 +70,7 @@ impl Alg {
             Self::Rs256 | Self::Rs384 | Self::Rs512 | Self::Ps256 | Self::Ps384 | Self::Ps512 => Family::Rsa,
             Self::Es256 => Family::P256,
             Self::Es384 => Family::P384,
+            Self::Es512 => Family::P521,
             Self::EdDsa => Family::Ed25519,
         }
     }
@@ -77,6 +81,7 @@ enum Family {
     Rsa,
     P256,
     P384,
+    P521,
     Ed25519,
 }
 
@@ -160,6 +165,7 @@ fn generate(family: Family) -> Pair {
         Family::Rsa => Pair::Rsa(rsa::KeyPair::generate(rsa::KeySize::Rsa2048).expect(NO_RANDOM)),
         Family::P256 => Pair::Ec(EcdsaKeyPair::generate(&signature::ECDSA_P256_SHA256_FIXED_SIGNING).expect(NO_RANDOM)),
         Family::P384 => Pair::Ec(EcdsaKeyPair::generate(&signature::ECDSA_P384_SHA384_FIXED_SIGNING).expect(NO_RANDOM)),
+        Family::P521 => Pair::Ec(EcdsaKeyPair::generate(&signature::ECDSA_P521_SHA512_FIXED_SIGNING).expect(NO_RANDOM)),
         Family::Ed25519 => Pair::Ed25519(Ed25519KeyPair::generate().expect(NO_RANDOM)),
     }
 }
@@ -192,7 +198,7 @@ impl Pair {
                     Alg::Ps256 => &signature::RSA_PSS_SHA256,
                     Alg::Ps384 => &signature::RSA_PSS_SHA384,
                     Alg::Ps512 => &signature::RSA_PSS_SHA512,
-                    Alg::Es256 | Alg::Es384 | Alg::EdDsa => return None,
+                    Alg::Es256 | Alg::Es384 | Alg::Es512 | Alg::EdDsa => return None,
                 };
                 let mut out = vec![0; pair.public_modulus_len()];
                 pair.sign(scheme, &rng, message, &mut out).ok()?;
@@ -216,7 +222,11 @@ impl Pair {
                 // An uncompressed point (SEC 1 section 2.3.3): 04, then the two coordinates.
                 let point = pair.public_key().as_ref().get(1..).unwrap_or_default();
                 let (x, y) = point.split_at(point.len() / 2);
-                let curve = if alg == Alg::Es384 { "P-384" } else { "P-256" };
+                let curve = match alg.family() {
+                    Family::P521 => "P-521",
+                    Family::P384 => "P-384",
+                    Family::P256 | Family::Rsa | Family::Ed25519 => "P-256",
+                };
                 json!({"kty": "EC", "crv": curve, "x": base64url(x), "y": base64url(y)})
             }
             Self::Ed25519(pair) => json!({"kty": "OKP", "crv": "Ed25519", "x": base64url(pair.public_key().as_ref())}),

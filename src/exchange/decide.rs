@@ -109,8 +109,8 @@ impl Exchange {
         journal: &mut Journal<'_, P>,
     ) -> Result<VerifiedToken, Refusal> {
         let oidc = &self.parts.oidc;
-        let held = oidc.verify_with_held_keys(&asked.token);
-        let standing = match &held {
+        let cached = oidc.verify_with_cached_keys(&asked.token, asked.scope.owner()).await;
+        let standing = match &cached {
             Some(_) => Standing::Verified,
             None => {
                 self.strangers.draw(asked.scope.owner(), caller.address).map_err(refuse::too_many)?;
@@ -120,8 +120,8 @@ impl Exchange {
             }
         };
         let admission = self.gate(asked, standing, journal).await?;
-        match held {
-            Some(token) => Ok(token),
+        match cached {
+            Some(cached) => oidc.confirm(&asked.token, cached, &admission).await.map_err(refuse::unverified),
             None => oidc.verify(&asked.token, &admission).await.map_err(refuse::unverified),
         }
     }
@@ -143,7 +143,8 @@ impl Exchange {
         };
         let (file, issuer) = (Arc::clone(file), asked.token.issuer().clone());
         let cost = file.policy.issuer_cost(&issuer).saturating_add(list.as_ref().map_or(0, |list| list.cost(&issuer)));
-        let admits = move || policy::gate::admit(list.as_deref(), &file.policy, &issuer);
+        let admitting = owner.clone();
+        let admits = move || policy::gate::admit(list.as_deref(), &file.policy, &issuer, &admitting);
         let admission = self.cpu.run_by_cost(owner, cost, admits).await;
         admission
             .map_err(refuse::stranger)?

@@ -21,8 +21,8 @@ use crate::{
 /// How much a verified caller may be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Audience {
-    /// A workflow of the scope's owner, or a workload of an issuer that the policy names and that
-    /// is not one which everybody shares.
+    /// A workflow of the scope's owner, or a workload of an issuer that the policy names exactly and
+    /// whose subjects are all the operator's own.
     Insider,
     /// Anyone else.
     Outsider,
@@ -36,7 +36,7 @@ impl Audience {
                 .get("repository_owner")
                 .and_then(serde_json::Value::as_str)
                 .is_some_and(|owner| owner.eq_ignore_ascii_case(scope.owner().as_str()));
-        let named = !token.issuer_kind().is_built_in()
+        let named = token.is_single_tenant()
             && matches!(found, Found::Present(file) if file.policy.exact_issuer() == Some(token.issuer().as_str()));
         if owns || named { Self::Insider } else { Self::Outsider }
     }
@@ -144,17 +144,9 @@ pub(super) fn store(error: &store::Error, owner: &Owner) -> Refusal {
 
 impl From<oidc::Error> for Refusal {
     fn from(error: oidc::Error) -> Self {
-        let message = match &error {
-            oidc::Error::Malformed(_) => "the credential is not a signed JSON Web Token",
-            oidc::Error::TooLarge(_) => "the token is too large",
-            oidc::Error::Signature(_) => "the token's algorithm, key or signature is not acceptable",
-            oidc::Error::Expired => "the token has expired",
-            oidc::Error::NotYetValid(_) => "the token is not valid yet",
-            oidc::Error::Claims(_) => "the token's claims are not acceptable",
-            oidc::Error::Unfit(_) => return Self::new(error.reason(), error.to_string()).because(&error),
-            oidc::Error::Unavailable { .. } => "the token's issuer cannot be reached",
-            oidc::Error::NotListed | oidc::Error::NotAdmitted => return stranger(error),
-        };
-        Self::new(error.reason(), message).because(&error).retry_after(error.retry_after())
+        if error.reason() == Reason::IssuerNotTrusted {
+            return stranger(error);
+        }
+        Self::new(error.reason(), error.to_string()).because(&error).retry_after(error.retry_after())
     }
 }

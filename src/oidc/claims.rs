@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     clock::UnixTime,
-    name::{Audience, Issuer, Subject},
+    name::{Audience, Issuer, NameError, Subject},
     reason::Workload,
 };
 
@@ -48,6 +48,14 @@ impl IssuerKind {
     }
 }
 
+/// What is known of the issuer whose key signed a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct TokenOrigin {
+    pub(super) kind: IssuerKind,
+    /// Whether every subject of the issuer is the operator's own.
+    pub(super) is_single_tenant: bool,
+}
+
 /// What is asked of a token's claims.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Demands<'a> {
@@ -62,7 +70,7 @@ pub(super) struct Demands<'a> {
 #[derive(Debug, Clone)]
 pub struct VerifiedToken {
     issuer: Issuer,
-    kind: IssuerKind,
+    origin: TokenOrigin,
     subject: Subject,
     audiences: Vec<Audience>,
     claims: Map<String, Value>,
@@ -71,26 +79,26 @@ pub struct VerifiedToken {
 
 impl VerifiedToken {
     /// Reads and checks the claims of a token whose signature was verified.
-    pub(super) fn read(signed: &Signed<'_>, kind: IssuerKind, demands: Demands<'_>) -> Result<Self, Error> {
+    pub(super) fn read(signed: &Signed, origin: TokenOrigin, demands: Demands<'_>) -> Result<Self, Error> {
         let token = signed.token();
         let claims = json::object(token.payload()).map_err(|error| match error {
-            NotAnObject::Malformed => Error::Claims("not a JSON object"),
-            NotAnObject::Duplicate => Error::Claims("a claim stands twice"),
+            NotAnObject::Malformed => Error::Claims("they are not a JSON object, or are nested too deeply".into()),
+            NotAnObject::Duplicate => Error::Claims("a claim occurs twice".into()),
         })?;
         if claims.get("iss").and_then(Value::as_str) != Some(token.issuer().as_str()) {
-            return Err(Error::Claims("iss is another one now"));
+            return Err(Error::Claims("`iss` changed after the token was read".into()));
         }
         let life = check_times(&claims, demands)?;
         let subject = match claims.get("sub") {
-            Some(Value::String(subject)) => {
-                subject.parse().map_err(|_| Error::Claims("sub is not one that we accept"))?
-            }
-            Some(_) => return Err(Error::Claims("sub is not a string")),
-            None => return Err(Error::Claims("sub is missing")),
+            Some(Value::String(subject)) => subject
+                .parse()
+                .map_err(|error: NameError| Error::Claims(format!("`sub` is not accepted: {error}").into()))?,
+            Some(_) => return Err(Error::Claims("`sub` is not a readable string".into())),
+            None => return Err(Error::Claims("`sub` is missing".into())),
         };
         let audiences = read_audiences(claims.get("aud"))?;
         demands.rules.check(token.algorithm(), &claims, life).map_err(Error::Unfit)?;
-        Ok(Self { issuer: token.issuer().clone(), kind, subject, audiences, claims, expires_at: life.expires_at })
+        Ok(Self { issuer: token.issuer().clone(), origin, subject, audiences, claims, expires_at: life.expires_at })
     }
 
     /// `iss`
@@ -100,7 +108,12 @@ impl VerifiedToken {
 
     /// How the issuer came to be trusted to sign.
     pub fn issuer_kind(&self) -> IssuerKind {
-        self.kind
+        self.origin.kind
+    }
+
+    /// Whether every subject of the issuer is the operator's own.
+    pub fn is_single_tenant(&self) -> bool {
+        self.origin.is_single_tenant
     }
 
     /// `sub`
@@ -154,7 +167,7 @@ impl VerifiedToken {
         };
         Self {
             issuer: text("iss").parse().unwrap(),
-            kind,
+            origin: TokenOrigin { kind, is_single_tenant: false },
             subject: text("sub").parse().unwrap(),
             audiences,
             expires_at: UnixTime::from_secs(claims.get("exp").and_then(Value::as_i64).unwrap_or(i64::MAX / 2_000_000)),
@@ -166,15 +179,15 @@ impl VerifiedToken {
 /// RFC 7519 sections 4.1.4 to 4.1.6: `exp` must be there; `nbf` and `iat` must be right if they are.
 fn check_times(claims: &Map<String, Value>, demands: Demands<'_>) -> Result<Life, Error> {
     let Demands { now, leeway, .. } = demands;
-    let expires_at = moment(claims, "exp")?.ok_or(Error::Claims("exp is missing"))?;
+    let expires_at = moment(claims, "exp")?.ok_or(Error::Claims("`exp` is missing".into()))?;
     if expires_at > UnixTime::from_secs(LAST_SECOND) {
-        return Err(Error::Claims("exp is beyond the year 9999"));
+        return Err(Error::Claims("`exp` is later than the year 9999, expected seconds since 1970".into()));
     }
     if now >= expires_at.plus(EXPIRY_LEEWAY) {
         return Err(Error::Expired);
     }
     let begun = |name| match moment(claims, name)? {
-        Some(begin) if begin > now.plus(leeway) => Err(Error::NotYetValid(name)),
+        Some(begin) if begin > now.plus(leeway) => Err(Error::NotYetValid { claim: name, leeway }),
         begin => Ok(begin),
     };
     begun("nbf")?;
@@ -191,7 +204,10 @@ fn moment(claims: &Map<String, Value>, name: &str) -> Result<Option<UnixTime>, E
             .or_else(|| number.as_f64().map(|float| float.floor() as i64)),
         Some(_) => None,
     };
-    seconds.map(|seconds| Some(UnixTime::from_secs(seconds))).ok_or(Error::Claims("exp, nbf or iat is not a number"))
+    let is_string = claims.get(name).is_some_and(Value::is_string);
+    let found = if is_string { "a string" } else { "not a number" };
+    let refuse = || Error::Claims(format!("`{name}` is {found}, expected a number of seconds since 1970").into());
+    seconds.map(|seconds| Some(UnixTime::from_secs(seconds))).ok_or_else(refuse)
 }
 
 /// One audience or several. An odd one among them matches nothing and harms no other.
@@ -201,6 +217,6 @@ fn read_audiences(audience: Option<&Value>) -> Result<Vec<Audience>, Error> {
         None => Ok(Vec::new()),
         Some(one @ Value::String(_)) => Ok(well_formed(one).into_iter().collect()),
         Some(Value::Array(several)) => Ok(several.iter().filter_map(well_formed).collect()),
-        Some(_) => Err(Error::Claims("aud is neither a string nor a list")),
+        Some(_) => Err(Error::Claims("`aud` is neither a string nor an array".into())),
     }
 }

@@ -1,30 +1,31 @@
-//! Asks an issuer for its keys: OpenID Connect Discovery 1.0, then the key set that it points to.
+//! Fetches an issuer's keys: OpenID Connect Discovery 1.0, then the key set that it points to.
 //!
-//! A workload issuer's document lacks what is meant for logins (GitHub Actions has no
-//! `authorization_endpoint`), and what else stands in it is of no concern here. So the library that
-//! types and checks the document gets the members that concern us, and placeholders for the rest.
+//! Of the discovery document three members matter. A workload issuer's document lacks what is meant for
+//! logins (GitHub Actions has no `authorization_endpoint`), so the rest is not read.
 
 use std::{path::PathBuf, time::Duration};
 
 use backon::{ExponentialBuilder, Retryable};
 use http::{HeaderValue, Uri};
-use jsonwebtoken::Algorithm;
-use openidconnect::{IssuerUrl, core::CoreProviderMetadata};
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 use url::Url;
 use zeroize::Zeroizing;
 
-use super::{error::Fault, keys::KeySet, token};
+use super::{
+    algorithm::Algorithm,
+    error::{Fault, Unexpected},
+    keys::KeySet,
+};
 use crate::{
-    egress::{self, Document, Documents},
+    egress::{self, Document, Documents, Origin},
     name::Issuer,
 };
 
-/// Keys are asked for again no sooner than this after they came, whatever the issuer says …
-pub(super) const SHORTEST_LIFETIME: Duration = Duration::from_secs(5 * 60);
+/// Keys are fetched again no sooner than this after they came, whatever the issuer says …
+pub(super) const MIN_LIFETIME: Duration = Duration::from_secs(5 * 60);
 
 /// … and no later than this.
-pub(super) const LONGEST_LIFETIME: Duration = Duration::from_secs(60 * 60);
+pub(super) const MAX_LIFETIME: Duration = Duration::from_secs(60 * 60);
 
 /// What an issuer publishes.
 #[derive(Debug)]
@@ -55,35 +56,39 @@ impl Remote {
             Some(uri) => (uri.to_string(), None),
             None => self.discover(time).await?,
         };
-        let document = self.get(&keys_at, time, Fault::Keys).await?;
-        let keys = KeySet::read(&document.body, algorithms).ok_or(Fault::NotKeys)?;
+        let document = self.get(&keys_at, time, Fault::Keys).await.map_err(|fault| {
+            let is_plain = keys_at.starts_with("http://");
+            if is_plain && fault == Fault::Keys(egress::Error::Refused) { Fault::InsecureKeys } else { fault }
+        })?;
+        let not_keys = || Fault::NotKeys(Unexpected::of(&document.body));
+        let keys = KeySet::read(&document.body, algorithms).ok_or_else(not_keys)?;
         Ok(Published { keys, lifetime: lifetime(document.cache_control.as_deref()) })
     }
 
-    /// The issuer that the discovery document at this one's address names, on one line, cut.
-    pub(super) async fn named(&self, time: Duration) -> Option<String> {
-        let document = self.get(self.discovery().ok()?.as_str(), time, Fault::Discovery).await.ok()?;
-        let (metadata, _) = read_discovery(&document.body).ok()?;
-        Some(metadata.issuer().as_str().chars().filter(|c| !c.is_control()).take(256).collect())
+    /// The issuer that the discovery document at this one's address names, on one line, truncated.
+    pub(super) async fn named_issuer(&self, time: Duration) -> Option<String> {
+        let document = self.get(&self.discovery(), time, Fault::Discovery).await.ok()?;
+        let discovery = Discovery::read(&document.body).ok()?;
+        Some(discovery.issuer.chars().filter(|c| !c.is_control()).take(256).collect())
     }
 
     /// The discovery document's address.
-    fn discovery(&self) -> Result<Url, Fault> {
-        let issuer = IssuerUrl::new(self.issuer.to_string());
-        issuer.and_then(|issuer| issuer.join(".well-known/openid-configuration")).map_err(|_| Fault::NotDiscovery)
+    fn discovery(&self) -> String {
+        let issuer = self.issuer.as_str();
+        format!("{}/.well-known/openid-configuration", issuer.strip_suffix('/').unwrap_or(issuer))
     }
 
     /// Where the keys are, and the algorithms that the issuer lists.
     async fn discover(&self, time: Duration) -> Result<(String, Option<Vec<Algorithm>>), Fault> {
-        let document = self.get(self.discovery()?.as_str(), time, Fault::Discovery).await?;
-        let (metadata, algorithms) = read_discovery(&document.body)?;
-        if metadata.issuer().as_str() != self.issuer.as_str() {
-            return Err(Fault::OtherIssuer);
+        let document = self.get(&self.discovery(), time, Fault::Discovery).await?;
+        let Discovery { issuer, keys_at, algorithms } = Discovery::read(&document.body)?;
+        if issuer != self.issuer.as_str() {
+            return Err(if issuer.contains(['{', '}']) { Fault::Template } else { Fault::OtherIssuer });
         }
-        Ok((metadata.jwks_uri().to_string(), algorithms))
+        Ok((keys_at, algorithms))
     }
 
-    /// One call: three tries where the connection failed or the answer is one of 500 to 504.
+    /// One call, with up to two retries where there was no whole answer, or it has one of the statuses 500 to 504.
     async fn get(&self, url: &str, time: Duration, fault: fn(egress::Error) -> Fault) -> Result<Document, Fault> {
         let at_home = self.is_home(url);
         let bearer = match self.bearer.as_ref().filter(|_| at_home) {
@@ -91,29 +96,19 @@ impl Remote {
             None => None,
         };
         let documents = if at_home { &self.home } else { &self.elsewhere };
-        let tries = ExponentialBuilder::default().with_min_delay(Duration::from_millis(100)).with_max_times(2);
-        let may_pass =
-            |error: &egress::Error| matches!(error, egress::Error::Connect | egress::Error::Status(500..=504));
-        (|| documents.get(url, bearer.as_ref(), time)).retry(tries).when(may_pass).await.map_err(fault)
+        let retries = ExponentialBuilder::default().with_min_delay(Duration::from_millis(100)).with_max_times(2);
+        let is_retryable = |error: &egress::Error| {
+            matches!(error, egress::Error::Connect | egress::Error::Closed | egress::Error::Status(500..=504))
+        };
+        (|| documents.get(url, bearer.as_ref(), time)).retry(retries).when(is_retryable).await.map_err(fault)
     }
 
-    /// Whether an address is of the origin for which the means are. Read as the client reads it.
+    /// Whether an address is of the origin that the connection settings are for.
     fn is_home(&self, url: &str) -> bool {
-        let home = self.keys_at.as_ref().map_or_else(|| origin(self.issuer.as_str()), |uri| origin(&uri.to_string()));
+        let origin = |url: &str| Origin::of(&url.parse().ok()?);
+        let home = self.keys_at.as_ref().map_or_else(|| origin(self.issuer.as_str()), Origin::of);
         home.is_some() && home == origin(url)
     }
-}
-
-/// Scheme, host and port (RFC 6454 section 4).
-fn origin(url: &str) -> Option<(bool, String, u16)> {
-    let uri: Uri = url.parse().ok()?;
-    let plain = match uri.scheme_str() {
-        Some("https") => false,
-        Some("http") => true,
-        _ => return None,
-    };
-    let port = uri.port_u16().unwrap_or(if plain { 80 } else { 443 });
-    Some((plain, uri.host()?.to_ascii_lowercase(), port))
 }
 
 /// The credential as it stands in its file now.
@@ -126,22 +121,28 @@ async fn read_bearer(file: PathBuf) -> Option<HeaderValue> {
     Some(value)
 }
 
-/// The document, and the algorithms that it lists; those that we do not accept count as listed too.
-pub(super) fn read_discovery(document: &[u8]) -> Result<(CoreProviderMetadata, Option<Vec<Algorithm>>), Fault> {
-    const ALGORITHMS: &str = "id_token_signing_alg_values_supported";
-    let given: Map<String, Value> = serde_json::from_slice(document).map_err(|_| Fault::NotDiscovery)?;
-    let listed = given.get(ALGORITHMS).and_then(Value::as_array).filter(|listed| !listed.is_empty());
-    let algorithms = listed.map(|listed| listed.iter().filter_map(|name| token::algorithm(name.as_str()?)).collect());
-    let concerning_us = json!({
-        "issuer": given.get("issuer"),
-        "jwks_uri": given.get("jwks_uri"),
-        ALGORITHMS: [],
-        "authorization_endpoint": "urn:absent",
-        "response_types_supported": ["id_token"],
-        "subject_types_supported": ["public"],
-    });
-    let metadata = serde_json::from_value(concerning_us).map_err(|_| Fault::NotDiscovery)?;
-    Ok((metadata, algorithms))
+/// What matters of a discovery document.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Discovery {
+    pub(super) issuer: String,
+    pub(super) keys_at: String,
+    /// The algorithms that it lists, if it lists any; the list has no others than accepted ones.
+    pub(super) algorithms: Option<Vec<Algorithm>>,
+}
+
+impl Discovery {
+    pub(super) fn read(document: &[u8]) -> Result<Self, Fault> {
+        let unexpected = || Fault::NotDiscovery(Unexpected::of(document));
+        let members: Map<String, Value> = serde_json::from_slice(document).map_err(|_| unexpected())?;
+        let text = |name: &str| members.get(name).and_then(Value::as_str).ok_or_else(unexpected);
+        let keys_at = text("jwks_uri")?;
+        Url::parse(keys_at).map_err(|_| unexpected())?;
+        let listed = members.get("id_token_signing_alg_values_supported").and_then(Value::as_array);
+        let listed = listed.filter(|listed| !listed.is_empty());
+        let accepted =
+            |listed: &Vec<Value>| listed.iter().filter_map(|name| Algorithm::from_name(name.as_str()?)).collect();
+        Ok(Self { issuer: text("issuer")?.to_owned(), keys_at: keys_at.to_owned(), algorithms: listed.map(accepted) })
+    }
 }
 
 /// `max-age` of `Cache-Control` (RFC 9111 section 5.2.2.1), held between the bounds.
@@ -155,11 +156,13 @@ fn lifetime(cache_control: Option<&str>) -> Duration {
     };
     let uncached = |directive: &str| ["no-store", "no-cache"].iter().any(|name| directive.eq_ignore_ascii_case(name));
     let seconds = if directives().any(uncached) { 0 } else { directives().filter_map(value).min().unwrap_or(0) };
-    Duration::from_secs(seconds).clamp(SHORTEST_LIFETIME, LONGEST_LIFETIME)
+    Duration::from_secs(seconds).clamp(MIN_LIFETIME, MAX_LIFETIME)
 }
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     #[test]
@@ -185,14 +188,13 @@ mod tests {
     #[test]
     fn documents_as_issuers_write_them() {
         let read = |document: Value| {
-            read_discovery(document.to_string().as_bytes())
-                .map(|(metadata, listed)| (metadata.issuer().to_string(), listed))
+            Discovery::read(document.to_string().as_bytes()).map(|found| (found.issuer, found.algorithms))
         };
         let bare = json!({"issuer": "https://a/", "jwks_uri": "https://b/jwks"});
         assert_eq!(read(bare).unwrap(), ("https://a/".to_owned(), None));
         let odd = json!({"issuer": "https://a", "jwks_uri": "https://b", "authorization_endpoint": 5, "subject_types_supported": "x",
             "id_token_signing_alg_values_supported": ["RS256", "ML-DSA-44", 7]});
-        assert_eq!(read(odd).unwrap().1, Some(vec![Algorithm::RS256]));
+        assert_eq!(read(odd).unwrap().1, Some(vec![Algorithm::Rs256]));
         let none_listed =
             json!({"issuer": "https://a", "jwks_uri": "https://b", "id_token_signing_alg_values_supported": []});
         assert_eq!(read(none_listed).unwrap().1, None);
@@ -203,7 +205,8 @@ mod tests {
             json!({"issuer": 5, "jwks_uri": "https://b"}),
             json!({"issuer": "https://a", "jwks_uri": "b"}),
         ] {
-            assert_eq!(read(bad.clone()).unwrap_err(), Fault::NotDiscovery, "{bad}");
+            assert_eq!(read(bad.clone()).unwrap_err(), Fault::NotDiscovery(Unexpected::OtherJson), "{bad}");
         }
+        assert_eq!(Discovery::read(b"<html>").unwrap_err(), Fault::NotDiscovery(Unexpected::Html));
     }
 }

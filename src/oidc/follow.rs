@@ -43,7 +43,7 @@ impl Oidc {
         match outcome {
             Ok(listed) => {
                 if listed != followed.listed {
-                    self.inner.issuers.take_up(&self.inner.settings, Some(&listed));
+                    self.inner.issuers.replace(&self.inner.settings, Some(&listed));
                     tracing::info!(file = %path, issuers = listed.entries.len(), "the changed issuers file is in use");
                     followed.warned_at = None;
                 } else if followed.mistake.is_some() {

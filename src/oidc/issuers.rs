@@ -1,30 +1,29 @@
-//! Which issuers are known, and the keys held of each.
+//! Which issuers are known, and the cached keys of each.
 //!
-//! Known issuers are the built-in ones, those of the settings, and those of the issuers file, which
-//! may change: then a new table takes the old one's place, and an issuer of which nothing changed
-//! takes its keys along. Those that the gate admits are a stranger's choice: they share a small part
-//! of their own, in which they push out each other and nobody else.
+//! Known issuers are the built-in ones, those of the settings, and those of the issuers file. If the
+//! file changes, a new table replaces the old one, and an issuer of which nothing changed keeps its cached
+//! keys. The issuers that the gate admits are cached apart, in `admitted`.
 
 use std::{
     collections::HashMap,
     sync::{Arc, PoisonError, RwLock},
 };
 
-use moka::policy::EvictionPolicy;
 use tokio::sync::Semaphore;
 
 use super::{
     Error, PrivateNetworks, Settings, Unverified,
-    claims::IssuerKind,
+    admitted::AdmittedIssuers,
+    claims::{IssuerKind, TokenOrigin},
     discovery::Remote,
-    held::{Held, Keys, Source},
-    listed::{KeysFrom, Listed, Reach},
+    key_cache::{Fetcher, KeyCache, Keys},
+    listed::{Entry, KeysFrom, Listed, Reach},
     rules::Rules,
 };
 use crate::{
     clock::Clock,
     egress::{Access, AddressRule, Documents, Egress},
-    name::Issuer,
+    name::{Issuer, Owner},
     pattern::Pattern,
 };
 
@@ -37,22 +36,32 @@ const BUILT_IN: [&str; 5] = [
     "https://issuer.enforce.dev",
 ];
 
-/// As many issuers that are not known are asked at a time.
-const PLACES: usize = 32;
+/// The issuer of GitHub Actions on github.com. It issues tokens for everyone, whichever GitHub is configured.
+const GITHUB_COM_ACTIONS: &str = "https://token.actions.githubusercontent.com";
 
-/// Leave to verify a token of one issuer: it is known, or it passed the gate.
+/// The largest number of concurrent fetches for unknown issuers.
+const MAX_CONCURRENT_FETCHES: usize = 32;
+
+/// Permission to verify tokens of one issuer: it is known, or the gate admits it.
 #[derive(Debug, Clone)]
 pub struct Admission {
     issuer: Issuer,
-    /// What made it known. An issuer that is no longer listed when its token is verified was known
-    /// when this was given, and is not one that the gate let in.
-    known: Option<Trusted>,
+    by: AdmittedBy,
+}
+
+#[derive(Debug, Clone)]
+enum AdmittedBy {
+    /// The issuer was known then. If it is no longer listed when its token is verified, its own
+    /// keys and rules count all the same.
+    Operator(Trusted),
+    /// This owner's policy, and its organization's list.
+    Gate(Owner),
 }
 
 impl Admission {
-    /// For the gate alone, when it admits `issuer`.
-    pub(crate) fn by_gate(issuer: &Issuer) -> Self {
-        Self { issuer: issuer.clone(), known: None }
+    /// For the gate alone, when `owner`'s policy and list admit `issuer`.
+    pub(crate) fn by_gate(issuer: &Issuer, owner: &Owner) -> Self {
+        Self { issuer: issuer.clone(), by: AdmittedBy::Gate(owner.clone()) }
     }
 
     /// Whose tokens.
@@ -61,18 +70,18 @@ impl Admission {
     }
 }
 
-/// One issuer: how it is trusted, its keys, and what is asked of its tokens.
+/// One issuer: how it is trusted, its keys, and the rules for its tokens.
 #[derive(Debug, Clone)]
 pub(super) struct Trusted {
-    pub(super) kind: IssuerKind,
+    pub(super) origin: TokenOrigin,
     pub(super) keys: Keys,
     pub(super) rules: Arc<Rules>,
 }
 
-/// All issuers of which keys are held.
+/// All issuers with cached keys.
 pub(super) struct Issuers {
     table: RwLock<Arc<Table>>,
-    admitted: moka::sync::Cache<Issuer, Arc<Held>>,
+    admitted: AdmittedIssuers,
     means: Means,
 }
 
@@ -80,7 +89,7 @@ pub(super) struct Issuers {
 struct Table {
     known: HashMap<Issuer, Known>,
     patterns: Vec<(Pattern, Arc<Rules>)>,
-    /// Nobody else is taken.
+    /// No other issuer is accepted.
     only_listed: bool,
 }
 
@@ -107,25 +116,23 @@ impl Table {
 
 impl Issuers {
     pub(super) fn new(settings: &Settings, egress: &Egress, clock: &Arc<dyn Clock>) -> Self {
-        let admitted = moka::sync::Cache::builder()
-            .max_capacity(settings.admitted_issuers)
-            .eviction_policy(EvictionPolicy::lru())
-            .build();
+        let admitted = AdmittedIssuers::new(settings.admitted);
         let means = Means::new(settings, egress, clock);
         let nothing = Table { known: HashMap::new(), patterns: Vec::new(), only_listed: false };
         let issuers = Self { table: RwLock::new(Arc::new(nothing)), admitted, means };
-        issuers.take_up(settings, settings.issuers_file.as_ref().map(|(_, listed)| listed));
+        issuers.replace(settings, settings.issuers_file.as_ref().map(|(_, listed)| listed));
         issuers
     }
 
-    /// Puts what the settings and the issuers file say now in the place of what they said before.
-    pub(super) fn take_up(&self, settings: &Settings, listed: Option<&Listed>) {
+    /// Replaces the known issuers by those that the settings and the issuers file have now.
+    pub(super) fn replace(&self, settings: &Settings, listed: Option<&Listed>) {
         let before = self.table();
         let entries = listed.map(|listed| listed.entries.as_slice()).unwrap_or_default();
         let patterns = listed.map(|listed| listed.patterns.clone()).unwrap_or_default();
         let only_listed = listed.is_some_and(|listed| listed.only_listed);
         let mut table = Table { known: HashMap::new(), patterns, only_listed };
-        // The first to name an issuer says of which kind it is, an entry of the file whatever else.
+        // The first source that lists an issuer sets its kind. If the file has an entry for it, that entry sets
+        // its rules and keys.
         let built_in = BUILT_IN.iter().filter_map(|issuer| issuer.parse().ok());
         let kinds = [(settings.actions_issuer.clone(), IssuerKind::Actions)]
             .into_iter()
@@ -141,7 +148,8 @@ impl Issuers {
                 let same = before.known.get(&issuer).filter(|known| known.keys_from == keys_from);
                 let keys = same.map(|known| known.trusted.keys.clone());
                 let keys = keys.unwrap_or_else(|| self.means.keys(&issuer, keys_from.as_ref()));
-                let trusted = Trusted { kind, keys, rules };
+                let is_single_tenant = entry.is_some_and(|entry| is_single_tenant(kind, entry));
+                let trusted = Trusted { origin: TokenOrigin { kind, is_single_tenant }, keys, rules };
                 table.known.insert(issuer, Known { trusted, keys_from, listed: entry.is_some() });
             }
         }
@@ -158,7 +166,7 @@ impl Issuers {
             return Err(Error::NotListed);
         }
         let known = table.known.get(issuer).map(|known| known.trusted.clone());
-        Ok(known.map(|known| Admission { issuer: issuer.clone(), known: Some(known) }))
+        Ok(known.map(|known| Admission { issuer: issuer.clone(), by: AdmittedBy::Operator(known) }))
     }
 
     /// Every known issuer that is taken, in the order of their names.
@@ -170,31 +178,39 @@ impl Issuers {
         all
     }
 
-    /// The issuer, if it is taken and anything is held of it.
-    pub(super) fn find(&self, issuer: &Issuer) -> Option<Trusted> {
+    /// The issuer, if it is accepted and, where it is unknown, in the owner's share of the cached ones.
+    pub(super) fn cached(&self, issuer: &Issuer, owner: &Owner) -> Option<Trusted> {
         let table = self.table();
         if !table.takes(issuer) {
             return None;
         }
         match table.known.get(issuer) {
             Some(known) => Some(known.trusted.clone()),
-            None => Some(admitted(&table, issuer, self.admitted.get(issuer)?)),
+            None => Some(admitted(&table, issuer, self.admitted.get(owner, issuer)?)),
         }
     }
 
     /// The issuer that was admitted.
     ///
     /// # Errors
-    /// [`Error::NotListed`], where only listed issuers are taken and this one is not.
+    /// [`Error::NotListed`], where only listed issuers are accepted and this one is not.
     pub(super) fn admit(&self, admission: &Admission) -> Result<Trusted, Error> {
         let (table, issuer) = (self.table(), &admission.issuer);
         if !table.takes(issuer) {
             return Err(Error::NotListed);
         }
-        Ok(admission.known.clone().unwrap_or_else(|| {
-            let held = self.admitted.get_with_by_ref(issuer, || self.means.strangers(issuer));
-            admitted(&table, issuer, held)
-        }))
+        Ok(match &admission.by {
+            AdmittedBy::Operator(known) => known.clone(),
+            AdmittedBy::Gate(owner) => {
+                let cache = self.admitted.admit(owner, issuer, || self.means.unknown(issuer));
+                admitted(&table, issuer, cache)
+            }
+        })
+    }
+
+    /// To be called when a fetch for an unknown issuer may have ended.
+    pub(super) fn trim(&self) {
+        self.admitted.trim();
     }
 
     fn table(&self) -> Arc<Table> {
@@ -202,15 +218,20 @@ impl Issuers {
     }
 
     #[cfg(test)]
-    pub(super) fn admitted_count(&self) -> u64 {
-        self.admitted.run_pending_tasks();
-        self.admitted.entry_count()
+    pub(super) fn admitted_total(&self) -> super::AdmittedBounds {
+        self.admitted.total()
     }
 }
 
-fn admitted(table: &Table, issuer: &Issuer, held: Arc<Held>) -> Trusted {
+fn admitted(table: &Table, issuer: &Issuer, cache: Arc<KeyCache>) -> Trusted {
     let rules = table.pattern_rules(issuer).map(Arc::clone).unwrap_or_default();
-    Trusted { kind: IssuerKind::Admitted, keys: Keys::Fetched(held), rules }
+    let origin = TokenOrigin { kind: IssuerKind::Admitted, is_single_tenant: false };
+    Trusted { origin, keys: Keys::Fetched(cache), rules }
+}
+
+/// Built-in issuers are shared by many tenants, whatever the file says.
+fn is_single_tenant(kind: IssuerKind, entry: &Entry) -> bool {
+    entry.is_single_tenant && !kind.is_built_in() && entry.issuer.as_str() != GITHUB_COM_ACTIONS
 }
 
 /// What keys are fetched with.
@@ -219,9 +240,12 @@ struct Means {
     /// For issuers that are known, without an entry that says otherwise.
     known: Documents,
     known_rule: AddressRule,
+    actions_issuer: Issuer,
+    /// For the Actions issuer of the configured GitHub.
+    actions: Documents,
     admitted: Documents,
-    /// Bounds the fetches for admitted issuers.
-    places: Arc<Semaphore>,
+    /// Bounds the concurrent fetches for unknown issuers.
+    permits: Arc<Semaphore>,
     fetch_timeout: std::time::Duration,
     clock: Arc<dyn Clock>,
 }
@@ -236,28 +260,32 @@ impl Means {
         Self {
             known: egress.documents(&Access::by(for_known)),
             known_rule: for_known,
+            actions_issuer: settings.actions_issuer.clone(),
+            actions: egress
+                .documents(&Access { private_origin: settings.private_origin.clone(), ..Access::by(for_known) }),
             admitted: egress.documents(&Access::by(for_admitted)),
             egress: egress.clone(),
-            places: Arc::new(Semaphore::new(PLACES)),
+            permits: Arc::new(Semaphore::new(MAX_CONCURRENT_FETCHES)),
             fetch_timeout: settings.fetch_timeout,
             clock: Arc::clone(clock),
         }
     }
 
-    /// A known issuer's keys, of which nothing is held yet.
+    /// A known issuer's keys, of which nothing is cached yet.
     fn keys(&self, issuer: &Issuer, from: Option<&KeysFrom>) -> Keys {
         let remote = match from {
             Some(KeysFrom::Fixed(keys)) => return Keys::Fixed(Arc::clone(&keys.set)),
+            None if *issuer == self.actions_issuer => self.remote(issuer, &self.actions),
             None => self.remote(issuer, &self.known),
             Some(KeysFrom::Discovery(reach)) => self.remote_by(issuer, None, reach),
             Some(KeysFrom::Address(uri, reach)) => self.remote_by(issuer, Some(uri.clone()), reach),
         };
-        Keys::Fetched(self.held(remote, None))
+        Keys::Fetched(Arc::new(self.cache(remote, None)))
     }
 
     /// The keys of an issuer that the gate admitted.
-    fn strangers(&self, issuer: &Issuer) -> Arc<Held> {
-        self.held(self.remote(issuer, &self.admitted), Some(Arc::clone(&self.places)))
+    fn unknown(&self, issuer: &Issuer) -> KeyCache {
+        self.cache(self.remote(issuer, &self.admitted), Some(Arc::clone(&self.permits)))
     }
 
     fn remote(&self, issuer: &Issuer, documents: &Documents) -> Remote {
@@ -268,7 +296,7 @@ impl Means {
     fn remote_by(&self, issuer: &Issuer, keys_at: Option<http::Uri>, reach: &Reach) -> Remote {
         let rule = if reach.private_network { AddressRule::PrivateToo } else { self.known_rule };
         let elsewhere = Access { proxy: reach.proxy, ..Access::by(self.known_rule) };
-        let home = Access { rule, roots: reach.roots.clone(), proxy: reach.proxy };
+        let home = Access { roots: reach.roots.clone(), proxy: reach.proxy, ..Access::by(rule) };
         Remote {
             issuer: issuer.clone(),
             keys_at,
@@ -278,8 +306,7 @@ impl Means {
         }
     }
 
-    fn held(&self, remote: Remote, places: Option<Arc<Semaphore>>) -> Arc<Held> {
-        let clock = Arc::clone(&self.clock);
-        Arc::new(Held::new(Source { remote, clock, fetch_timeout: self.fetch_timeout, places }))
+    fn cache(&self, remote: Remote, permits: Option<Arc<Semaphore>>) -> KeyCache {
+        KeyCache::new(Fetcher { remote, clock: Arc::clone(&self.clock), timeout: self.fetch_timeout, permits })
     }
 }

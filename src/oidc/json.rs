@@ -13,7 +13,7 @@ use serde_json::{Map, Number, Value};
 pub(super) enum NotAnObject {
     /// It is not JSON, too deep, or something other than an object.
     Malformed,
-    /// A name stands twice.
+    /// A name occurs twice.
     Duplicate,
 }
 
@@ -88,7 +88,7 @@ impl<'de> Visitor<'de> for Strict {
         let mut object = Map::new();
         while let Some(name) = members.next_key::<String>()? {
             if object.contains_key(&name) {
-                return Err(A::Error::custom("a name stands twice"));
+                return Err(A::Error::custom("a name occurs twice"));
             }
             object.insert(name, members.next_value_seed(Strict)?);
         }

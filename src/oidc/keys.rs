@@ -2,46 +2,46 @@
 //!
 //! A key is for one family of algorithms, and where it names an algorithm, for that one alone
 //! (RFC 8725 section 3.1), so no header can talk a key into something else. Keys are read one by
-//! one: one that we cannot use harms no other. Its id is kept, though, for a token under it gets a
-//! final no and no reason to fetch the keys again.
+//! one: one that cannot be used does not affect the others. Its id is kept: a token that names it gets a
+//! final answer and is no reason to fetch the keys again.
 
-use jsonwebtoken::{Algorithm, DecodingKey, jwk::Jwk};
-use openidconnect::{
-    JsonWebKey, JsonWebKeyUse,
-    core::{CoreJsonWebKey, CoreJsonWebKeyType},
-};
+use std::fmt;
+
+use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED, UnparsedPublicKey};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
+use jsonwebtoken::DecodingKey;
+use serde::de::{Deserialize, Deserializer, SeqAccess, Visitor};
 use serde_json::Value;
 
-use super::token::{self, Unverified};
+use super::{algorithm::Algorithm, jwk, token::Unverified};
 use crate::clock::UnixTime;
 
-/// As many keys of one issuer are looked at.
-const MOST_KEYS: usize = 64;
+/// The largest number of keys that one token is checked against.
+const MAX_CANDIDATES: usize = 16;
 
-/// As many keys are tried on a token that names none.
-const MOST_TRIES: usize = 8;
-
-/// RSA keys outside these bits are too weak or too slow.
-const RSA_BITS: std::ops::RangeInclusive<usize> = 2048..=8192;
+/// RSA keys up to this size are checked on the async threads: a check takes 50 µs at most.
+const MAX_INLINE_RSA_BITS: usize = 3072;
 
 /// The keys of one issuer.
 #[derive(Debug)]
 pub(super) struct KeySet {
     keys: Vec<Key>,
+    /// The ids of keys that cannot be used.
+    unusable: Vec<Box<str>>,
     /// The algorithms that discovery lists, where it lists any.
     algorithms: Option<Vec<Algorithm>>,
 }
 
 /// A token whose signature one of its issuer's keys verifies. Only this file makes one.
 #[derive(Debug)]
-pub(super) struct Signed<'t> {
-    token: &'t Unverified,
+pub(super) struct Signed {
+    token: Unverified,
 }
 
-impl Signed<'_> {
+impl Signed {
     /// The token that was signed.
     pub(super) fn token(&self) -> &Unverified {
-        self.token
+        &self.token
     }
 }
 
@@ -52,8 +52,25 @@ pub(super) enum NotSigned {
     UnknownKey,
     /// The token names no key, and none of those here verifies it. The issuer may have a new one.
     NoneFits,
-    /// A final no.
-    Invalid(&'static str),
+    /// The final answer.
+    Invalid(Mismatch),
+}
+
+/// Why a key, though known, does not verify the signature.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Mismatch {
+    #[error("the signature does not match the key that `kid` names")]
+    Signature,
+    #[error("the key that `kid` names is not for the token's algorithm {}", .0.name())]
+    Algorithm(Algorithm),
+    #[error("the key that `kid` names has expired")]
+    Expired,
+    #[error(
+        "the key that `kid` names cannot be used: expected a signature key that is RSA of 2048 to 4096 bits, P-256, P-384, P-521 or Ed25519"
+    )]
+    Unusable,
+    #[error("the issuer's discovery document does not list the token's algorithm {}", .0.name())]
+    Unlisted(Algorithm),
 }
 
 impl KeySet {
@@ -62,168 +79,175 @@ impl KeySet {
     pub(super) fn read(document: &[u8], algorithms: Option<Vec<Algorithm>>) -> Option<Self> {
         #[derive(serde::Deserialize)]
         struct Document {
-            keys: Vec<Value>,
+            keys: Keys,
         }
-        let document: Document = serde_json::from_slice(document).ok()?;
-        let keys = document.keys.into_iter().take(MOST_KEYS).filter_map(Key::read).collect();
-        Some(Self { keys, algorithms })
+        let Document { keys: Keys { usable, unusable } } = serde_json::from_slice(document).ok()?;
+        Some(Self { keys: usable, unusable, algorithms })
     }
 
-    /// How many keys are looked at, usable or not.
-    pub(super) fn count(&self) -> usize {
+    /// How many keys can verify a signature.
+    pub(super) fn usable_count(&self) -> usize {
         self.keys.len()
     }
 
-    /// How many of the keys can verify a signature.
-    pub(super) fn usable_count(&self) -> usize {
-        self.keys.iter().filter(|key| key.usable.is_some()).count()
+    /// How many keys have an id and cannot verify a signature.
+    pub(super) fn unusable_count(&self) -> usize {
+        self.unusable.len()
+    }
+
+    /// What the set holds in memory, in bytes; an upper bound.
+    pub(super) fn size(&self) -> usize {
+        let text = |text: &str| text.len() + ALLOCATION;
+        let keys = self.keys.iter().map(|key| key.id.as_deref().map_or(0, text) + key.bits / 4 + 2 * ALLOCATION);
+        let unusable = self.unusable.iter().map(|id| text(id));
+        let tables = self.keys.capacity() * size_of::<Key>() + self.unusable.capacity() * size_of::<Box<str>>();
+        size_of::<Self>() + tables + keys.chain(unusable).sum::<usize>()
     }
 
     /// Each key's id and when it ends, of those that say so.
     pub(super) fn ends(&self) -> impl Iterator<Item = (Option<&str>, UnixTime)> {
-        self.keys.iter().filter_map(|key| Some((key.id.as_deref(), key.usable.as_ref()?.ends_at?)))
+        self.keys.iter().filter_map(|key| Some((key.id.as_deref(), key.ends_at?)))
     }
 
     /// The names of the algorithms for which there is a key, as far as discovery does not exclude them.
-    pub(super) fn algorithms(&self) -> Vec<String> {
-        let is_listed = |algorithm| self.algorithms.as_ref().is_none_or(|listed| listed.contains(&algorithm));
-        let has_key =
-            |algorithm| self.keys.iter().filter_map(|key| key.usable.as_ref()).any(|key| key.is_for(algorithm));
-        let all = FAMILIES.iter().map(|(algorithm, _)| *algorithm);
-        all.filter(|algorithm| is_listed(*algorithm) && has_key(*algorithm))
-            .map(|algorithm| format!("{algorithm:?}"))
-            .collect()
+    pub(super) fn algorithms(&self) -> Vec<&'static str> {
+        let has_key = |algorithm: &Algorithm| self.keys.iter().any(|key| key.is_for(*algorithm));
+        let usable = Algorithm::ALL.into_iter().filter(|algorithm| self.lists(*algorithm) && has_key(algorithm));
+        usable.map(Algorithm::name).collect()
     }
 
-    /// Verifies the signature: by the key that the token names, else by those that fit its algorithm.
-    pub(super) fn verify<'t>(&self, token: &'t Unverified, now: UnixTime) -> Result<Signed<'t>, NotSigned> {
-        let algorithm = token.algorithm();
-        let (named, otherwise) = match token.key_id() {
-            // First of all: with a new key the issuer may list a new algorithm.
-            Some(id) if !self.keys.iter().any(|key| key.id.as_deref() == Some(id)) => {
-                return Err(NotSigned::UnknownKey);
-            }
-            Some(id) => (Some(id), NotSigned::Invalid("the key does not verify the signature, or is not one for it")),
-            None => (None, NotSigned::NoneFits),
-        };
-        if self.algorithms.as_ref().is_some_and(|listed| !listed.contains(&algorithm)) {
-            return Err(NotSigned::Invalid("the issuer does not list the algorithm"));
+    fn lists(&self, algorithm: Algorithm) -> bool {
+        self.algorithms.as_ref().is_none_or(|listed| listed.contains(&algorithm))
+    }
+
+    /// Whether the check of the token's signature takes long enough to hold up an async thread.
+    pub(super) fn is_expensive(&self, token: &Unverified, now: UnixTime) -> bool {
+        match self.candidates(token, now).as_deref() {
+            Ok([key]) => match key.family {
+                Family::Rsa => key.bits > MAX_INLINE_RSA_BITS,
+                Family::P256 | Family::Ed25519 => false,
+                Family::P384 | Family::P521 => true,
+            },
+            Ok(several) => !several.is_empty(),
+            Err(_) => false,
         }
+    }
+
+    /// Verifies the signature: by the key that the token names, else by those of its algorithm's type.
+    pub(super) fn verify(&self, token: &Unverified, now: UnixTime) -> Result<Signed, NotSigned> {
         let (signed, signature) = token.signed_and_signature();
-        let verifies = |key: &Usable| {
-            jsonwebtoken::crypto::verify(signature, signed.as_bytes(), &key.decoding, algorithm).unwrap_or(false)
-        };
-        self.keys
-            .iter()
-            .filter(|key| named.is_none() || key.id.as_deref() == named)
-            .filter_map(|key| key.usable.as_ref())
-            .filter(|key| key.is_for(algorithm) && key.ends_at.is_none_or(|end| now < end))
-            .take(MOST_TRIES)
-            .any(verifies)
-            .then_some(Signed { token })
-            .ok_or(otherwise)
+        let is_signer = |key: &&Key| key.verifies(token.algorithm(), signed.as_bytes(), signature);
+        if self.candidates(token, now)?.iter().any(is_signer) {
+            return Ok(Signed { token: token.clone() });
+        }
+        Err(if token.key_id().is_some() { NotSigned::Invalid(Mismatch::Signature) } else { NotSigned::NoneFits })
+    }
+
+    /// The keys that may have signed the token.
+    fn candidates(&self, token: &Unverified, now: UnixTime) -> Result<Vec<&Key>, NotSigned> {
+        let (algorithm, id) = (token.algorithm(), token.key_id());
+        let is_named = |key: &&Key| id.is_none() || key.id.as_deref() == id;
+        // First of all: with a new key the issuer may list a new algorithm.
+        let is_usable = self.keys.iter().any(|key| is_named(&key));
+        if id.is_some_and(|id| !is_usable && !self.unusable.iter().any(|unusable| **unusable == *id)) {
+            return Err(NotSigned::UnknownKey);
+        }
+        if !self.lists(algorithm) {
+            return Err(NotSigned::Invalid(Mismatch::Unlisted(algorithm)));
+        }
+        let named = self.keys.iter().filter(is_named);
+        let fitting: Vec<_> = named.filter(|key| key.is_for(algorithm)).take(MAX_CANDIDATES).collect();
+        let current: Vec<_> = fitting.iter().copied().filter(|key| key.ends_at.is_none_or(|end| now < end)).collect();
+        match (id, is_usable, fitting.is_empty(), current.is_empty()) {
+            (None, ..) | (Some(_), true, false, false) => Ok(current),
+            (Some(_), false, ..) => Err(NotSigned::Invalid(Mismatch::Unusable)),
+            (Some(_), true, true, _) => Err(NotSigned::Invalid(Mismatch::Algorithm(algorithm))),
+            (Some(_), true, false, true) => Err(NotSigned::Invalid(Mismatch::Expired)),
+        }
     }
 }
 
-/// A key, or the id of one that we do not use.
-#[derive(Debug)]
-struct Key {
-    id: Option<String>,
-    usable: Option<Usable>,
+/// What one allocation costs beside its content, at most.
+const ALLOCATION: usize = 32;
+
+/// The members of `keys`, each read and dropped before the next: the document may have thousands.
+struct Keys {
+    usable: Vec<Key>,
+    unusable: Vec<Box<str>>,
 }
 
-impl Key {
-    /// `None` if there is neither a usable key nor an id to know it by.
-    fn read(key: Value) -> Option<Self> {
-        let id = key.get("kid").and_then(Value::as_str).map(str::to_owned);
-        let usable = Usable::read(&key);
-        (id.is_some() || usable.is_some()).then_some(Self { id, usable })
+impl<'de> Deserialize<'de> for Keys {
+    fn deserialize<D: Deserializer<'de>>(reader: D) -> Result<Self, D::Error> {
+        struct Members;
+
+        impl<'de> Visitor<'de> for Members {
+            type Value = Keys;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of keys")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Keys, A::Error> {
+                let mut keys = Keys { usable: Vec::new(), unusable: Vec::new() };
+                while let Some(key) = items.next_element::<Value>()? {
+                    match (jwk::read(&key), jwk::id(&key)) {
+                        (Some(usable), _) => keys.usable.push(usable),
+                        (None, Some(id)) => keys.unusable.push(id.into()),
+                        (None, None) => {}
+                    }
+                }
+                Ok(keys)
+            }
+        }
+
+        reader.deserialize_seq(Members)
     }
 }
 
+/// A key that can verify signatures.
 #[derive(Debug)]
-struct Usable {
-    family: Family,
-    algorithm: Option<Algorithm>,
-    /// `exp`, which no standard gives to keys but some who publish them do.
-    ends_at: Option<UnixTime>,
-    decoding: DecodingKey,
+pub(super) struct Key {
+    pub(super) id: Option<Box<str>>,
+    pub(super) family: Family,
+    pub(super) algorithm: Option<Algorithm>,
+    /// `exp`, which no standard gives to keys but some publishers do.
+    pub(super) ends_at: Option<UnixTime>,
+    pub(super) public: Public,
+    pub(super) bits: usize,
 }
 
 /// What a key's type and curve make it fit for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Family {
+pub(super) enum Family {
     Rsa,
     P256,
     P384,
+    P521,
     Ed25519,
 }
 
-impl Usable {
-    fn read(key: &Value) -> Option<Self> {
-        // A key id that is not a string is no key id, and no reason to guess what was meant.
-        let typed: CoreJsonWebKey = serde_json::from_value(key.clone()).ok()?;
-        if typed.key_use().is_some_and(|purpose| !purpose.allows_signature()) || !may_verify(key.get("key_ops")) {
-            return None;
-        }
-        let family = family(typed.key_type(), key)?;
-        let algorithm = match key.get("alg") {
-            None | Some(Value::Null) => None,
-            Some(name) => Some(token::algorithm(name.as_str()?)?),
-        };
-        // The library keeps what a key is made of to itself and gives it out as JSON only.
-        let jwk: Jwk = serde_json::from_value(serde_json::to_value(&typed).ok()?).ok()?;
-        let ends_at = key.get("exp").and_then(Value::as_i64).map(UnixTime::from_secs);
-        let usable = Self { family, algorithm, ends_at, decoding: DecodingKey::from_jwk(&jwk).ok()? };
-        algorithm.is_none_or(|algorithm| usable.is_for(algorithm)).then_some(usable)
-    }
+#[derive(Debug)]
+pub(super) enum Public {
+    Library(DecodingKey),
+    /// An uncompressed point.
+    P521(Box<[u8]>),
+}
 
+impl Key {
     fn is_for(&self, algorithm: Algorithm) -> bool {
-        family_of(algorithm) == Some(self.family) && self.algorithm.is_none_or(|own| own == algorithm)
+        algorithm.family() == self.family && self.algorithm.is_none_or(|own| own == algorithm)
     }
-}
 
-fn may_verify(operations: Option<&Value>) -> bool {
-    match operations {
-        None | Some(Value::Null) => true,
-        Some(operations) => {
-            operations.as_array().is_some_and(|list| list.iter().any(|operation| operation == "verify"))
+    /// Whether the key made the signature, which is in base64.
+    fn verifies(&self, algorithm: Algorithm, message: &[u8], signature: &str) -> bool {
+        match (&self.public, algorithm.in_library()) {
+            (Public::Library(key), Some(algorithm)) => {
+                jsonwebtoken::crypto::verify(signature, message, key, algorithm).unwrap_or(false)
+            }
+            (Public::P521(point), None) => URL_SAFE_NO_PAD.decode(signature).is_ok_and(|signature| {
+                UnparsedPublicKey::new(&ECDSA_P521_SHA512_FIXED, point).verify(message, &signature).is_ok()
+            }),
+            (Public::Library(_), None) | (Public::P521(_), Some(_)) => false,
         }
     }
-}
-
-fn family(key_type: &CoreJsonWebKeyType, key: &Value) -> Option<Family> {
-    match (key_type, key.get("crv").and_then(Value::as_str)) {
-        (CoreJsonWebKeyType::RSA, _) => RSA_BITS.contains(&bits(key.get("n")?.as_str()?)?).then_some(Family::Rsa),
-        (CoreJsonWebKeyType::EllipticCurve, Some("P-256")) => Some(Family::P256),
-        (CoreJsonWebKeyType::EllipticCurve, Some("P-384")) => Some(Family::P384),
-        (CoreJsonWebKeyType::OctetKeyPair, Some("Ed25519")) => Some(Family::Ed25519),
-        _ => None,
-    }
-}
-
-/// The length of a number in base64url, leading zeros not counted.
-fn bits(number: &str) -> Option<usize> {
-    use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-    let bytes = URL_SAFE_NO_PAD.decode(number.trim_end_matches('=')).ok()?;
-    let first = bytes.iter().position(|byte| *byte != 0)?;
-    let leading = bytes.get(first)?.leading_zeros() as usize;
-    Some((bytes.len() - first) * 8 - leading)
-}
-
-/// Every algorithm that we accept, and the keys that it takes.
-const FAMILIES: [(Algorithm, Family); 9] = [
-    (Algorithm::RS256, Family::Rsa),
-    (Algorithm::RS384, Family::Rsa),
-    (Algorithm::RS512, Family::Rsa),
-    (Algorithm::PS256, Family::Rsa),
-    (Algorithm::PS384, Family::Rsa),
-    (Algorithm::PS512, Family::Rsa),
-    (Algorithm::ES256, Family::P256),
-    (Algorithm::ES384, Family::P384),
-    (Algorithm::EdDSA, Family::Ed25519),
-];
-
-fn family_of(algorithm: Algorithm) -> Option<Family> {
-    FAMILIES.iter().find(|(known, _)| *known == algorithm).map(|(_, family)| *family)
 }

@@ -65,6 +65,8 @@ pub(super) struct Entry {
     pub(super) issuer: Issuer,
     pub(super) keys: KeysFrom,
     pub(super) rules: Arc<Rules>,
+    /// Whether every subject of the issuer is the operator's own.
+    pub(super) is_single_tenant: bool,
 }
 
 /// Where an issuer's keys come from.
@@ -76,6 +78,16 @@ pub(super) enum KeysFrom {
     Address(http::Uri, Reach),
     /// A key set that the operator has written down.
     Fixed(FixedKeys),
+}
+
+impl KeysFrom {
+    /// Whether only the operator can reach the keys, or has supplied them: such an issuer is the operator's own.
+    fn are_private(&self) -> bool {
+        match self {
+            Self::Fixed(_) => true,
+            Self::Discovery(reach) | Self::Address(_, reach) => reach.private_network || reach.roots.is_some(),
+        }
+    }
 }
 
 /// Keys that are written down, read once. Two are equal if their texts are.
@@ -144,6 +156,11 @@ impl IssuersFile {
                 item.refuse_means(
                     "an entry with `issuer_pattern` only admits: it has no keys, credentials or network",
                 )?;
+                if let Some(single_tenant) = &item.single_tenant {
+                    return Err(
+                        single_tenant.refuse("`single_tenant` is for one issuer, expected an entry with `issuer`")
+                    );
+                }
                 let compiled = Pattern::compile_for_issuers(&pattern.value);
                 listed.patterns.push((compiled.map_err(|error| pattern.refuse(error.to_string()))?, rules));
                 return Ok(());
@@ -158,7 +175,8 @@ impl IssuersFile {
         if listed.entries.iter().any(|other| other.issuer == issuer) {
             return refuse("another entry has this issuer already");
         }
-        listed.entries.push(Entry { issuer, keys, rules });
+        let is_single_tenant = item.single_tenant.as_ref().map_or_else(|| keys.are_private(), |at| at.value);
+        listed.entries.push(Entry { issuer, keys, rules, is_single_tenant });
         Ok(())
     }
 

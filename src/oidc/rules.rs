@@ -2,10 +2,9 @@
 
 use std::time::Duration;
 
-use jsonwebtoken::Algorithm;
 use serde_json::{Map, Value};
 
-use super::error::Unfit;
+use super::{algorithm::Algorithm, error::Unfit};
 use crate::{
     claim,
     clock::{UnixTime, in_words},
@@ -38,7 +37,7 @@ impl Rules {
     /// Whether a token is fit, whose signature and times were found right.
     pub(super) fn check(&self, algorithm: Algorithm, claims: &Map<String, Value>, life: Life) -> Result<(), Unfit> {
         if self.algorithms.as_ref().is_some_and(|allowed| !allowed.contains(&algorithm)) {
-            return Err(Unfit::Algorithm);
+            return Err(Unfit::Algorithm(algorithm.name()));
         }
         self.check_life(life)?;
         if self.require_jti && !claims.get("jti").is_some_and(|id| id.is_string() && says_something(id)) {
@@ -88,7 +87,7 @@ mod tests {
             issued_at: moment("iat"),
             expires_at: moment("exp").unwrap_or(UnixTime::from_secs(2000)),
         };
-        rules.check(Algorithm::RS256, claims.as_object().unwrap(), life)
+        rules.check(Algorithm::Rs256, claims.as_object().unwrap(), life)
     }
 
     fn missing(name: &str) -> Result<(), Unfit> {
@@ -103,8 +102,8 @@ mod tests {
     #[test]
     fn algorithms_are_those_listed() {
         let only = |algorithm| Rules { algorithms: Some(vec![algorithm]), ..Rules::default() };
-        assert_eq!(check(&only(Algorithm::RS256), json!({})), Ok(()));
-        assert_eq!(check(&only(Algorithm::ES256), json!({})), Err(Unfit::Algorithm));
+        assert_eq!(check(&only(Algorithm::Rs256), json!({})), Ok(()));
+        assert_eq!(check(&only(Algorithm::Es256), json!({})), Err(Unfit::Algorithm("RS256")));
     }
 
     #[test]

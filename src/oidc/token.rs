@@ -6,144 +6,198 @@
 //! has to be refused here. Members that would bring a key along (`jwk`, `jku`, `x5u`, `x5c`) mean
 //! nothing to us.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
-use jsonwebtoken::Algorithm;
 use secrecy::{ExposeSecret, SecretString};
 use serde::de::{Deserialize, Deserializer, Error as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::{Map, Value};
 
 use super::{
+    algorithm::{self, Algorithm},
     error::Error,
     json::{self, NotAnObject},
+    surrogates,
 };
-use crate::name::Issuer;
+use crate::name::{Issuer, NameError};
 
-/// A token of which only issuer, key id and algorithm were read.
+/// The issuer of Kubernetes tokens that lie in secrets and never expire.
+const LEGACY_KUBERNETES: &str = "kubernetes/serviceaccount";
+
+/// A token of which only issuer, key id and algorithm were read. Clones share its text.
+#[derive(Clone)]
 pub struct Unverified {
+    parts: Arc<Parts>,
+}
+
+struct Parts {
     issuer: Issuer,
     key_id: Option<String>,
     algorithm: Algorithm,
-    /// The claims as they stand, base64 undone.
+    /// The claims, decoded from base64, without lone surrogate escapes.
     payload: Vec<u8>,
     token: SecretString,
 }
 
 impl Unverified {
-    /// Reads a token of at most `most_bytes`.
-    pub(super) fn read(token: &str, most_bytes: usize) -> Result<Self, Error> {
-        if token.len() > most_bytes {
-            return Err(Error::TooLarge(most_bytes));
+    /// Reads a token of at most `max_bytes`.
+    pub(super) fn read(token: &str, max_bytes: usize) -> Result<Self, Error> {
+        if token.len() > max_bytes {
+            return Err(Error::TooLarge(max_bytes));
         }
         let mut parts = token.splitn(4, '.');
         let (Some(header), Some(payload), Some(signature), None) =
             (parts.next(), parts.next(), parts.next(), parts.next())
         else {
-            return Err(Error::Malformed("not three parts"));
+            return Err(Error::Malformed(other_credential(token)));
         };
-        let header = json::object(&decode(header)?).map_err(|error| match error {
+        let header = surrogates::replace(decode(header).ok_or_else(|| not_base64(token, "the header"))?);
+        let header = json::object(&header).map_err(|error| match error {
             NotAnObject::Malformed => Error::Malformed("the header is not a JSON object"),
-            NotAnObject::Duplicate => Error::Malformed("a header member stands twice"),
+            NotAnObject::Duplicate => Error::Malformed("a member of the header occurs twice"),
         })?;
-        let payload = decode(payload)?;
+        let payload = surrogates::replace(decode(payload).ok_or_else(|| not_base64(token, "the claims"))?);
         let issuer = read_issuer(&payload)?;
         let algorithm = read_algorithm(&header)?;
         refuse_extensions(&header)?;
-        if decode(signature)?.is_empty() {
-            return Err(Error::Signature("there is no signature"));
+        if decode(signature).ok_or_else(|| not_base64(token, "the signature"))?.is_empty() {
+            return Err(Error::Signature("the token has no signature".into()));
         }
         let key_id = text(&header, "kid")?.map(str::to_owned);
         let issuer = match issuer {
-            Some(Value::String(issuer)) => {
-                issuer.parse().map_err(|_| Error::Claims("iss is not a URL that we accept"))?
-            }
-            Some(_) => return Err(Error::Claims("iss is not a string")),
-            None => return Err(Error::Claims("iss is missing")),
+            Some(Value::String(issuer)) => parse_issuer(&issuer)?,
+            Some(_) => return Err(Error::Claims("`iss` is not a string".into())),
+            None => return Err(Error::Claims("`iss` is missing".into())),
         };
-        Ok(Self { issuer, key_id, algorithm, payload, token: token.into() })
+        Ok(Self { parts: Arc::new(Parts { issuer, key_id, algorithm, payload, token: token.into() }) })
     }
 
     /// The issuer that the token claims.
     pub fn issuer(&self) -> &Issuer {
-        &self.issuer
+        &self.parts.issuer
     }
 
     /// Which key the header names.
     pub(super) fn key_id(&self) -> Option<&str> {
-        self.key_id.as_deref()
+        self.parts.key_id.as_deref()
     }
 
-    /// One of those that we accept at all.
+    /// One of the accepted algorithms.
     pub(super) fn algorithm(&self) -> Algorithm {
-        self.algorithm
+        self.parts.algorithm
     }
 
     /// The claims, which mean nothing before the signature over them is verified.
     pub(super) fn payload(&self) -> &[u8] {
-        &self.payload
+        &self.parts.payload
     }
 
     /// What was signed, and the signature in base64.
     pub(super) fn signed_and_signature(&self) -> (&str, &str) {
-        self.token.expose_secret().rsplit_once('.').unwrap_or_default()
+        self.parts.token.expose_secret().rsplit_once('.').unwrap_or_default()
     }
 }
 
 impl fmt::Debug for Unverified {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Unverified").field("issuer", &self.issuer).finish_non_exhaustive()
+        f.debug_struct("Unverified").field("issuer", self.issuer()).finish_non_exhaustive()
     }
 }
 
-/// An algorithm by its name in a token or a key, if it is one that we accept.
-pub(super) fn algorithm(name: &str) -> Option<Algorithm> {
-    Some(match name {
-        "RS256" => Algorithm::RS256,
-        "RS384" => Algorithm::RS384,
-        "RS512" => Algorithm::RS512,
-        "PS256" => Algorithm::PS256,
-        "PS384" => Algorithm::PS384,
-        "PS512" => Algorithm::PS512,
-        "ES256" => Algorithm::ES256,
-        "ES384" => Algorithm::ES384,
-        "EdDSA" => Algorithm::EdDSA,
-        _ => return None,
+/// What a credential is that does not have three parts, as far as that can be seen.
+fn other_credential(credential: &str) -> &'static str {
+    const GITHUB: [&str; 6] = ["ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"];
+    if let Ok(Value::Object(reply)) = serde_json::from_str(credential) {
+        return match ["value", "token", "id_token", "access_token"].into_iter().find(|name| reply.contains_key(*name)) {
+            Some("value") => "the credential is a whole JSON reply: send only its field `value`",
+            Some("token") => "the credential is a whole JSON reply: send only its field `token`",
+            Some("id_token") => "the credential is a whole JSON reply: send only its field `id_token`",
+            Some(_) => "the credential is a whole JSON reply: send only its field `access_token`",
+            None => "the credential is a JSON document, expected only the token",
+        };
+    }
+    match credential {
+        reply if reply.starts_with(['{', '[']) => "the credential is a JSON document, expected only the token",
+        quoted if quoted.starts_with(['"', '\'']) => "the credential is in quotes, expected only the token",
+        github if GITHUB.iter().any(|prefix| github.starts_with(prefix)) => {
+            "the credential is a GitHub token, expected an OIDC token of the workload's issuer"
+        }
+        encrypted if encrypted.split('.').count() == 5 => "the token is encrypted, expected a signed token",
+        _ => "expected three parts with a dot between them",
+    }
+}
+
+/// A part is not base64url. The cause may be that all of it is something else.
+fn not_base64(token: &str, part: &'static str) -> Error {
+    let is_other = token.starts_with(['{', '[', '"', '\'']);
+    Error::Malformed(match part {
+        _ if is_other => other_credential(token),
+        "the header" => "the header is not base64url",
+        "the claims" => "the claims are not base64url",
+        _ => "the signature is not base64url",
+    })
+}
+
+/// The issuer, or what is wrong with it.
+fn parse_issuer(issuer: &str) -> Result<Issuer, Error> {
+    issuer.parse().map_err(|error: NameError| {
+        let text = match issuer {
+            LEGACY_KUBERNETES => {
+                "`iss` is `kubernetes/serviceaccount`: this is a legacy Kubernetes token, which never expires; use a \
+                 projected token (a `serviceAccountToken` volume, or `kubectl create token`)"
+                    .into()
+            }
+            other if !other.contains("://") => "`iss` has no scheme, expected https://".into(),
+            _ => format!("`iss` is not accepted: {error}").into(),
+        };
+        Error::Claims(text)
     })
 }
 
 /// Base64 as RFC 7515 has it: no padding, no other character, no stray bits.
-fn decode(part: &str) -> Result<Vec<u8>, Error> {
-    URL_SAFE_NO_PAD.decode(part).map_err(|_| Error::Malformed("a part is not base64url"))
+fn decode(part: &str) -> Option<Vec<u8>> {
+    URL_SAFE_NO_PAD.decode(part).ok()
 }
 
 fn text<'h>(header: &'h Map<String, Value>, name: &str) -> Result<Option<&'h str>, Error> {
     match header.get(name) {
         None => Ok(None),
         Some(Value::String(text)) => Ok(Some(text)),
-        Some(_) => Err(Error::Malformed("alg, kid, typ or cty is not a string")),
+        Some(_) => Err(Error::Malformed("`alg`, `kid`, `typ` or `cty` is not a string")),
     }
 }
 
 fn read_algorithm(header: &Map<String, Value>) -> Result<Algorithm, Error> {
-    let name = text(header, "alg")?.ok_or(Error::Malformed("the header has no alg"))?;
-    algorithm(name).ok_or(Error::Signature("the algorithm is not one that we accept"))
+    let name = text(header, "alg")?.ok_or(Error::Malformed("the header has no `alg`"))?;
+    Algorithm::from_name(name).ok_or_else(|| {
+        let is_name =
+            (1..=16).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        let name = if is_name { format!(" {name}") } else { String::new() };
+        Error::Signature(format!("the algorithm{name} is not accepted, expected {}", algorithm::EXPECTED).into())
+    })
 }
 
 /// Refuses tokens that are something else than plain claims, signed: nested, encrypted, compressed,
 /// of another kind, or with extensions that must be understood (RFC 7515 section 4.1.11).
 fn refuse_extensions(header: &Map<String, Value>) -> Result<(), Error> {
-    if ["crit", "b64", "zip", "enc"].iter().any(|name| header.contains_key(*name)) {
-        return Err(Error::Signature("the header has crit, b64, zip or enc"));
+    if let Some(name) = ["crit", "b64", "zip", "enc"].into_iter().find(|name| header.contains_key(*name)) {
+        return Err(Error::Signature(format!("the header has `{name}`, which is not accepted").into()));
     }
-    let is_plain = |typ: &str| typ.eq_ignore_ascii_case("JWT") || typ.eq_ignore_ascii_case("at+jwt");
-    if !text(header, "typ")?.is_none_or(is_plain) {
-        return Err(Error::Signature("typ is neither JWT nor at+jwt"));
+    if !text(header, "typ")?.is_none_or(is_plain_type) {
+        return Err(Error::Signature("`typ` is not accepted, expected JWT, at+jwt or JOSE".into()));
     }
     if text(header, "cty")?.is_some() {
-        return Err(Error::Signature("the header has cty: a nested token"));
+        return Err(Error::Signature("the header has `cty`: nested tokens are not accepted".into()));
     }
     Ok(())
+}
+
+/// Whether `typ` is that of a token with plain claims. `application/` may be left out (RFC 7515 section 4.1.9).
+fn is_plain_type(typ: &str) -> bool {
+    const PREFIX: &str = "application/";
+    let has_prefix = typ.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
+    let name = if has_prefix { typ.get(PREFIX.len()..).unwrap_or_default() } else { typ };
+    ["JWT", "at+jwt", "JOSE"].iter().any(|plain| name.eq_ignore_ascii_case(plain))
 }
 
 /// `iss` of a JSON object, whatever it is.
@@ -156,7 +210,7 @@ fn read_issuer(payload: &[u8]) -> Result<Option<Value>, Error> {
     match serde_json::from_str::<IssuerOnly>(payload) {
         Ok(found) => Ok(found.0),
         // Of an object, only a second `iss` is an error of data.
-        Err(error) if error.is_data() => Err(Error::Claims("iss stands twice")),
+        Err(error) if error.is_data() => Err(Error::Claims("`iss` occurs twice".into())),
         Err(_) => Err(malformed),
     }
 }
@@ -180,7 +234,7 @@ impl<'de> Deserialize<'de> for IssuerOnly {
                     if name != "iss" {
                         members.next_value::<IgnoredAny>()?;
                     } else if issuer.replace(members.next_value()?).is_some() {
-                        return Err(A::Error::custom("iss stands twice"));
+                        return Err(A::Error::custom("`iss` occurs twice"));
                     }
                 }
                 Ok(IssuerOnly(issuer))
@@ -211,7 +265,7 @@ mod tests {
     fn a_token_says_issuer_key_and_algorithm() {
         let token = read(&token(HEADER, CLAIMS)).unwrap();
         assert_eq!(token.issuer().as_str(), "https://issuer.example");
-        assert_eq!((token.key_id(), token.algorithm()), (Some("k"), Algorithm::RS256));
+        assert_eq!((token.key_id(), token.algorithm()), (Some("k"), Algorithm::Rs256));
     }
 
     #[test]
@@ -223,13 +277,14 @@ mod tests {
 
     #[test]
     fn algorithms_are_allowed_by_name() {
-        for name in ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA"] {
+        for name in
+            ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"]
+        {
             assert!(read(&token(&format!(r#"{{"alg":"{name}"}}"#), CLAIMS)).is_ok(), "{name}");
         }
-        for name in [
-            "none", "None", "NONE", "", "HS256", "HS384", "HS512", "ES512", "ES256K", "rs256", "RSA1_5", "dir",
-            "RS256 ",
-        ] {
+        for name in
+            ["none", "None", "NONE", "", "HS256", "HS384", "HS512", "ES256K", "rs256", "RSA1_5", "dir", "RS256 "]
+        {
             let answer = read(&token(&format!(r#"{{"alg":"{name}"}}"#), CLAIMS));
             assert_eq!(answer.unwrap_err(), Reason::SignatureInvalid, "{name}");
         }
@@ -249,6 +304,9 @@ mod tests {
             r#""typ":"JWE""#,
             r#""typ":"dpop+jwt""#,
             r#""typ":"logout+jwt""#,
+            r#""typ":"application/""#,
+            r#""typ":"application/application/jwt""#,
+            r#""typ":"text/jwt""#,
             r#""typ":"""#,
         ] {
             let answer = read(&token(&format!(r#"{{"alg":"RS256",{more}}}"#), CLAIMS));
@@ -257,6 +315,10 @@ mod tests {
         for fine in [
             r#""typ":"jwt""#,
             r#""typ":"AT+JWT""#,
+            r#""typ":"jose""#,
+            r#""typ":"application/jwt""#,
+            r#""typ":"APPLICATION/AT+jwt""#,
+            r#""typ":"Application/JOSE""#,
             r#""jku":"https://evil""#,
             r#""jwk":{"kty":"RSA"}"#,
             r#""x5u":1"#,
@@ -339,6 +401,41 @@ mod tests {
             r#"{"iss":"https://a.example/../b"}"#,
         ] {
             assert_eq!(read(&token(HEADER, claims)).unwrap_err(), Reason::TokenClaimsInvalid, "{claims}");
+        }
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let said = |token: &str| Unverified::read(token, 32 << 10).unwrap_err().to_string();
+        let token_of = |issuer: &str| token(HEADER, &format!(r#"{{"iss":"{issuer}","sub":"s"}}"#));
+        let good = token(HEADER, CLAIMS);
+        for (sent, words) in [
+            (format!(r#"{{"value":"{good}"}}"#), "send only its field `value`"),
+            (format!(r#"{{"count":1, "value":"{good}"}}"#), "send only its field `value`"),
+            (format!(r#"{{"token":"{good}"}}"#), "send only its field `token`"),
+            (format!(r#"{{"access_token":"{good}"}}"#), "send only its field `access_token`"),
+            (r#"{"token":{"token":"x"}}"#.into(), "send only its field `token`"),
+            (r#"{"error":"x"}"#.into(), "JSON document"),
+            (format!(r#"["{good}"]"#), "JSON document"),
+            (format!("\"{good}\""), "in quotes"),
+            ("ghs_abc".into(), "GitHub token"),
+            ("a.b.c.d.e".into(), "encrypted"),
+            ("a.b".into(), "three parts"),
+            (format!("!{good}"), "the header is not base64url"),
+            (good.replace(".c2ln", ".c2l="), "the signature is not base64url"),
+            (token(r#"{"alg":"none"}"#, CLAIMS), "the algorithm none is not accepted, expected RS256"),
+            (token(r#"{"alg":"<script>"}"#, CLAIMS), "the algorithm is not accepted"),
+            (token(r#"{"alg":"RS256","crit":[]}"#, CLAIMS), "`crit`"),
+            (token(r#"{"alg":"RS256","typ":"JWE"}"#, CLAIMS), "`typ`"),
+            (token_of("accounts.google.com"), "`iss` has no scheme, expected https://"),
+            (token_of("https://Issuer.example"), "lowercase"),
+            (token_of("kubernetes/serviceaccount"), "legacy Kubernetes token"),
+            (token(HEADER, "{}"), "`iss` is missing"),
+            (token(HEADER, r#"{"iss":5}"#), "`iss` is not a string"),
+        ] {
+            let said = said(&sent);
+            assert!(said.contains(words), "{sent}: {said}");
+            assert!(!said.contains("c2ln") && !said.contains("eyJ") && !said.contains("Issuer.example"), "{said}");
         }
     }
 }

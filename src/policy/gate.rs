@@ -5,11 +5,14 @@
 //! [`Admission`].
 
 use super::{Policy, TrustedIssuers};
-use crate::{name::Issuer, oidc::Admission};
+use crate::{
+    name::{Issuer, Owner},
+    oidc::Admission,
+};
 
-/// Leave to verify an issuer's token, if the list and the policy both admit the issuer. No list
+/// Permission to verify an issuer's token, if `owner`'s list and policy both admit the issuer. No list
 /// (proven absent, or not visible) admits all; a list in `audit` mode refuses none.
-pub fn admit(list: Option<&TrustedIssuers>, policy: &Policy, issuer: &Issuer) -> Option<Admission> {
+pub fn admit(list: Option<&TrustedIssuers>, policy: &Policy, issuer: &Issuer, owner: &Owner) -> Option<Admission> {
     let listed = list.is_none_or(|list| list.verdict(issuer).allows());
-    (listed && policy.admit(issuer)).then(|| Admission::by_gate(issuer))
+    (listed && policy.admit(issuer)).then(|| Admission::by_gate(issuer, owner))
 }

@@ -16,7 +16,9 @@ use crate::reason::{Reason, Refusal};
 pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next().ok_or_else(missing)?;
-    if values.next().is_some() || value.as_bytes().contains(&b',') {
+    // A whole JSON reply sent by mistake has commas of its own. It is refused later, with the reason.
+    let is_json = value.as_bytes().contains(&b'{');
+    if values.next().is_some() || (value.as_bytes().contains(&b',') && !is_json) {
         return Err(Refusal::new(Reason::CredentialAmbiguous, "more than one credential in authorization"));
     }
     let value = value
@@ -24,10 +26,10 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
         .map_err(|_| Refusal::new(Reason::TokenMalformed, "the token is not made of visible ASCII characters"))?;
     let value = value.trim();
     let (scheme, token) = match value.split_once([' ', '\t']) {
-        Some((scheme, token)) => (scheme, token.trim_start()),
+        Some((scheme, token)) if !scheme.starts_with('{') => (scheme, token.trim_start()),
         // A scheme without a credential is not a bare token.
         None if value.eq_ignore_ascii_case("bearer") => ("", ""),
-        None => ("bearer", value),
+        Some(_) | None => ("bearer", value),
     };
     if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() { Ok(token) } else { Err(missing()) }
 }
@@ -61,6 +63,15 @@ mod tests {
             assert_eq!(read(&[value.as_bytes()]), Err(Reason::CredentialMissing), "{value:?}");
         }
         assert_eq!(read(&[]), Err(Reason::CredentialMissing));
+    }
+
+    #[test]
+    fn a_whole_json_reply_is_one_credential() {
+        for reply in [r#"{"count":1,"value":"a.b.c"}"#, r#"{"value": "a.b.c", "count": 1}"#] {
+            for value in [reply.to_owned(), format!("Bearer {reply}")] {
+                assert_eq!(read(&[value.as_bytes()]).as_deref(), Ok(reply), "{value:?}");
+            }
+        }
     }
 
     #[test]

@@ -61,6 +61,7 @@ const fn wire(reason: Reason) -> (Code, StatusCode) {
         R::Internal => (Code::Internal, StatusCode::INTERNAL_SERVER_ERROR),
         R::Unimplemented => (Code::Unimplemented, StatusCode::NOT_IMPLEMENTED),
         R::GithubUnavailable
+        | R::IssuerMisconfigured
         | R::IssuerUnavailable
         | R::TrustedIssuersUnavailable
         | R::SignerUnavailable
@@ -235,7 +236,8 @@ pub(super) fn unreadable(headers: &HeaderMap) -> Option<Refusal> {
 /// How long to wait, in whole seconds, where waiting can help; at least one.
 fn retry_seconds(refusal: &Refusal) -> Option<u64> {
     let (code, _) = wire(refusal.reason);
-    if !matches!(code, Code::ResourceExhausted | Code::Unavailable) {
+    let can_help = matches!(code, Code::ResourceExhausted | Code::Unavailable);
+    if !can_help || refusal.reason == Reason::IssuerMisconfigured {
         return None;
     }
     let wait = refusal.retry_after.unwrap_or_default();

@@ -18,7 +18,7 @@ const RESERVED: [(&str, &[&str]); 10] = [
     ("::octocrab", &["github"]),
     ("::jsonwebtoken", &["oidc"]),
     ("::governor", &["exchange"]),
-    ("::moka", &["cache", "oidc"]),
+    ("::moka", &["cache"]),
     // Patterns mean what Go makes of them.
     ("::regex_automata", &["pattern"]),
 ];

@@ -237,7 +237,7 @@ async fn an_issuer_whose_keys_sit_behind_authentication() {
     for (document, words) in [(Document::Discovery, "discovery document"), (Document::Jwks, "key set")] {
         for status in [401, 403] {
             let (_, said) = of_issuer(document, Misbehaviour::Status(status)).await;
-            said.only(77, "fail", "issuer", &[words, "sits behind authentication"]);
+            said.only(77, "fail", "issuer", &[words, &format!("the answer has status {status}")]);
             assert!(said.text.contains("bearer_token_file"));
         }
     }
@@ -247,16 +247,17 @@ async fn an_issuer_whose_keys_sit_behind_authentication() {
 async fn an_issuer_whose_document_names_another() {
     let how = Misbehaviour::Member("issuer".into(), json!("https://kubernetes.default.svc"));
     let (surroundings, said) = of_issuer(Document::Discovery, how).await;
-    said.only(77, "fail", "issuer", &["is of https://kubernetes.default.svc, not of", &surroundings.issuer.url()]);
+    let words = "names another issuer: https://kubernetes.default.svc";
+    said.only(77, "fail", "issuer", &[words, &surroundings.issuer.url()]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_issuer_that_publishes_something_else() {
     for (document, how, words) in [
-        (Document::Discovery, Misbehaviour::Status(404), "not there (status 404)"),
+        (Document::Discovery, Misbehaviour::Status(404), "the answer has status 404"),
         (Document::Discovery, Misbehaviour::Html, "not a discovery document"),
         (Document::Jwks, Misbehaviour::Html, "not a key set"),
-        (Document::Discovery, Misbehaviour::Redirect("https://login.example.com".into()), "is redirected"),
+        (Document::Discovery, Misbehaviour::Redirect("https://login.example.com".into()), "the answer has status 302"),
         (Document::Jwks, Misbehaviour::Replace(json!({"keys": []})), "no key that can verify a token"),
         (Document::Jwks, Misbehaviour::Cut, "key set"),
     ] {
@@ -268,14 +269,14 @@ async fn an_issuer_that_publishes_something_else() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_issuer_that_does_not_answer_in_time() {
     let (_, said) = of_issuer(Document::Discovery, Misbehaviour::Stall).await;
-    said.only(69, "fail", "issuer", &["did not come within 5 s"]);
+    said.only(69, "fail", "issuer", &["timed out"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_issuer_that_the_address_rule_refuses() {
     let surroundings = Surroundings::new().await.with("OIDC_ALLOW_PRIVATE_NETWORKS", "");
     let said = surroundings.with("OIDC_ISSUERS", "https://10.0.0.1").said(&[]).await;
-    said.only(77, "fail", "issuer", &["may not be fetched"]);
+    said.only(77, "fail", "issuer", &["refused by the address rule"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -296,7 +297,7 @@ async fn an_issuer_with_a_certificate_of_an_unknown_ca() {
         }
     });
     let said = Surroundings::new().await.with("OIDC_ISSUERS", &url).said(&[]).await;
-    said.only(69, "fail", &format!("issuer {url}"), &["does not lead to a CA that is trusted here"]);
+    said.only(69, "fail", &format!("issuer {url}"), &["the server's certificate is not trusted"]);
     assert!(said.text.contains("ca_file"));
     serving.abort();
 }
@@ -327,7 +328,7 @@ async fn an_issuer_whose_entry_gives_a_credential() {
     assert_eq!(said.code, Some(0), "{}", said.text);
     std::fs::write(folder.join("token"), "somebody-else").unwrap();
     let said = surroundings.said(&[]).await;
-    said.only(77, "fail", "issuer", &["sits behind authentication"]);
+    said.only(77, "fail", "issuer", &["the answer has status 401"]);
     assert!(!said.text.contains("somebody-else"));
     std::fs::remove_dir_all(folder).unwrap();
 }
@@ -366,7 +367,7 @@ async fn an_issuer_whose_keys_are_written_down() {
     write(now + 100 * day);
     let surroundings = surroundings.with("OIDC_ISSUERS", "").with("OIDC_ISSUERS_FILE", file.to_str().unwrap());
     let said = surroundings.said(&[]).await;
-    said.has("ok    issuer https://cluster.internal  has 1 key for RS256, as written down");
+    said.has("ok    issuer https://cluster.internal  has 1 key for RS256, supplied by the operator");
     write(now + day);
     surroundings.said(&[]).await.only(0, "warn", "issuer https://cluster.internal", &["ends, or has ended, at"]);
     assert_eq!(surroundings.issuer.fetches(), Default::default());

@@ -139,8 +139,8 @@ async fn keys_behind_authentication_and_a_ca_of_its_own_are_fetched_by_the_entry
     for (more, wanted) in [
         (", ca_file: ca.crt, bearer_token_file: token, private_network: true", ""),
         (", bearer_token_file: token, private_network: true", "ISSUER_UNAVAILABLE"),
-        (", ca_file: ca.crt, private_network: true", "ISSUER_UNAVAILABLE"),
-        (", ca_file: ca.crt, bearer_token_file: token", "ISSUER_UNAVAILABLE"),
+        (", ca_file: ca.crt, private_network: true", "ISSUER_MISCONFIGURED"),
+        (", ca_file: ca.crt, bearer_token_file: token", "ISSUER_MISCONFIGURED"),
     ] {
         let mut setup = setup(&folder, &entry(more)).await;
         setup.settings.egress.resolver = Some(Arc::new(ToLoopback));

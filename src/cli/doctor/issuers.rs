@@ -4,7 +4,7 @@ use super::{super::Exit, finding::Finding};
 use crate::{
     clock::UnixTime,
     egress,
-    oidc::{Diagnosis, Fault, HeldKeys, IssuerKind},
+    oidc::{Diagnosis, Fault, IssuerKind, UsableKeys},
 };
 
 const BY_ANYBODY: &str = "give the issuer a `bearer_token_file` in the issuers file, or let anybody read its discovery and keys \
@@ -15,15 +15,6 @@ const BY_ANYBODY: &str = "give the issuer a `bearer_token_file` in the issuers f
 pub(super) fn tell(diagnosis: &Diagnosis, now: UnixTime) -> Finding {
     let what = format!("issuer {}", diagnosis.issuer);
     let finding = match &diagnosis.keys {
-        Ok(HeldKeys { usable: 0, unusable, .. }) => {
-            let words = format!("publishes no key that can verify a token, and {unusable} that cannot");
-            Finding::fail(
-                Exit::Unavailable,
-                what,
-                words,
-                "it needs an RSA key of at least 2048 bits, P-256, P-384 or Ed25519",
-            )
-        }
         Ok(keys) => match keys.ending(now).next() {
             Some((id, end)) => {
                 let words = format!("{}; the key {id:?} ends, or has ended, at {}", in_words(keys), end.rfc3339());
@@ -39,82 +30,79 @@ pub(super) fn tell(diagnosis: &Diagnosis, now: UnixTime) -> Finding {
     if diagnosis.kind == IssuerKind::BuiltIn { finding.no_worse_than_a_warning() } else { finding }
 }
 
-fn in_words(HeldKeys { are_fixed, usable, unusable, algorithms, .. }: &HeldKeys) -> String {
+fn in_words(UsableKeys { are_fixed, usable, unusable, algorithms, .. }: &UsableKeys) -> String {
     let others = if *unusable > 0 { format!(", and {unusable} that cannot be used") } else { String::new() };
     let algorithms =
         if algorithms.is_empty() { "no algorithm that it lists".to_owned() } else { algorithms.join(", ") };
-    let source = if *are_fixed { ", as written down" } else { "" };
+    let source = if *are_fixed { ", supplied by the operator" } else { "" };
     format!("has {usable} key{} for {algorithms}{others}{source}", if *usable == 1 { "" } else { "s" })
 }
 
 fn explain(fault: Fault, diagnosis: &Diagnosis) -> (Exit, String, String) {
     match fault {
-        Fault::Discovery(error) => of_fetch("its discovery document", error),
-        Fault::Keys(error) => of_fetch("its key set", error),
-        Fault::OtherIssuer => {
-            let other = diagnosis.other.as_deref().unwrap_or("another issuer");
-            let words = format!("the discovery document there is of {other}, not of {}", diagnosis.issuer);
+        Fault::Discovery(error) | Fault::Keys(error) => of_fetch(fault, error),
+        Fault::OtherIssuer | Fault::Template => {
+            let other = diagnosis.other.as_deref().unwrap_or("unknown");
+            let words = format!("{fault}: {other}");
             let todo =
                 "configure the issuer as its tokens have it in `iss`, to the letter: scheme, case, slash at the end";
             (Exit::Refused, words, todo.to_owned())
         }
-        Fault::NotDiscovery => no_such("what came is not a discovery document"),
-        Fault::NotKeys => no_such("what came in the place of keys is not a key set"),
+        Fault::NotDiscovery(_) | Fault::NotKeys(_) => {
+            let todo = "open ISSUER/.well-known/openid-configuration from this machine and look at the answer";
+            (Exit::Unavailable, fault.to_string(), todo.to_owned())
+        }
+        Fault::InsecureKeys => {
+            let todo = "correct the issuer's `jwks_uri`, or give the keys' address in `jwks_uri` of the issuers file";
+            (Exit::Refused, fault.to_string(), todo.to_owned())
+        }
+        Fault::NoKeys => {
+            let todo = "it needs an RSA key of 2048 to 4096 bits, P-256, P-384, P-521 or Ed25519, without `use: enc`";
+            (Exit::Unavailable, fault.to_string(), todo.to_owned())
+        }
         Fault::Bearer => {
-            let todo = "mend the entry's `bearer_token_file`: the file must be there, readable, and hold one token";
+            let todo = "correct the entry's `bearer_token_file`: a readable file with one token";
             (Exit::Usage, fault.to_string(), todo.to_owned())
         }
-        Fault::TooSlow => slow("discovery and keys"),
+        Fault::TooSlow => (Exit::Unavailable, fault.to_string(), SLOW.to_owned()),
         Fault::Interrupted | Fault::UnknownKey => (Exit::Internal, fault.to_string(), "report it".to_owned()),
     }
 }
 
-fn no_such(words: &str) -> (Exit, String, String) {
-    let todo =
-        "open ISSUER/.well-known/openid-configuration from this machine and see what answers: a login page, a proxy?";
-    (Exit::Unavailable, words.to_owned(), todo.to_owned())
-}
+const SLOW: &str = "see what is slow on the way there from this machine; an exchange waits for 5 s too";
 
-fn slow(what: &str) -> (Exit, String, String) {
-    let todo = "see what is slow on the way there from this machine; tokens wait for it no longer either";
-    (Exit::Unavailable, format!("{what} did not come within 5 s"), todo.to_owned())
-}
-
-fn of_fetch(what: &str, error: egress::Error) -> (Exit, String, String) {
-    let unavailable = |words: String, todo: &str| (Exit::Unavailable, words, todo.to_owned());
-    match error {
-        egress::Error::Status(status @ (401 | 403)) => {
-            (Exit::Refused, format!("{what} sits behind authentication (status {status})"), BY_ANYBODY.to_owned())
+/// A fetch failed. The words are those that callers get.
+fn of_fetch(fault: Fault, error: egress::Error) -> (Exit, String, String) {
+    let (exit, todo) = match error {
+        egress::Error::Status(401 | 403) => (Exit::Refused, BY_ANYBODY),
+        egress::Error::Status(404) => {
+            (Exit::Unavailable, "configure the issuer as its tokens have it in `iss`, to the letter")
         }
-        egress::Error::Status(404) => unavailable(
-            format!("{what} is not there (status 404)"),
-            "configure the issuer as its tokens have it in `iss`, to the letter",
+        egress::Error::Status(300..=399) => (
+            Exit::Unavailable,
+            "redirects are not followed: configure the issuer as its tokens have it in `iss`; ask its operator why it redirects",
         ),
-        egress::Error::Status(status @ 300..=399) => unavailable(
-            format!("{what} is redirected (status {status}), which is not followed"),
-            "configure the issuer as its tokens have it in `iss`; ask whoever runs it why it redirects",
-        ),
-        egress::Error::Status(status) => {
-            unavailable(format!("{what} was answered with status {status}"), "ask whoever runs it")
-        }
         egress::Error::Refused => (
             Exit::Refused,
-            format!("{what} may not be fetched: the address is private, or is plain http"),
-            "set OIDC_ALLOW_PRIVATE_NETWORKS=known, if it is meant to be on a private network; http is for loopback alone"
-                .to_owned(),
+            "the address is private or uses http: set OIDC_ALLOW_PRIVATE_NETWORKS=known or `private_network` in the issuers \
+             file, if the issuer is meant to be on a private network; http is for loopback only",
         ),
-        egress::Error::Certificate => unavailable(
-            format!("{what}: the server's certificate does not lead to a CA that is trusted here, or is not its own"),
+        egress::Error::Certificate => (
+            Exit::Unavailable,
             "name the issuer's CA in `ca_file` of the issuers file, or add it to SSL_CERT_FILE; look at the certificate's \
-                names and dates",
+             names and dates",
         ),
-        egress::Error::Connect => unavailable(
-            format!("{what}: no connection"),
+        egress::Error::Connect => (
+            Exit::Unavailable,
             "see whether the host's name resolves here and the port is open: DNS, NetworkPolicy, firewall",
         ),
-        egress::Error::Timeout => slow(what),
-        egress::Error::Url => unavailable(format!("{what} is at an address that is none"), "ask whoever runs it"),
-        egress::Error::TooLarge => unavailable(format!("{what} is larger than 256 KiB"), "ask whoever runs it"),
-        egress::Error::Broken => no_such(&format!("{what}: the answer broke off, or is not HTTP")),
-    }
+        egress::Error::Timeout => (Exit::Unavailable, SLOW),
+        egress::Error::Closed | egress::Error::Broken => {
+            (Exit::Unavailable, "open the address from this machine and see what answers: a proxy, another protocol?")
+        }
+        egress::Error::Status(_) | egress::Error::Url | egress::Error::TooLarge | egress::Error::Encoding => {
+            (Exit::Unavailable, "ask the issuer's operator")
+        }
+    };
+    (exit, fault.to_string(), todo.to_owned())
 }

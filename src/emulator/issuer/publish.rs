@@ -1,5 +1,7 @@
 //! Serving discovery and key sets, as they should be or as a test wants them.
 
+use std::io::Read;
+
 use serde_json::{Value, json};
 
 use super::super::server::{Cut, End, Request, Response};
@@ -84,7 +86,7 @@ fn publish(tenant: &Tenant, document: Document, how: Option<&Misbehaviour>) -> R
         Document::Discovery => discovery(tenant),
         Document::Jwks => tenant.keys.jwks(),
     };
-    let (mut pad, mut end) = (0, End::Whole);
+    let (mut pad, mut end, mut encoding) = (0, End::Whole, None);
     match how {
         None | Some(Misbehaviour::Stall | Misbehaviour::Slow(_)) => {}
         Some(Misbehaviour::Cut) => return Err(Cut),
@@ -104,6 +106,8 @@ fn publish(tenant: &Tenant, document: Document, how: Option<&Misbehaviour>) -> R
         }
         Some(Misbehaviour::Hang) => end = End::Hangs,
         Some(Misbehaviour::Padded(size)) => pad = *size,
+        Some(Misbehaviour::Gzip) => encoding = Some("gzip"),
+        Some(Misbehaviour::ContentEncoding(name)) => encoding = Some(name.as_str()),
         Some(Misbehaviour::Replace(other)) => body = other.clone(),
         Some(Misbehaviour::Member(name, value)) => {
             if let Value::Object(members) = &mut body {
@@ -127,10 +131,24 @@ fn publish(tenant: &Tenant, document: Document, how: Option<&Misbehaviour>) -> R
         padded.resize(pad, b' ');
         response.body = padded.into();
     }
+    if how == Some(&Misbehaviour::Gzip) {
+        response.body = gzip(&response.body);
+    }
+    if let Some(encoding) = encoding {
+        response.headers.push(("content-encoding", encoding.to_owned()));
+    }
     if let Some(value) = &tenant.cache_control {
         response.headers.push(("cache-control", value.clone()));
     }
     Ok(response)
+}
+
+fn gzip(content: &[u8]) -> bytes::Bytes {
+    let mut out = Vec::new();
+    let mut encoder = flate2::read::GzEncoder::new(content, flate2::Compression::default());
+    // Reading from memory does not fail.
+    encoder.read_to_end(&mut out).ok();
+    out.into()
 }
 
 fn discovery(tenant: &Tenant) -> Value {

@@ -2,14 +2,13 @@
 
 use std::time::Duration;
 
-use jsonwebtoken::Algorithm;
 use serde::Deserialize;
 use serde_json::Value;
 
 use super::Rules;
 use crate::{
     clock::parse_duration,
-    oidc::token,
+    oidc::algorithm::{self, Algorithm},
     yaml::{At, Invalid, Mark, present},
 };
 
@@ -51,6 +50,8 @@ pub(super) struct Item {
     pub(super) private_network: Option<At<bool>>,
     #[serde(default, deserialize_with = "present")]
     pub(super) proxy: Option<At<bool>>,
+    #[serde(default, deserialize_with = "present")]
+    pub(super) single_tenant: Option<At<bool>>,
     #[serde(default, deserialize_with = "present")]
     algorithms: Option<At<Vec<At<String>>>>,
     #[serde(default, deserialize_with = "present")]
@@ -105,9 +106,7 @@ fn algorithms(list: &At<Vec<At<String>>>) -> Result<Vec<Algorithm>, Invalid> {
         return Err(list.refuse("at least one algorithm is wanted here"));
     }
     let one = |name: &At<String>| {
-        token::algorithm(&name.value).ok_or_else(|| {
-            name.refuse("one of RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384 and EdDSA is wanted here")
-        })
+        Algorithm::from_name(&name.value).ok_or_else(|| name.refuse(format!("expected {}", algorithm::EXPECTED)))
     };
     list.value.iter().map(one).collect()
 }

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use jsonwebtoken::Algorithm;
 use rcgen::{CertifiedKey, generate_simple_self_signed};
 
 use super::*;
 use crate::{
+    oidc::algorithm::Algorithm,
     oidc::tests::fixture::{KEYS, b64},
     tests::Folder,
 };
@@ -72,7 +72,7 @@ only_listed: false
     assert!(reach.private_network && reach.roots.is_some() && !reach.proxy);
     assert_eq!(reach.bearer, Some(cluster.folder.path().join("token")));
     let rules = Rules {
-        algorithms: Some(vec![Algorithm::RS256]),
+        algorithms: Some(vec![Algorithm::Rs256]),
         max_lifetime: Some(Duration::from_secs(3600)),
         max_age: Some(Duration::from_secs(600)),
         require_jti: false,
@@ -97,6 +97,28 @@ fn keys_can_be_written_down() {
     assert!(matches!(inline.entries[0].keys, KeysFrom::Fixed(_)));
     // Nothing is fetched, so it does not matter that the issuer could not be.
     assert!(cluster.load("issuers:\n  - issuer: http://127.0.0.1:1\n    jwks_file: keys.json\n").is_ok());
+}
+
+#[test]
+fn an_issuer_that_only_the_operator_can_reach_is_single_tenant_unless_the_entry_says_otherwise() {
+    let cluster = cluster();
+    for (entry, expected) in [
+        ("issuer: https://a.internal", false),
+        ("{issuer: https://a.internal, jwks_uri: https://b.internal/}", false),
+        ("{issuer: https://a.internal, bearer_token_file: token}", false),
+        ("{issuer: https://a.internal, single_tenant: true}", true),
+        ("{issuer: https://a.internal, private_network: true}", true),
+        ("{issuer: https://a.internal, ca_file: ca.crt}", true),
+        ("{issuer: https://a.internal, jwks_file: keys.json}", true),
+        ("{issuer: https://a.internal, jwks_file: keys.json, single_tenant: false}", false),
+        ("in_cluster: true", true),
+        ("{in_cluster: true, single_tenant: false}", false),
+    ] {
+        let listed = cluster.load(&format!("issuers:\n  - {entry}\n")).unwrap();
+        assert_eq!(listed.entries[0].is_single_tenant, expected, "{entry}");
+    }
+    let pattern = "issuers:\n  - issuer_pattern: https://a\\.internal\n    single_tenant: true\n";
+    cluster.refuses(pattern, "expected an entry with `issuer`");
 }
 
 #[test]
@@ -165,8 +187,8 @@ fn mistakes_are_told_where_they_stand_and_never_repeat_the_file() {
         (entry("jwks_file: keys.json\n    ca_file: ca.crt"), "line 4, column 14: keys that are written down"),
         (entry("jwks_file: keys.json\n    private_network: true"), "keys that are written down"),
         (entry("algorithms: []"), "at least one algorithm"),
-        (entry("algorithms: [HS256]"), "line 3, column 18: one of RS256"),
-        (entry("algorithms: [none]"), "one of RS256"),
+        (entry("algorithms: [HS256]"), "line 3, column 18: expected RS256"),
+        (entry("algorithms: [none]"), "expected RS256"),
         (entry("max_lifetime: 1 hour"), "a duration such as"),
         (entry("max_lifetime: 0s"), "a duration such as"),
         (entry("max_lifetime: 9000h"), "a duration such as"),

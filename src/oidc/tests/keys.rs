@@ -1,5 +1,6 @@
 //! Key sets and discovery documents as issuers, good and bad, publish them.
 
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 
 use super::{
@@ -21,7 +22,9 @@ async fn keys_that_are_not_for_this_are_not_used() {
     for (more, expected) in [
         (json!({"use": "sig"}), true),
         (json!({"use": "enc"}), false),
-        (json!({"use": "both"}), false),
+        (json!({"use": "jwt-svid"}), true),
+        (json!({"use": "both"}), true),
+        (json!({"use": 5}), true),
         (json!({"key_ops": ["verify"]}), true),
         (json!({"key_ops": ["encrypt", "verify"]}), true),
         (json!({"key_ops": ["encrypt"]}), false),
@@ -54,7 +57,7 @@ async fn an_odd_key_harms_no_other() {
     let odd = [
         json!({"kty": "AKP", "alg": "ML-DSA-44", "pub": "AA", "kid": "a"}),
         json!({"kty": "RSA", "kid": 5, "n": "AQAB", "e": "AQAB"}),
-        KEYS.p521.named("p521"),
+        json!({"kty": "EC", "crv": "P-521", "x": "AA", "y": "AA", "kid": "p521"}),
         json!({"kty": "RSA", "use": "enc", "kid": "e", "n": "AQAB", "e": "AQAB"}),
         json!("x"),
         json!(null),
@@ -67,14 +70,16 @@ async fn an_odd_key_harms_no_other() {
     let published = Value::Array(published);
     assert_eq!(accepts(published.clone(), &KEYS.rsa, json!({"alg": "RS256", "kid": "k1"})).await, Ok(()));
     assert_eq!(accepts(published.clone(), &KEYS.rsa, json!({"alg": "RS256"})).await, Ok(()));
-    for id in ["a", "e", "5", "p521", "short"] {
+    let answer = accepts(published.clone(), &KEYS.rsa, json!({"alg": "RS256", "kid": "5"})).await;
+    assert_eq!(answer.unwrap_err().reason(), Reason::IssuerUnavailable, "a number is no key id");
+    for id in ["a", "e", "p521", "short"] {
         let answer = accepts(published.clone(), &KEYS.rsa, json!({"alg": "RS256", "kid": id})).await;
         assert_eq!(answer.unwrap_err().reason(), Reason::SignatureInvalid, "{id}");
     }
 }
 
 #[test]
-fn rsa_keys_have_2048_to_8192_bits() {
+fn rsa_keys_have_2048_to_4096_bits() {
     let usable = |bits: usize, leading_zeros: usize| {
         let mut n = vec![0; leading_zeros];
         n.push(1 << ((bits - 1) % 8));
@@ -88,8 +93,9 @@ fn rsa_keys_have_2048_to_8192_bits() {
         (2047, false),
         (2048, true),
         (3072, true),
-        (8192, true),
-        (8193, false),
+        (4096, true),
+        (4097, false),
+        (8192, false),
         (16384, false),
     ] {
         assert_eq!(usable(bits, 0), expected, "{bits}");
@@ -141,7 +147,8 @@ async fn fault(change: impl FnOnce(&World)) -> (Fault, usize) {
     let Err(Error::Unavailable { cause, retry_after }) = world.verify(&world.token("k1")).await else {
         panic!("available")
     };
-    assert_eq!(retry_after, Duration::from_secs(1));
+    let wait = if cause == Fault::NoKeys { 3 } else { 1 };
+    assert_eq!(retry_after, Duration::from_secs(wait));
     let key_fetches = world.fake.set().key_fetches;
     (cause, key_fetches)
 }
@@ -163,11 +170,23 @@ async fn the_document_names_its_issuer_byte_for_byte() {
 #[tokio::test]
 async fn documents_that_are_none() {
     let found = fault(|world| world.fake.set().issuer = Some("no url".to_owned())).await;
-    assert_eq!(found, (Fault::NotDiscovery, 0));
-    for document in ["", "x", "[]", "{}", r#"{"keys":{}}"#, r#"{"keys":5}"#] {
+    assert_eq!(found, (Fault::OtherIssuer, 0));
+    let found = fault(|world| world.fake.set().issuer = Some("https://a.example/{tenantid}/v2.0".to_owned())).await;
+    assert_eq!(found, (Fault::Template, 0));
+    for (document, what) in [
+        ("", Unexpected::NotJson),
+        ("x", Unexpected::NotJson),
+        ("<html>", Unexpected::Html),
+        ("[]", Unexpected::OtherJson),
+        ("{}", Unexpected::OtherJson),
+        (r#"{"keys":{}}"#, Unexpected::OtherJson),
+        (r#"{"keys":5}"#, Unexpected::OtherJson),
+    ] {
         let found = fault(|world| world.fake.set().key_document = Some(document.to_owned())).await;
-        assert_eq!(found, (Fault::NotKeys, 1), "{document}");
+        assert_eq!(found, (Fault::NotKeys(what), 1), "{document}");
     }
+    let found = fault(|world| world.fake.set().keys.clear()).await;
+    assert_eq!(found, (Fault::NoKeys, 1));
     let found = fault(|world| world.fake.set().key_document = Some("[".repeat(300 << 10))).await;
     assert_eq!(found, (Fault::Keys(egress::Error::TooLarge), 1));
 }
@@ -189,7 +208,9 @@ async fn a_key_set_is_fetched_by_the_rule_too() {
         "http://jwks.example/",
     ] {
         let found = fault(|world| world.fake.set().jwks_uri = Some(uri.to_owned())).await;
-        assert_eq!(found, (Fault::Keys(egress::Error::Refused), 0), "{uri}");
+        let is_plain = uri.starts_with("http:");
+        let expected = if is_plain { Fault::InsecureKeys } else { Fault::Keys(egress::Error::Refused) };
+        assert_eq!(found, (expected, 0), "{uri}");
     }
     for uri in ["file:///etc/passwd", "ftp://127.0.0.1/", "https://user@127.0.0.1/", "gopher:x"] {
         let found = fault(|world| world.fake.set().jwks_uri = Some(uri.to_owned())).await;
@@ -235,12 +256,176 @@ async fn an_issuer_with_a_trailing_slash_is_asked_without_doubling_it() {
     assert_eq!(world.verify(&token).await.unwrap().issuer(), &issuer);
 }
 
+#[tokio::test]
+async fn a_key_set_is_bounded_by_its_bytes_and_not_by_the_number_of_keys() {
+    let ids = (0..1_000).map(|n| KEYS.ed25519.named(&n.to_string()));
+    let published: Vec<_> = ids.chain([KEYS.rsa.named("last")]).collect();
+    assert_eq!(accepts(json!(published), &KEYS.rsa, json!({"alg": "RS256", "kid": "last"})).await, Ok(()));
+    assert_eq!(accepts(json!(published), &KEYS.rsa, json!({"alg": "RS256"})).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_token_without_key_id_is_checked_against_sixteen_keys_of_its_type() {
+    let keys = |others: usize| {
+        let others = (0..others).map(|n| KEYS.other_rsa.named(&n.to_string()));
+        let published: Vec<_> = others.chain([KEYS.p256.named("p"), KEYS.rsa.named("last")]).collect();
+        accepts(json!(published), &KEYS.rsa, json!({"alg": "RS256"}))
+    };
+    assert_eq!(keys(15).await, Ok(()));
+    assert_eq!(keys(16).await.unwrap_err().reason(), Reason::SignatureInvalid);
+}
+
+#[tokio::test]
+async fn integers_may_have_zero_bytes_in_front_and_coordinates_have_exactly_the_curves_length() {
+    let padded = |key: &TestKey, names: &[&str], zeros: usize| {
+        let mut jwk = key.named("k");
+        for name in names {
+            let bytes = [vec![0; zeros], URL_SAFE_NO_PAD.decode(jwk[*name].as_str().unwrap()).unwrap()].concat();
+            jwk[*name] = json!(super::fixture::b64(bytes));
+        }
+        json!([jwk])
+    };
+    for zeros in [0, 1, 2, 7] {
+        for names in [&["n"][..], &["e"], &["n", "e"]] {
+            let published = padded(&KEYS.rsa, names, zeros);
+            for algorithm in ["RS256", "PS512"] {
+                let header = json!({"alg": algorithm, "kid": "k"});
+                assert_eq!(accepts(published.clone(), &KEYS.rsa, header).await, Ok(()), "{names:?} {zeros}");
+            }
+        }
+    }
+    // Go's libraries refuse these too.
+    for (key, algorithm) in
+        [(&KEYS.p256, "ES256"), (&KEYS.p384, "ES384"), (&KEYS.p521, "ES512"), (&KEYS.ed25519, "EdDSA")]
+    {
+        let header = json!({"alg": algorithm, "kid": "k"});
+        assert_eq!(accepts(padded(key, &["x"], 0), key, header.clone()).await, Ok(()), "{algorithm}");
+        assert!(accepts(padded(key, &["x"], 1), key, header).await.is_err(), "{algorithm}");
+    }
+}
+
+#[tokio::test]
+async fn base64_of_a_key_may_be_padded() {
+    let mut jwk = KEYS.p256.named("k");
+    for name in ["x", "y"] {
+        jwk[name] = json!(format!("{}=", jwk[name].as_str().unwrap()));
+    }
+    assert_eq!(accepts(json!([jwk]), &KEYS.p256, json!({"alg": "ES256", "kid": "k"})).await, Ok(()));
+}
+
+#[tokio::test]
+async fn a_signature_of_es512_has_its_fixed_length() {
+    let world = World::new().await;
+    world.fake.set().algorithms = Some(json!(["ES512"]));
+    world.fake.set().keys = vec![KEYS.p521.named("k")];
+    let token = KEYS.p521.token(&json!({"alg": "ES512", "kid": "k"}), &world.claims().to_string());
+    assert!(world.verify(&token).await.is_ok());
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let bytes = URL_SAFE_NO_PAD.decode(signature).unwrap();
+    assert_eq!(bytes.len(), 132);
+    for other in [&bytes[..131], &bytes[1..], &[&bytes[..], &[0]].concat(), &[0; 132], &[&[0], &bytes[..]].concat()] {
+        let forged = format!("{signed}.{}", super::fixture::b64(other));
+        assert_eq!(world.refusal(&forged).await, Reason::SignatureInvalid, "{}", other.len());
+    }
+}
+
 #[test]
-fn of_many_keys_few_are_read() {
-    let keys: Vec<_> = (0..20_000).map(|n| json!({"kid": n.to_string()})).collect();
-    let set = KeySet::read(json!({"keys": keys}).to_string().as_bytes(), None).unwrap();
-    assert_eq!(set.count(), 64);
-    // Those of which nothing can be used count too: to look at each costs time.
-    let junk: Vec<_> = (0..20_000).map(|_| json!({})).chain([json!({"kid": "last"})]).collect();
-    assert_eq!(KeySet::read(json!({"keys": junk}).to_string().as_bytes(), None).unwrap().count(), 0);
+fn a_set_of_many_keys_holds_what_it_says() {
+    let size = |keys: Vec<Value>| {
+        let document = json!({"keys": keys}).to_string();
+        assert!(document.len() <= 256 << 10);
+        KeySet::read(document.as_bytes(), None).unwrap().size()
+    };
+    let one = size(vec![KEYS.rsa.named("k")]);
+    assert!((256..2_048).contains(&one), "{one}");
+    assert!(size((0..14_000).map(|n| json!({"kid": n.to_string()})).collect()) <= 1 << 20);
+    assert!(size((0..2_500).map(|n| KEYS.ed25519.named(&n.to_string())).collect()) <= 1 << 20);
+    // Keys without an id that cannot be used are dropped.
+    assert!(size((0..40_000).map(|_| json!({})).collect()) < 1_024);
+}
+
+#[tokio::test]
+async fn a_wrong_key_is_told_apart_from_an_unknown_one() {
+    let published = json!([
+        KEYS.rsa.named("k1"),
+        KEYS.rsa.with(json!({"kid": "rs512", "alg": "RS512"})),
+        KEYS.rsa.with(json!({"kid": "old", "exp": super::fixture::NOW - 1})),
+        {"kty": "oct", "kid": "oct", "k": "AA"},
+    ]);
+    for (id, words) in [
+        ("k1", "the signature does not match the key that `kid` names"),
+        ("rs512", "the key that `kid` names is not for the token's algorithm RS256"),
+        ("old", "has expired"),
+        ("oct", "cannot be used"),
+    ] {
+        let key = if id == "k1" { &KEYS.other_rsa } else { &KEYS.rsa };
+        let error = accepts(published.clone(), key, json!({"alg": "RS256", "kid": id})).await.unwrap_err();
+        assert_eq!(error.reason(), Reason::SignatureInvalid, "{id}");
+        assert!(error.to_string().contains(words), "{id}: {error}");
+    }
+}
+
+/// Key and token were made by Go's go-jose 2.6.3.
+#[test]
+fn a_token_of_another_implementation_is_verified_by_es512() {
+    let fixture: Value =
+        serde_json::from_str(include_str!("../../../tests/fixtures/tokens/go-jose-es512.json")).unwrap();
+    let keys = KeySet::read(fixture["jwks"].to_string().as_bytes(), None).unwrap();
+    let token = fixture["token"].as_str().unwrap();
+    let now = crate::clock::UnixTime::from_secs(super::fixture::NOW);
+    let verifies = |token: &str| keys.verify(&Unverified::read(token, 32 << 10).unwrap(), now).is_ok();
+    assert!(verifies(token));
+    let (signed, signature) = token.rsplit_once('.').unwrap();
+    let (header, _) = signed.split_once('.').unwrap();
+    let other = super::fixture::b64(r#"{"iss":"https://issuer.example","sub":"other"}"#);
+    assert!(!verifies(&format!("{header}.{other}.{signature}")));
+}
+
+#[tokio::test]
+async fn only_the_usual_check_is_made_on_the_async_threads() {
+    let world = World::new().await;
+    world.fake.set().algorithms = None;
+    let published =
+        vec![KEYS.rsa.named("k1"), KEYS.other_rsa.named("k2"), KEYS.p256.named("p256"), KEYS.p521.named("p521")];
+    let set = KeySet::read(json!({"keys": published}).to_string().as_bytes(), None).unwrap();
+    world.fake.set().keys = published;
+    let now = crate::clock::UnixTime::from_secs(super::fixture::NOW);
+    for (key, header, is_expensive) in [
+        (&KEYS.rsa, json!({"alg": "RS256", "kid": "k1"}), false),
+        (&KEYS.p256, json!({"alg": "ES256", "kid": "p256"}), false),
+        (&KEYS.p256, json!({"alg": "ES256"}), false),
+        (&KEYS.rsa, json!({"alg": "RS256"}), true),
+        (&KEYS.p521, json!({"alg": "ES512", "kid": "p521"}), true),
+        (&KEYS.p521, json!({"alg": "ES512", "kid": "unknown"}), false),
+    ] {
+        let token = key.token(&header, &world.claims().to_string());
+        assert_eq!(set.is_expensive(&world.oidc.read(&token).unwrap(), now), is_expensive, "{header}");
+        assert_eq!(world.verify(&token).await.is_ok(), header["kid"] != "unknown", "{header}");
+    }
+}
+
+/// A world with the fixture's origin as that of a GitHub Enterprise Server.
+async fn enterprise() -> World {
+    World::with(|settings| {
+        settings.private_networks = PrivateNetworks::Blocked;
+        settings.private_origin = Origin::of(&settings.actions_issuer.as_str().parse().unwrap());
+        settings.configured = vec![settings.actions_issuer.as_str().replace("actions", "other").parse().unwrap()];
+    })
+    .await
+}
+
+#[tokio::test]
+async fn the_origin_of_an_enterprise_server_is_for_its_own_actions_issuer() {
+    let world = enterprise().await;
+    assert!(world.verify(&world.token("k1")).await.is_ok());
+    for issuer in ["other", "unknown"] {
+        let claims = world.claims_of(&world.fake.issuer(issuer)).to_string();
+        let token = KEYS.rsa.token(&json!({"alg": "RS256", "kid": "k1"}), &claims);
+        let Error::Unavailable { cause, .. } = world.verify(&token).await.unwrap_err() else { panic!("{issuer}") };
+        assert_eq!(cause, Fault::Discovery(egress::Error::Refused), "{issuer}");
+    }
+    let (world, elsewhere) = (enterprise().await, super::fixture::Fake::start().await);
+    world.fake.set().jwks_uri = Some(format!("{}/jwks", elsewhere.issuer("actions")));
+    assert_eq!(world.refusal(&world.token("k1")).await, Reason::IssuerMisconfigured);
+    assert_eq!(elsewhere.set().key_fetches, 0, "another port");
 }

@@ -1,11 +1,11 @@
-//! When keys serve, when they are fetched, and how often at most.
+//! When cached keys are used, when they are fetched, and how often at most.
 
 use axum::http::StatusCode;
 use serde_json::json;
 
 use super::{
     super::*,
-    fixture::{KEYS, World},
+    fixture::{KEYS, NOW, World, owner},
 };
 use crate::reason::Reason;
 
@@ -14,6 +14,13 @@ const HOUR: u64 = 60 * MINUTE;
 
 /// The key set's lifetime by the fixture's `Cache-Control`.
 const TTL: u64 = 10 * MINUTE;
+
+/// Refuses the token because its key id is unknown; the seconds after which a retry can help.
+async fn unknown_key(world: &World, id: &str) -> u64 {
+    let error = world.verify(&world.token(id)).await.unwrap_err();
+    let Error::Unavailable { cause: Fault::UnknownKey, retry_after } = error else { panic!("{error}") };
+    retry_after.as_secs()
+}
 
 /// Waits until the issuer was asked `times` and nothing is under way.
 async fn settled(world: &World, times: usize) {
@@ -75,8 +82,8 @@ async fn a_withdrawn_key_stops_working_at_the_end_of_the_lifetime() {
         assert!(world.verify(&world.token("k1")).await.is_ok());
         world.fake.set().keys = vec![KEYS.other_rsa.named("k2")];
         world.pass(lifetime);
-        assert_eq!(world.refusal(&world.token("k1")).await, Reason::SignatureInvalid, "{cache_control}");
-        assert!(world.oidc.verify_with_held_keys(&world.oidc.read(&world.token("k1")).unwrap()).is_none());
+        assert_eq!(unknown_key(&world, "k1").await, 3, "{cache_control}");
+        assert_eq!(world.cached(&world.token("k1")).await, None);
     }
 }
 
@@ -84,12 +91,12 @@ async fn a_withdrawn_key_stops_working_at_the_end_of_the_lifetime() {
 async fn while_an_issuer_is_down_its_keys_serve_for_an_hour_more() {
     let world = World::new().await;
     assert!(world.verify(&world.token("k1")).await.is_ok());
-    world.fake.answers(StatusCode::NOT_FOUND);
+    world.fake.answers(StatusCode::TOO_MANY_REQUESTS);
     world.pass(TTL);
     for _ in 0..5 {
         assert!(world.verify(&world.token("k1")).await.is_ok());
     }
-    assert_eq!(world.fake.discoveries(), 2, "the failure is remembered");
+    assert_eq!(world.fake.discoveries(), 2, "the failure is cached");
     world.pass(HOUR - 1);
     assert!(world.verify(&world.token("k1")).await.is_ok());
     world.pass(1);
@@ -102,7 +109,7 @@ async fn while_an_issuer_is_down_its_keys_serve_for_an_hour_more() {
 #[tokio::test]
 async fn without_keys_an_issuer_is_tried_after_one_two_four_to_thirty_seconds() {
     let world = World::new().await;
-    world.fake.answers(StatusCode::NOT_FOUND);
+    world.fake.answers(StatusCode::TOO_MANY_REQUESTS);
     for (attempt, wait) in [1, 2, 4, 8, 16, 30, 30, 30].into_iter().enumerate() {
         for second in 0..wait {
             let error = world.verify(&world.token("k1")).await.unwrap_err();
@@ -114,7 +121,7 @@ async fn without_keys_an_issuer_is_tried_after_one_two_four_to_thirty_seconds() 
     }
     world.fake.answers(StatusCode::OK);
     assert!(world.verify(&world.token("k1")).await.is_ok());
-    world.fake.answers(StatusCode::NOT_FOUND);
+    world.fake.answers(StatusCode::TOO_MANY_REQUESTS);
     world.pass(TTL + HOUR);
     let error = world.verify(&world.token("k1")).await.unwrap_err();
     assert_eq!(error.retry_after(), Some(Duration::from_secs(1)), "success forgets the failures");
@@ -131,23 +138,46 @@ async fn a_new_key_is_found_at_once() {
 }
 
 #[tokio::test]
-async fn a_flood_of_unknown_key_ids_causes_a_fetch_a_minute() {
+async fn a_key_that_is_published_seconds_later_is_accepted_within_ten_seconds() {
+    for published_after in 0..9 {
+        let world = World::new().await;
+        assert!(world.verify(&world.token("k1")).await.is_ok());
+        let mut second = 0;
+        // As a caller does that obeys Retry-After.
+        while second <= 10 {
+            if second >= published_after {
+                world.fake.set().keys.push(KEYS.rsa.named("k2"));
+            }
+            match world.verify(&world.token("k2")).await {
+                Ok(_) => break,
+                Err(error) => {
+                    assert_eq!(error.reason(), Reason::IssuerUnavailable);
+                    let wait = error.retry_after().unwrap().as_secs();
+                    world.pass(wait);
+                    second += wait;
+                }
+            }
+        }
+        assert!(second <= 10, "published after {published_after} s, accepted after {second} s");
+        assert!(world.verify(&world.token("k2")).await.is_ok());
+    }
+}
+
+#[tokio::test]
+async fn a_flood_of_unknown_key_ids_causes_three_fetches_and_then_one_a_minute() {
     let world = World::new().await;
     assert!(world.verify(&world.token("k1")).await.is_ok());
-    // The first of them is told for good: the keys are as new as can be. The others shall come again.
-    assert_eq!(world.refusal(&world.token("bogus")).await, Reason::SignatureInvalid);
-    for n in 0..1000_u64 {
-        let error = world.verify(&world.token(&format!("bogus-{n}"))).await.unwrap_err();
-        assert_eq!(error.reason(), Reason::IssuerUnavailable);
-        assert_eq!(error.retry_after(), Some(Duration::from_millis(60_000 - 50 * n)));
-        world.clock.advance(Duration::from_millis(50));
+    for second in 0..200_u64 {
+        for n in 0..5 {
+            let waited = unknown_key(&world, &format!("bogus-{second}-{n}")).await;
+            let next = [3, 9, 69, 129, 189, 249].into_iter().find(|next| *next > second).unwrap();
+            assert_eq!(waited, next - second, "the same answer for all, after {second} s");
+        }
+        let fetched = [0, 3, 9, 69, 129, 189].into_iter().filter(|at| *at <= second).count();
+        assert_eq!(world.fake.discoveries(), 1 + fetched, "after {second} s");
+        assert!(world.verify(&world.token("k1")).await.is_ok(), "known keys are used");
+        world.pass(1);
     }
-    assert_eq!(world.fake.discoveries(), 2);
-    world.fake.set().keys = vec![KEYS.rsa.named("rotated")];
-    assert_eq!(world.refusal(&world.token("rotated")).await, Reason::IssuerUnavailable);
-    world.pass(10);
-    assert!(world.verify(&world.token("rotated")).await.is_ok());
-    assert_eq!(world.fake.discoveries(), 3);
 }
 
 #[tokio::test]
@@ -156,25 +186,39 @@ async fn a_concurrent_flood_costs_no_more() {
     world.fake.set().delay = Duration::from_millis(30);
     let tokens: Vec<_> = (0..200).map(|n| world.token(&format!("bogus-{n}"))).collect();
     let answers = futures_util::future::join_all(tokens.iter().map(|token| world.verify(token))).await;
-    assert!(answers.iter().all(Result::is_err));
-    assert_eq!(world.fake.discoveries(), 2, "the first of all, and one on account of an unknown key id");
+    for answer in answers {
+        let expected = Error::Unavailable { cause: Fault::UnknownKey, retry_after: Duration::from_secs(3) };
+        assert_eq!(answer.unwrap_err(), expected);
+    }
+    assert!(world.fake.discoveries() <= 2, "the first of all, and one because of an unknown key id");
     assert!(world.verify(&world.token("k1")).await.is_ok());
 }
 
 #[tokio::test]
-async fn a_failed_fetch_for_an_unknown_key_id_counts() {
+async fn the_first_fetch_of_all_is_as_new_as_can_be() {
+    let world = World::new().await;
+    assert_eq!(unknown_key(&world, "bogus").await, 3);
+    assert_eq!(unknown_key(&world, "bogus").await, 3);
+    assert_eq!(world.fake.discoveries(), 1);
+}
+
+#[tokio::test]
+async fn a_failed_fetch_for_an_unknown_key_id_counts_and_gets_the_same_answer() {
     let world = World::new().await;
     assert!(world.verify(&world.token("k1")).await.is_ok());
-    world.fake.answers(StatusCode::NOT_FOUND);
-    for n in 0..59 {
-        assert_eq!(world.refusal(&world.token(&format!("bogus-{n}"))).await, Reason::IssuerUnavailable);
-        assert!(world.verify(&world.token("k1")).await.is_ok(), "known keys serve");
-        world.pass(1);
+    for status in [StatusCode::TOO_MANY_REQUESTS, StatusCode::NOT_FOUND] {
+        world.fake.answers(status);
+        for wait in [3, 6, 60] {
+            assert_eq!(unknown_key(&world, "bogus").await, wait);
+            assert!(world.verify(&world.token("k1")).await.is_ok(), "known keys are used");
+            world.pass(wait - 1);
+            assert_eq!(unknown_key(&world, "bogus").await, 1);
+            world.pass(1);
+        }
+        world.pass(4 * MINUTE);
+        world.fake.answers(StatusCode::OK);
+        assert!(world.verify(&world.token("k1")).await.is_ok());
     }
-    assert_eq!(world.fake.discoveries(), 2);
-    world.pass(1);
-    assert_eq!(world.refusal(&world.token("bogus")).await, Reason::IssuerUnavailable);
-    assert_eq!(world.fake.discoveries(), 3);
 }
 
 #[tokio::test]
@@ -209,19 +253,19 @@ async fn a_key_that_the_fetch_under_way_still_lacks_is_fetched_for_next() {
     assert!(world.verify(&world.token("k1")).await.is_ok());
     world.pass(TTL * 3 / 4);
     assert!(world.verify(&world.token("k1")).await.is_ok());
-    // The renewal is under way or just done; either way a fetch of its own finds what is not there.
-    assert_eq!(world.refusal(&world.token("k2")).await, Reason::SignatureInvalid);
+    // The refresh is in flight or just done; either way a fetch of its own finds what is not there.
+    assert_eq!(unknown_key(&world, "k2").await, 3);
     assert_eq!(world.fake.discoveries(), 3);
 }
 
 #[tokio::test]
-async fn an_unknown_key_id_of_an_admitted_issuer_gets_a_final_no() {
+async fn an_unknown_key_id_of_an_admitted_issuer_obeys_the_same_limit() {
     let world = World::new().await;
     let claims = world.claims_of(&world.fake.issuer("other")).to_string();
     let token = |id: &str| KEYS.rsa.token(&json!({"alg": "RS256", "kid": id}), &claims);
     assert_eq!(world.verify(&token("k1")).await.unwrap().issuer_kind(), IssuerKind::Admitted);
     for n in 0..10 {
-        assert_eq!(world.refusal(&token(&format!("bogus-{n}"))).await, Reason::SignatureInvalid);
+        assert_eq!(world.refusal(&token(&format!("bogus-{n}"))).await, Reason::IssuerUnavailable);
     }
     assert_eq!(world.fake.discoveries(), 2);
 }
@@ -276,12 +320,12 @@ async fn a_slow_issuer_ends_in_time_and_holds_up_no_other() {
 }
 
 #[tokio::test]
-async fn strangers_issuers_share_places_that_known_ones_do_not_need() {
+async fn fetches_for_unknown_issuers_are_bounded_and_known_ones_do_not_wait_for_them() {
     let world = World::new().await;
     world.fake.set().delay = Duration::from_millis(100);
     let tokens: Vec<_> = (0..100)
         .map(|n| {
-            let claims = world.claims_of(&world.fake.issuer(&format!("stranger-{n}"))).to_string();
+            let claims = world.claims_of(&world.fake.issuer(&format!("unknown-{n}"))).to_string();
             KEYS.rsa.token(&json!({"alg": "RS256", "kid": "k1"}), &claims)
         })
         .collect();
@@ -293,46 +337,145 @@ async fn strangers_issuers_share_places_that_known_ones_do_not_need() {
 }
 
 #[tokio::test]
-async fn held_keys_verify_without_network_as_long_as_they_serve() {
+async fn cached_keys_verify_without_network() {
     let world = World::new().await;
-    let token = world.oidc.read(&world.token("k1")).unwrap();
-    assert!(world.oidc.verify_with_held_keys(&token).is_none());
+    let good = world.token("k1");
+    assert_eq!(world.cached(&good).await, None);
     assert_eq!(world.fake.discoveries(), 0);
-    assert!(world.verify(&world.token("k1")).await.is_ok());
-    assert_eq!(world.oidc.verify_with_held_keys(&token).unwrap().subject().as_str(), "repo:o/r");
+    assert!(world.verify(&good).await.is_ok());
+    assert_eq!(world.cached(&good).await.as_deref(), Some("repo:o/r"));
     let mut expired = world.claims();
-    expired["exp"] = json!(super::fixture::NOW - 60);
+    expired["exp"] = json!(NOW - 60);
     let expired = KEYS.rsa.token(&json!({"alg": "RS256", "kid": "k1"}), &expired.to_string());
     for bad in [
         expired,
         world.token("bogus"),
         KEYS.other_rsa.token(&json!({"alg": "RS256", "kid": "k1"}), &world.claims().to_string()),
     ] {
-        assert!(world.oidc.verify_with_held_keys(&world.oidc.read(&bad).unwrap()).is_none());
+        assert_eq!(world.cached(&bad).await, None);
     }
-    world.pass(TTL - 1);
-    assert!(world.oidc.verify_with_held_keys(&token).is_some());
+    world.pass(TTL + HOUR - 1);
+    assert!(world.cached(&good).await.is_some(), "stale keys say who calls");
     world.pass(1);
-    assert!(world.oidc.verify_with_held_keys(&token).is_none());
+    assert_eq!(world.cached(&good).await, None);
     assert_eq!(world.fake.discoveries(), 1);
 }
 
+/// A token of an unknown issuer, and what is verified of it with cached keys and confirmed then.
+async fn confirmed(world: &World, token: &str) -> Option<Result<VerifiedToken, Error>> {
+    let token = world.oidc.read(token).unwrap();
+    let cached = world.oidc.verify_with_cached_keys(&token, &owner()).await?;
+    Some(world.oidc.confirm(&token, cached, &Admission::by_gate(token.issuer(), &owner())).await)
+}
+
+fn token_of(world: &World, issuer: &str) -> String {
+    let claims = world.claims_of(&world.fake.issuer(issuer)).to_string();
+    KEYS.rsa.token(&json!({"alg": "RS256", "kid": "k1"}), &claims)
+}
+
 #[tokio::test]
-async fn strangers_issuers_push_out_each_other_only() {
-    let world = World::with(|settings| settings.admitted_issuers = 8).await;
+async fn keys_of_an_admitted_issuer_are_refreshed_when_cached_keys_verify_a_token() {
+    let world = World::new().await;
+    let token = token_of(&world, "other");
+    assert!(world.verify(&token).await.is_ok());
+    assert!(confirmed(&world, &token).await.unwrap().is_ok());
+    world.pass(TTL * 3 / 4);
+    assert!(confirmed(&world, &token).await.unwrap().is_ok());
+    settled(&world, 2).await;
+    // Nobody called in the last quarter of the lifetime: the next caller waits for the fetch.
+    world.pass(TTL + HOUR / 2);
+    assert!(confirmed(&world, &token).await.unwrap().is_ok());
+    assert_eq!(world.fake.discoveries(), 3);
+    // While the issuer is down, its keys are used, and the failure is cached.
+    world.fake.answers(StatusCode::TOO_MANY_REQUESTS);
+    world.pass(TTL);
+    for _ in 0..5 {
+        assert!(confirmed(&world, &token).await.unwrap().is_ok());
+    }
+    assert_eq!(world.fake.discoveries(), 4);
+}
+
+#[tokio::test]
+async fn a_withdrawn_key_of_an_admitted_issuer_is_not_confirmed() {
+    let world = World::new().await;
+    let token = token_of(&world, "other");
+    assert!(world.verify(&token).await.is_ok());
+    world.fake.set().keys = vec![KEYS.other_rsa.named("k2")];
+    world.pass(TTL);
+    let refused = confirmed(&world, &token).await.unwrap().unwrap_err();
+    assert_eq!(refused.reason(), Reason::IssuerUnavailable);
+    assert!(confirmed(&world, &token).await.is_none());
+    assert_eq!(world.fake.discoveries(), 2);
+}
+
+#[tokio::test]
+async fn only_the_gate_confirms_what_cached_keys_verified() {
+    let world = World::new().await;
+    let token = token_of(&world, "other");
+    assert!(world.verify(&token).await.is_ok());
+    let read = world.oidc.read(&token).unwrap();
+    let cached = world.oidc.verify_with_cached_keys(&read, &owner()).await.unwrap();
+    let elsewhere = Admission::by_gate(&world.fake.issuer("elsewhere"), &owner());
+    assert_eq!(world.oidc.confirm(&read, cached, &elsewhere).await.unwrap_err(), Error::NotAdmitted);
+}
+
+#[tokio::test]
+async fn an_owner_evicts_its_own_unknown_issuers_and_nobody_elses() {
+    let bounds = AdmittedBounds { issuers: 50, bytes: usize::MAX };
+    let world = World::with(|settings| settings.admitted = bounds).await;
+    let admit = |owner: &str, issuer: &str| {
+        let issuer: Issuer = issuer.parse().unwrap();
+        world.oidc.inner.issuers.admit(&Admission::by_gate(&issuer, &owner.parse().unwrap())).unwrap();
+    };
     assert!(world.verify(&world.token("k1")).await.is_ok());
-    for n in 0..10_000 {
+    let honest: Vec<_> = (0..20).map(|n| token_of(&world, &format!("cluster-{n}"))).collect();
+    for token in &honest {
+        assert!(world.verify(token).await.is_ok());
+    }
+    for n in 0..5_000 {
+        admit("hostile", &format!("https://issuer-{n}.example"));
+    }
+    assert_eq!(world.oidc.inner.issuers.admitted_total().issuers, 50);
+    for token in honest.iter().chain([&world.token("k1")]) {
+        assert!(world.cached(token).await.is_some());
+    }
+    // Of its own it loses what it has not used for longest.
+    let trusted = |n| {
         let issuer = format!("https://issuer-{n}.example").parse().unwrap();
-        world.oidc.inner.issuers.admit(&Admission::by_gate(&issuer)).unwrap();
+        world.oidc.inner.issuers.cached(&issuer, &"hostile".parse().unwrap()).is_some()
+    };
+    assert!(trusted(4_999) && trusted(4_970) && !trusted(4_969));
+    assert_eq!(world.fake.discoveries(), 21);
+}
+
+#[tokio::test]
+async fn what_an_owner_caches_is_bounded_by_its_bytes() {
+    let bounds = AdmittedBounds { issuers: usize::MAX, bytes: 1 << 20 };
+    let world = World::with(|settings| settings.admitted = bounds).await;
+    let honest = token_of(&world, "honest");
+    assert!(world.verify(&honest).await.is_ok());
+    let many: Vec<_> = (0..15_000).map(|n| json!({"kid": format!("{n}")})).chain([KEYS.rsa.named("k1")]).collect();
+    world.fake.set().keys = many;
+    for n in 0..20 {
+        let token = token_of(&world, &format!("large-{n}"));
+        let read = world.oidc.read(&token).unwrap();
+        let admission = Admission::by_gate(read.issuer(), &"hostile".parse().unwrap());
+        assert!(world.oidc.verify(&read, &admission).await.is_ok());
+        assert!(world.oidc.inner.issuers.admitted_total().bytes <= 1 << 20);
     }
-    for n in 0..100 {
-        let claims = world.claims_of(&world.fake.issuer(&format!("stranger-{n}"))).to_string();
-        assert!(world.verify(&KEYS.rsa.token(&json!({"alg": "RS256", "kid": "k1"}), &claims)).await.is_ok());
+    assert!(world.cached(&honest).await.is_some());
+}
+
+#[tokio::test]
+async fn owners_that_admit_one_issuer_share_its_fetches() {
+    let world = World::new().await;
+    let token = world.oidc.read(&token_of(&world, "shared")).unwrap();
+    for owner in ["one", "two", "three"] {
+        let owner = owner.parse().unwrap();
+        assert!(world.oidc.verify_with_cached_keys(&token, &owner).await.is_none(), "not in its share yet");
+        assert!(world.oidc.verify(&token, &Admission::by_gate(token.issuer(), &owner)).await.is_ok());
     }
-    assert!(world.oidc.inner.issuers.admitted_count() <= 8);
-    assert_eq!(world.fake.discoveries(), 1 + 100);
-    assert!(world.verify(&world.token("k1")).await.is_ok());
-    assert_eq!(world.fake.discoveries(), 1 + 100, "the known issuer's keys are still there");
+    assert_eq!(world.fake.discoveries(), 1);
 }
 
 #[tokio::test]
@@ -340,7 +483,7 @@ async fn each_fetch_is_counted_by_how_it_ended() {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
     let _guard = metrics::set_default_local_recorder(&recorder);
     let world = World::new().await;
-    world.fake.answers(StatusCode::NOT_FOUND);
+    world.fake.answers(StatusCode::TOO_MANY_REQUESTS);
     assert_eq!(world.verify(&world.token("k1")).await.unwrap_err().reason(), Reason::IssuerUnavailable);
     world.fake.answers(StatusCode::OK);
     world.clock.advance(Duration::from_secs(1));

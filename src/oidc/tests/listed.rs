@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::{
     super::*,
-    fixture::{Fake, KEYS, NOW},
+    fixture::{Fake, KEYS, NOW, owner},
 };
 use crate::{
     clock::{ManualClock, UnixTime},
@@ -124,7 +124,7 @@ async fn neither_credential_nor_network_reach_another_origin_that_discovery_name
     let elsewhere = format!("{}/jwks", world.other.issuer("a"));
     world.fake.set().jwks_uri = Some(elsewhere);
     // Loopback is no public address, so the other origin is not even connected to.
-    assert_eq!(fault(world.usual().await), Fault::Keys(egress::Error::Refused));
+    assert_eq!(fault(world.usual().await), Fault::InsecureKeys);
     assert!(world.other.set().shown.is_empty());
 
     // Where private networks are open to all known issuers the keys come, but the credential stays home.
@@ -154,10 +154,11 @@ async fn keys_that_are_written_down_are_all_there_are() {
         let claims = json!({"iss": world.fake.issuer("a").as_str(), "sub": "s", "exp": NOW + 3600}).to_string();
         KEYS.other_rsa.token(&json!({"alg": "RS256", "kid": key}), &claims)
     };
-    assert!(world.oidc.verify_with_held_keys(&world.oidc.read(&by("k2")).unwrap()).is_some());
+    assert!(world.oidc.verify_with_cached_keys(&world.oidc.read(&by("k2")).unwrap(), &owner()).await.is_some());
     world.verify(&by("k2")).await.unwrap();
-    // An id that is not among them gets a final no: there is nobody to ask.
-    assert_eq!(world.verify(&by("k3")).await.unwrap_err().reason(), crate::reason::Reason::SignatureInvalid);
+    // An id that is not among them may be in the file soon: it is read again every ten seconds.
+    let unknown = Error::Unavailable { cause: Fault::UnknownKey, retry_after: Duration::from_secs(10) };
+    assert_eq!(world.verify(&by("k3")).await.unwrap_err(), unknown);
     // A key that says when it ends is none from then on.
     world.clock.advance(Duration::from_secs(60));
     assert_eq!(world.verify(&by("k2")).await.unwrap_err().reason(), crate::reason::Reason::SignatureInvalid);
@@ -182,7 +183,10 @@ async fn rules_are_asked_of_an_entrys_tokens_and_say_what_is_missing() {
         let token = world.token(&world.fake, claims);
         assert_eq!(world.verify(&token).await.unwrap_err(), Error::Unfit(unfit), "{claim}");
         // The keys that are held change nothing about it.
-        assert!(world.oidc.verify_with_held_keys(&world.oidc.read(&token).unwrap()).is_none(), "{claim}");
+        assert!(
+            world.oidc.verify_with_cached_keys(&world.oidc.read(&token).unwrap(), &owner()).await.is_none(),
+            "{claim}"
+        );
     }
 }
 
@@ -203,7 +207,7 @@ async fn rules_of_the_first_matching_pattern_count_where_no_entry_has_the_issuer
     let verify = async |changes: Value| {
         let token = oidc.read(&world.token(&world.other, changes)).unwrap();
         assert!(oidc.known(&token).unwrap().is_none());
-        oidc.verify(&token, &Admission::by_gate(token.issuer())).await.map(|token| token.issuer_kind())
+        oidc.verify(&token, &Admission::by_gate(token.issuer(), &owner())).await.map(|token| token.issuer_kind())
     };
     assert_eq!(verify(json!({})).await, Ok(IssuerKind::Admitted));
     assert_eq!(verify(old).await, Err(Error::Unfit(Unfit::Old("1h".into()))));
@@ -246,9 +250,9 @@ only_listed: true
     assert_eq!(known("https://gitlab.com"), Ok(true));
     // Not even by an admission of the gate.
     let token = world.oidc.read(&world.token(&world.other, json!({}))).unwrap();
-    let answer = world.oidc.verify(&token, &Admission::by_gate(token.issuer())).await;
+    let answer = world.oidc.verify(&token, &Admission::by_gate(token.issuer(), &owner())).await;
     assert_eq!(answer.unwrap_err(), Error::NotListed);
-    assert!(world.oidc.verify_with_held_keys(&token).is_none());
+    assert!(world.oidc.verify_with_cached_keys(&token, &owner()).await.is_none());
     assert_eq!(world.other.discoveries(), 0);
 }
 
@@ -303,7 +307,7 @@ async fn a_changed_file_is_taken_up_and_a_mistake_leaves_the_old_set() {
     let discoveries = world.fake.discoveries();
     assert_eq!(discoveries, 1);
     let token = world.oidc.read(&world.token(&world.fake, json!({}))).unwrap();
-    assert!(world.oidc.verify_with_held_keys(&token).is_some());
+    assert!(world.oidc.verify_with_cached_keys(&token, &owner()).await.is_some());
 
     // One mistake, wherever it stands, and nothing of the file counts.
     world.write("issuers: [{issuer: OTHER/a, private_network: true}, {issuer: HOME/a, privat_network: true}]\n");
@@ -321,15 +325,15 @@ async fn an_entry_that_has_changed_counts_as_it_is_now() {
     let entry =
         |key: &Value, more: &str| format!("issuers: [{{issuer: HOME/a, jwks: {}{more}}}]\n", json!({"keys": [key]}));
     let world = world(&entry(&KEYS.rsa.named("k1"), "")).await;
-    let take_up = |text: &str| {
+    let replace = |text: &str| {
         world.write(text);
         let (file, _) = world.oidc.inner.settings.issuers_file.clone().unwrap();
-        world.oidc.inner.issuers.take_up(&world.oidc.inner.settings, Some(&file.load().unwrap()));
+        world.oidc.inner.issuers.replace(&world.oidc.inner.settings, Some(&file.load().unwrap()));
     };
     world.usual().await.unwrap();
-    take_up(&entry(&KEYS.rsa.named("k1"), ", require_jti: true"));
+    replace(&entry(&KEYS.rsa.named("k1"), ", require_jti: true"));
     assert_eq!(world.usual().await.unwrap_err(), Error::Unfit(Unfit::Missing("jti".into())));
-    take_up(&entry(&KEYS.other_rsa.named("k1"), ""));
+    replace(&entry(&KEYS.other_rsa.named("k1"), ""));
     assert_eq!(world.usual().await.unwrap_err().reason(), crate::reason::Reason::SignatureInvalid);
 }
 
@@ -341,9 +345,9 @@ async fn an_issuer_that_is_struck_off_is_a_stranger_even_for_a_call_under_way() 
     let only = "issuers: [{issuer: OTHER/a, private_network: true}]\n";
     world.write(only);
     let (file, _) = world.oidc.inner.settings.issuers_file.clone().unwrap();
-    world.oidc.inner.issuers.take_up(&world.oidc.inner.settings, Some(&file.load().unwrap()));
+    world.oidc.inner.issuers.replace(&world.oidc.inner.settings, Some(&file.load().unwrap()));
     // It was known when it was admitted: its own keys and rules count to the end, not a stranger's.
     world.oidc.verify(&token, &admission).await.unwrap();
     assert!(world.oidc.known(&token).unwrap().is_none());
-    assert!(world.oidc.verify_with_held_keys(&token).is_none());
+    assert!(world.oidc.verify_with_cached_keys(&token, &owner()).await.is_none());
 }

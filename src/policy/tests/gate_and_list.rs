@@ -196,17 +196,18 @@ fn a_policy_admits_the_issuers_that_it_surely_names() {
 
 #[test]
 fn the_gate_asks_the_list_and_the_policy() {
+    let owner = "octo-org".parse().unwrap();
     let (ours, other) = (issuer("https://a.example"), issuer("https://b.example"));
     let policy = policy("issuer: https://a.example\nsubject: s\n");
     let listed = list("issuers: [https://a.example]\n");
     let unlisted = list("issuers: [https://c.example]\n");
     let audited = list("mode: audit\nissuers: [https://c.example]\n");
     for (list, admitted) in [(None, true), (Some(&listed), true), (Some(&unlisted), false), (Some(&audited), true)] {
-        let admission = gate::admit(list, &policy, &ours);
+        let admission = gate::admit(list, &policy, &ours, &owner);
         assert_eq!(admission.map(|admission| admission.issuer().clone()), admitted.then(|| ours.clone()), "{list:?}");
-        assert!(gate::admit(list, &policy, &other).is_none());
+        assert!(gate::admit(list, &policy, &other, &owner).is_none());
     }
-    assert!(gate::admit(Some(&list("issuers: [https://b.example]\n")), &policy, &other).is_none());
+    assert!(gate::admit(Some(&list("issuers: [https://b.example]\n")), &policy, &other, &owner).is_none());
 }
 
 #[test]

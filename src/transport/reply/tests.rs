@@ -65,7 +65,8 @@ async fn every_reason_reads_the_same_on_both_wires() {
         let (grpc_status, response) = (grpc(&refusal), rest(&refusal));
         assert_eq!(grpc_status.code() as i32, code);
         assert_eq!(response.status().as_u16(), http_status);
-        assert_eq!(response.headers().contains_key(header::RETRY_AFTER), [8, 14].contains(&code), "{reason}");
+        let has_wait = [8, 14].contains(&code) && reason != Reason::IssuerMisconfigured;
+        assert_eq!(response.headers().contains_key(header::RETRY_AFTER), has_wait, "{reason}");
         assert_eq!(response.headers().contains_key(header::WWW_AUTHENTICATE), code == 16, "{reason}");
         let json = body(response).await;
         assert_eq!((&json["code"], &json["message"]), (&json!(code), &json!("text")));
@@ -86,6 +87,13 @@ fn a_401_says_whether_a_token_was_sent() {
     assert_eq!(challenge(Reason::CredentialMissing), "Bearer");
     assert_eq!(challenge(Reason::TokenExpired), r#"Bearer error="invalid_token""#);
     assert_eq!(challenge(Reason::IssuerNotTrusted), r#"Bearer error="invalid_token""#);
+}
+
+#[test]
+fn a_misconfigured_issuer_is_no_reason_to_try_again_soon() {
+    let refusal = Refusal::new(Reason::IssuerMisconfigured, "");
+    assert_eq!(rest(&refusal).headers().get(header::RETRY_AFTER), None);
+    assert_eq!(grpc_details(&refusal).len(), 1);
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use aws_lc_rs::hmac;
 use base64::{Engine, prelude::BASE64_URL_SAFE_NO_PAD as B64};
 use octo_sts::{
     clock::Clock,
-    emulator::{Alg, Issuer},
+    emulator::{Alg, Document, Issuer, Misbehaviour},
 };
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
@@ -22,7 +22,7 @@ use crate::harness::{Ask, POLICY, Setup, World};
 #[serde(deny_unknown_fields)]
 struct Case {
     name: String,
-    /// Whose token: `actions`, `cluster` or `stranger`. The policy of that name names the issuer exactly.
+    /// Whose token. The policy of that name names the issuer exactly.
     #[serde(default)]
     issuer: Option<String>,
     /// The policy that is asked for, if it is not the issuer's own.
@@ -42,6 +42,9 @@ struct Case {
     expect: String,
     #[serde(default)]
     failed: Vec<String>,
+    /// What the message contains.
+    #[serde(default)]
+    says: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -78,8 +81,110 @@ struct Issuers {
     kids: BTreeMap<&'static str, String>,
 }
 
-const ALGS: [Alg; 9] =
-    [Alg::Rs256, Alg::Rs384, Alg::Rs512, Alg::Ps256, Alg::Ps384, Alg::Ps512, Alg::Es256, Alg::Es384, Alg::EdDsa];
+const ALGS: [Alg; 10] = [
+    Alg::Rs256,
+    Alg::Rs384,
+    Alg::Rs512,
+    Alg::Ps256,
+    Alg::Ps384,
+    Alg::Ps512,
+    Alg::Es256,
+    Alg::Es384,
+    Alg::Es512,
+    Alg::EdDsa,
+];
+
+/// How an issuer publishes, by its name: both what Go's libraries accept, and what is wrong.
+fn misbehave(name: &str, issuer: &Issuer) {
+    let changed = |change: &dyn Fn(&mut Value)| {
+        let mut keys = issuer.jwks();
+        change(&mut keys);
+        issuer.misbehave(Document::Jwks, Misbehaviour::Replace(keys));
+    };
+    let discovery = |how| issuer.misbehave(Document::Discovery, how);
+    let member = |name: &str, value: Value| discovery(Misbehaviour::Member(name.into(), value));
+    match name {
+        "zeros" => changed(&|keys| {
+            for name in ["n", "e"] {
+                let bytes = B64.decode(keys["keys"][0][name].as_str().unwrap()).unwrap();
+                keys["keys"][0][name] = json!(B64.encode([vec![0, 0], bytes].concat()));
+            }
+        }),
+        "many" => changed(&|keys| {
+            let one = keys["keys"][0].clone();
+            let others = (0..200).map(|n| json!({"kid": n.to_string(), "kty": "RSA", "n": one["n"], "e": "AQAB"}));
+            keys["keys"] = others.chain([one.clone()]).collect();
+        }),
+        "ten" => (0..10).for_each(|_| drop(issuer.rotate(Alg::Es256))),
+        "p-521" => drop(issuer.rotate(Alg::Es512)),
+        "spiffe" => changed(&|keys| keys["keys"][0]["use"] = json!("jwt-svid")),
+        "gzip" => {
+            for document in [Document::Discovery, Document::Jwks] {
+                issuer.misbehave(document, Misbehaviour::Gzip);
+            }
+        }
+        "no-encoding" => {
+            for document in [Document::Discovery, Document::Jwks] {
+                issuer.misbehave(document, Misbehaviour::ContentEncoding(String::new()));
+            }
+        }
+        "closing" => {
+            issuer.misbehave_times(2, Document::Discovery, Misbehaviour::Cut);
+            issuer.misbehave_times(1, Document::Jwks, Misbehaviour::Cut);
+        }
+        "login" | "unknown-login" => discovery(Misbehaviour::Html),
+        "login-for-keys" => issuer.misbehave(Document::Jwks, Misbehaviour::Html),
+        "other" => member("issuer", json!("https://other.example")),
+        "template" => member("issuer", json!("https://login.example/{tenantid}/v2.0")),
+        "not-found" | "unknown-not-found" => discovery(Misbehaviour::Status(404)),
+        "unauthorized" => discovery(Misbehaviour::Status(401)),
+        "forbidden-keys" => issuer.misbehave(Document::Jwks, Misbehaviour::Status(403)),
+        "redirect" => discovery(Misbehaviour::Redirect("https://login.example".into())),
+        "no-keys" => changed(&|keys| keys["keys"] = json!([])),
+        "insecure-keys" => member("jwks_uri", json!("http://keys.example/jwks")),
+        "metadata-keys" => member("jwks_uri", json!("https://169.254.169.254/jwks")),
+        "large" => issuer.misbehave(Document::Jwks, Misbehaviour::Padded(257 << 10)),
+        "brotli" => discovery(Misbehaviour::ContentEncoding("br".into())),
+        "busy" => discovery(Misbehaviour::Status(429)),
+        "failing" => discovery(Misbehaviour::Status(503)),
+        _ => {}
+    }
+}
+
+const OTHERS: [&str; 27] = [
+    "cluster",
+    "stranger",
+    "zeros",
+    "many",
+    "ten",
+    "p-521",
+    "spiffe",
+    "gzip",
+    "no-encoding",
+    "closing",
+    "login",
+    "unknown-login",
+    "login-for-keys",
+    "other",
+    "template",
+    "not-found",
+    "unknown-not-found",
+    "unauthorized",
+    "forbidden-keys",
+    "redirect",
+    "no-keys",
+    "insecure-keys",
+    "metadata-keys",
+    "large",
+    "brotli",
+    "busy",
+    "failing",
+];
+
+/// Whether the operator names the issuer.
+fn is_configured(name: &str) -> bool {
+    name != "actions" && name != "stranger" && !name.starts_with("unknown")
+}
 
 impl Issuers {
     fn new(actions: &Issuer) -> Self {
@@ -90,9 +195,10 @@ impl Issuers {
         }
         kids.insert("withdrawn", actions.add_key(Alg::Rs256));
         actions.withdraw(&kids["withdrawn"]);
-        let at = |name| (name, actions.at(&format!("/{name}")));
         // The pool hands every issuer other keys.
-        let by_name = [("actions", actions.clone()), at("cluster"), at("stranger")].into();
+        let mut by_name: BTreeMap<_, _> = OTHERS.map(|name| (name, actions.at(&format!("/{name}")))).into();
+        by_name.iter().for_each(|(name, issuer)| misbehave(name, issuer));
+        by_name.insert("actions", actions.clone());
         Self { by_name, foreign: actions.at("/foreign"), kids }
     }
 
@@ -121,6 +227,7 @@ impl Issuers {
         };
         let alg = if ALGS.iter().any(|alg| alg.name() == key) { key } else { "RS256" };
         let alg = if secret.is_some() { "HS256" } else { alg };
+        let alg = if issuer == "actions" { alg } else { header["alg"].as_str().unwrap() };
         let header = text(json!({"alg": alg, "kid": kid, "typ": "JWT"}), &build.header, &build.header_more);
         let now = world.clock.now().as_secs();
         let mut standard = world.claims();
@@ -190,27 +297,27 @@ fn text(mut defaults: Value, changes: &Map<String, Value>, more: &str) -> String
 async fn tokens_are_taken_or_refused_as_the_corpus_says() {
     let mut setup = setup().await;
     let issuers = Issuers::new(&setup.issuer);
-    setup.settings.oidc.configured = vec![issuers.by_name["cluster"].url().parse().unwrap()];
+    let configured = issuers.by_name.iter().filter(|(name, _)| is_configured(name));
+    setup.settings.oidc.configured = configured.map(|(_, issuer)| issuer.url().parse().unwrap()).collect();
     for (name, issuer) in &issuers.by_name {
         let policy = format!("issuer: {}\nsubject_pattern: '(?s:.*)'\npermissions: {{issues: write}}\n", issuer.url());
         setup.policy("hello", name, &policy);
     }
     setup.policy("hello", "open", "issuer_pattern: '.*'\nsubject_pattern: '.*'\npermissions: {issues: write}\n");
+    let reads = format!(
+        "issuer: {}\nsubject_pattern: '.*'\nclaim_pattern: {{x: '(?s:.*)'}}\npermissions: {{issues: write}}\n",
+        setup.issuer.url()
+    );
+    setup.policy("hello", "reads", &reads);
     let world = setup.start().await;
     let mut cases: Vec<Case> = load("tokens.yaml", &issuers.stand_ins(&world));
     // Those that let time pass come last: the others name times.
     cases.sort_by_key(|case| case.later);
     let mut judge = Judge::new(&world, &["octo-org/hello"]).await;
-    // The one fetch a minute on account of an unknown key id.
-    let unknown = issuers.build(
-        &world,
-        "actions",
-        &Build { header: Map::from_iter([("kid".into(), json!("spent"))]), ..Build::default() },
-    );
-    world.client.rest(&Ask::new("octo-org/hello", "actions", &unknown.join("."))).await;
     for case in &cases {
         let expected =
             Expected::new(&case.expect, &json!({"issues": "write"}), &json!(["hello"])).failing(&case.failed);
+        let expected = Expected { says: case.says.clone(), ..expected };
         let identity = case.policy.as_deref().or(case.issuer.as_deref()).unwrap_or("actions");
         let ask = async || {
             if case.later {

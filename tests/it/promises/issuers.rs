@@ -1,17 +1,23 @@
 //! An issuer that is down, withdraws a key, or is named in a flood of unknown key ids.
 
-use octo_sts::emulator::{Alg, Document, Misbehaviour};
+use std::time::Duration;
+
+use octo_sts::{
+    clock::UnixTime,
+    emulator::{Alg, Document, Misbehaviour},
+    exchange::strangers::Rate,
+};
 use serde_json::json;
 
 use super::{once, pass, refused, same, setup};
-use crate::harness::{Ask, World};
+use crate::harness::{Answer, Ask, DOMAIN, World};
 
 const MINUTE: u64 = 60;
 
 /// The issuer answers nothing that helps.
 fn fall(world: &World) {
-    world.issuer.misbehave(Document::Discovery, Misbehaviour::Status(404));
-    world.issuer.misbehave(Document::Jwks, Misbehaviour::Status(404));
+    world.issuer.misbehave(Document::Discovery, Misbehaviour::Status(429));
+    world.issuer.misbehave(Document::Jwks, Misbehaviour::Status(429));
 }
 
 #[tokio::test]
@@ -63,7 +69,7 @@ async fn a_withdrawn_key_stops_working_when_the_lifetime_is_over() {
     world.issuer.use_key(&old);
     same(&once(&world).await, super::GRANTED);
     pass(&world, 5 * MINUTE);
-    same(&once(&world).await, (16, "SIGNATURE_INVALID"));
+    same(&once(&world).await, (14, "ISSUER_UNAVAILABLE"));
     world.issuer.use_key(&new);
     same(&once(&world).await, super::GRANTED);
 }
@@ -85,25 +91,50 @@ async fn a_key_lives_as_long_as_the_issuer_says_within_bounds() {
 }
 
 #[tokio::test]
-async fn a_flood_of_unknown_key_ids_fetches_once_a_minute() {
+async fn a_flood_of_unknown_key_ids_fetches_three_times_and_then_once_a_minute() {
     let world = setup().await.start().await;
     same(&once(&world).await, super::GRANTED);
     let before = world.issuer.fetches().jwks;
-    for minute in 1..=3 {
-        for n in 0..40 {
-            let token = world.issuer.sign_with(&json!({"kid": format!("made-up-{minute}-{n}")}), &world.claims());
+    for (second, next, fetched) in
+        [(0, 3, 1), (3, 9, 2), (5, 9, 2), (9, 69, 3), (40, 69, 3), (69, 129, 4), (129, 189, 5)]
+    {
+        world.clock.set(UnixTime::from_secs(1_790_000_000 + second));
+        for n in 0..20 {
+            let token = world.issuer.sign_with(&json!({"kid": format!("made-up-{second}-{n}")}), &world.claims());
             let answer = world.client.rest(&Ask::new("octo-org/hello", "ci", &token)).await;
-            // The first one had the newest keys fetched: its no is final. The others are told to come again.
-            let expected = if n == 0 { (16, "SIGNATURE_INVALID") } else { (14, "ISSUER_UNAVAILABLE") };
-            same(&answer, expected);
-            assert_eq!(answer.retry_after.is_some(), n > 0);
+            same(&answer, (14, "ISSUER_UNAVAILABLE"));
+            assert!(answer.message.contains("unknown key id"), "{}", answer.message);
+            assert_eq!(answer.retry_after, Some(Duration::from_secs((next - second).try_into().unwrap())), "{second}");
         }
-        assert_eq!(world.issuer.fetches().jwks - before, minute);
-        pass(&world, MINUTE);
+        assert_eq!(world.issuer.fetches().jwks - before, fetched, "after {second} s");
     }
-    // A real new key is found all the same.
-    world.issuer.rotate(Alg::Es256);
+    // Keys that are cached are used all the while.
     same(&once(&world).await, super::GRANTED);
+    assert_eq!(world.issuer.fetches().jwks - before, 5);
+}
+
+#[tokio::test]
+async fn a_key_that_is_published_three_seconds_later_is_accepted_within_ten_seconds() {
+    let world = setup().await.start().await;
+    same(&once(&world).await, super::GRANTED);
+    let new = world.issuer.rotate(Alg::Es256);
+    world.issuer.withdraw(&new);
+    let mut waited = 0;
+    while waited < 10 {
+        if waited >= 3 {
+            world.issuer.publish(&new);
+        }
+        let outcome = world.usual().await;
+        if outcome.rest.code == 0 {
+            outcome.tokens();
+            break;
+        }
+        assert_eq!((outcome.rest.code, outcome.reason()), (14, "ISSUER_UNAVAILABLE"));
+        let wait = outcome.rest.retry_after.unwrap();
+        world.clock.advance(wait);
+        waited += wait.as_secs();
+    }
+    assert!(waited < 10, "{waited}");
 }
 
 #[tokio::test]
@@ -122,4 +153,38 @@ async fn a_bad_signature_under_a_known_key_id_fetches_nothing() {
         same(&world.client.rest(&Ask::new("octo-org/hello", "ci", &forged)).await, (16, "SIGNATURE_INVALID"));
     }
     assert_eq!(world.issuer.fetches(), before);
+}
+
+/// A world with an unknown issuer whose keys are cached, and whose owner's bucket is empty.
+async fn with_empty_bucket() -> (World, octo_sts::emulator::Issuer) {
+    let mut setup = setup().await;
+    setup.settings.exchange.strangers.owner = Rate::new(1, 2);
+    let cluster = setup.issuer.at("/cluster");
+    setup.policy("hello", "pod", &format!("issuer: {}\nsubject: s\npermissions: {{issues: write}}\n", cluster.url()));
+    let world = setup.start().await;
+    same(&from(&world, &cluster).await, super::GRANTED);
+    (world, cluster)
+}
+
+async fn from(world: &World, cluster: &octo_sts::emulator::Issuer) -> Answer {
+    let token = cluster.sign(&json!({"sub": "s", "aud": DOMAIN}));
+    world.client.rest(&Ask::new("octo-org/hello", "pod", &token)).await
+}
+
+#[tokio::test]
+async fn workloads_of_an_admitted_issuer_are_not_locked_out_when_the_lifetime_of_its_keys_ends() {
+    let (world, cluster) = with_empty_bucket().await;
+    let forger = world.issuer.at("/forger");
+    let empty = async || {
+        let forged = forger.sign(&json!({"iss": cluster.url(), "sub": "s", "aud": DOMAIN}));
+        for _ in 0..30 {
+            world.client.rest(&Ask::new("octo-org/hello", "pod", &forged)).await;
+        }
+        same(&world.client.rest(&Ask::new("octo-org/hello", "pod", &forged)).await, (8, "RATE_LIMITED"));
+    };
+    for minutes in [4, 5, 30, 60] {
+        pass(&world, minutes * MINUTE);
+        empty().await;
+        same(&from(&world, &cluster).await, super::GRANTED);
+    }
 }

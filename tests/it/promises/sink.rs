@@ -72,7 +72,8 @@ async fn exchanges_end_before_minting_and_readiness_drops_until_it_recovers() {
 async fn attempts_that_end_unverified_hold_half_of_the_queue_and_get_8_beyond() {
     let (world, valve) = world(setup().await).await;
     valve.hold(true);
-    let forged = Ask::new("octo-org/hello", "ci", &world.issuer.at("/x").sign(&json!({"iss": world.issuer.url()})));
+    let (kid, claims) = (json!({"kid": world.issuer.header()["kid"]}), json!({"iss": world.issuer.url()}));
+    let forged = Ask::new("octo-org/hello", "ci", &world.issuer.at("/x").sign_with(&kid, &claims));
     for _ in 0..2 {
         assert_eq!(world.client.rest(&forged).await.code, 16);
     }

@@ -1,10 +1,13 @@
 //! Who is told what: insiders can mend a policy, outsiders only learn what their own token said.
 
-use octo_sts::emulator::{Issuer, Selection};
+use octo_sts::{
+    emulator::{Issuer, Selection},
+    oidc::{IssuersFile, Pod},
+};
 use serde_json::json;
 
 use super::setup;
-use crate::harness::{DOMAIN, POLICY, Setup, World};
+use crate::harness::{DOMAIN, Folder, POLICY, Setup, World};
 
 /// A workflow of somebody else's repository, with a token of the same Actions issuer.
 fn outsider(world: &World) -> String {
@@ -97,37 +100,70 @@ async fn whether_the_app_may_read_a_repository_is_for_insiders() {
     assert_eq!((outside.code, outside.reason.as_str()), (5, "POLICY_NOT_FOUND"));
 }
 
-/// A world with a policy for an issuer that the operator named, exact or by pattern.
-async fn configured(issuer_line: impl Fn(&Issuer) -> String) -> (World, Issuer) {
+/// A world with a policy for an issuer of the issuers file, exact or by pattern. `entry` follows its URL there.
+async fn configured(entry: &str, issuer_line: impl Fn(&Issuer) -> String) -> (World, Issuer) {
     let mut setup: Setup = setup().await;
     let cluster = setup.issuer.at("/cluster");
-    setup.settings.oidc.configured = vec![cluster.url().parse().unwrap()];
+    let folder = Folder::new();
+    folder.file("issuers.yaml", &format!("issuers: [{{issuer: '{}'{entry}}}]\n", cluster.url()));
+    let pod = Pod { api_server: None, folder: folder.path().to_owned() };
+    let file = IssuersFile { path: folder.path().join("issuers.yaml"), pod, plain_http: true };
+    let listed = file.load().unwrap();
+    setup.settings.oidc.issuers_file = Some((file, listed));
     let text =
         format!("{}\nsubject: system:serviceaccount:a:b\npermissions: {{contents: read}}\n", issuer_line(&cluster));
     setup.policy("hello", "pod", &text);
     (setup.start().await, cluster)
 }
 
-#[tokio::test]
-async fn a_workload_of_an_issuer_that_the_policy_names_exactly_is_an_insider() {
-    let token = |cluster: &Issuer| cluster.sign(&json!({"sub": "system:serviceaccount:a:c", "aud": DOMAIN}));
-    let (world, cluster) = configured(|cluster| format!("issuer: {}", cluster.url())).await;
-    let answer = refusal(&world, "octo-org/hello", "pod", &token(&cluster)).await;
-    assert!(answer.conditions.iter().any(|condition| condition.wanted.is_some()), "{answer:?}");
-
-    let (world, cluster) =
-        configured(|cluster| format!("issuer_pattern: '{}'", cluster.url().replace('.', "\\."))).await;
-    let answer = refusal(&world, "octo-org/hello", "pod", &token(&cluster)).await;
+/// Whether a workload of the issuer whose subject is another is shown what the policy expects.
+async fn is_insider(world: &World, cluster: &Issuer) -> bool {
+    let token = cluster.sign(&json!({"sub": "system:serviceaccount:a:c", "aud": DOMAIN}));
+    let answer = refusal(world, "octo-org/hello", "pod", &token).await;
     assert_eq!(answer.failed, ["subject"]);
-    assert!(answer.conditions.iter().all(|condition| condition.wanted.is_none()), "{answer:?}");
+    answer.conditions.iter().any(|condition| condition.wanted.is_some())
+}
+
+#[tokio::test]
+async fn a_workload_of_a_single_tenant_issuer_that_the_policy_names_exactly_is_an_insider() {
+    for (entry, expected) in [
+        (", single_tenant: true", true),
+        (", private_network: true", true),
+        (", private_network: true, single_tenant: false", false),
+        ("", false),
+    ] {
+        let (world, cluster) = configured(entry, |cluster| format!("issuer: {}", cluster.url())).await;
+        assert_eq!(is_insider(&world, &cluster).await, expected, "{entry}");
+    }
+    let (world, cluster) = configured(", single_tenant: true", |cluster| {
+        format!("issuer_pattern: '{}'", cluster.url().replace('.', "\\."))
+    })
+    .await;
+    assert!(!is_insider(&world, &cluster).await);
     // Nor may it read another issuer's policy.
-    let answer = refusal(&world, "octo-org/hello", "ci", &token(&cluster)).await;
+    let token = cluster.sign(&json!({"sub": "system:serviceaccount:a:c", "aud": DOMAIN}));
+    let answer = refusal(&world, "octo-org/hello", "ci", &token).await;
     assert!(answer.conditions.iter().all(|condition| condition.wanted.is_none()), "{answer:?}");
 }
 
 #[tokio::test]
+async fn issuers_that_the_operator_only_names_and_unknown_ones_are_shared_by_many_tenants() {
+    for is_configured in [true, false] {
+        let mut setup: Setup = setup().await;
+        let cluster = setup.issuer.at("/cluster");
+        if is_configured {
+            setup.settings.oidc.configured = vec![cluster.url().parse().unwrap()];
+        }
+        let text =
+            format!("issuer: {}\nsubject: system:serviceaccount:a:b\npermissions: {{contents: read}}\n", cluster.url());
+        setup.policy("hello", "pod", &text);
+        assert!(!is_insider(&setup.start().await, &cluster).await, "{is_configured}");
+    }
+}
+
+#[tokio::test]
 async fn a_claim_of_ownership_counts_only_from_the_actions_issuer() {
-    let (world, cluster) = configured(|_| "issuer: https://else.example.com".into()).await;
+    let (world, cluster) = configured(", single_tenant: true", |_| "issuer: https://else.example.com".into()).await;
     let token = cluster.sign(&json!({"sub": "x", "aud": DOMAIN, "repository_owner": "octo-org"}));
     let answer = refusal(&world, "octo-org/hello", "pod", &token).await;
     assert!(answer.conditions.iter().all(|condition| condition.wanted.is_none()), "{answer:?}");
