@@ -1,11 +1,14 @@
 //! Patterns: what Go's `regexp` (RE2) takes them to mean, or a refusal.
 //!
 //! Authors wrote for Go. Rust's engine reads some of the same texts otherwise, and nearly always
-//! more widely: `\d` is every Unicode digit, `[a&&b]` an intersection. So a pattern is parsed on
-//! its own, what differs is rewritten or refused, what Go refuses is refused, and only then is it
-//! held to the whole text by `\A(?:…)\z`. Parsing it alone first is what keeps `a)|(` from
-//! breaking out of the group.
+//! more widely: `\d` is every Unicode digit, `[a&&b]` an intersection, `a{1, 3}` a repetition. So a
+//! pattern is parsed on its own by Go's rules and written anew in syntax that the engine reads in
+//! one way. What Go refuses is refused. Only then is it tied to the whole text by `\A(?:…)\z`.
+//! Parsing it alone first is what keeps `a)|(` from breaking out of the group.
 
+mod class;
+mod cursor;
+mod piece;
 mod translate;
 
 use std::sync::Arc;
@@ -19,8 +22,6 @@ use regex_automata::{
     },
     util::syntax,
 };
-
-pub(crate) use translate::Slashes;
 
 use crate::cache::ALLOCATION_OVERHEAD;
 
@@ -40,8 +41,11 @@ const DFA_CACHE: usize = 128 << 10;
 const SETUP_BYTES: usize = 64;
 /// The longest pattern in a list of trusted issuers, in characters.
 const MOST_ISSUER_CHARS: usize = 256;
-/// Groups and classes inside each other.
-const MOST_NESTED: u32 = 64;
+/// Groups and repetitions inside each other. Go's limit is a syntax tree of 1000 levels.
+const MAX_DEPTH: u32 = 64;
+/// Levels of the engine's syntax tree that one of ours can become: group, repetition, alternation,
+/// concatenation.
+const LEVELS_PER_DEPTH: u32 = 4;
 
 /// A compiled pattern that matches whole texts only.
 ///
@@ -65,6 +69,15 @@ struct Engine {
     nfa_bytes: usize,
 }
 
+/// How a pattern can match the `/` of a URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Slashes {
+    /// `.` or a class can match one.
+    pub(crate) by_class: bool,
+    /// A written `/` stands under a repetition, an option or an alternation.
+    pub(crate) optional: bool,
+}
+
 /// Why a pattern is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PatternError {
@@ -72,8 +85,8 @@ pub(crate) enum PatternError {
     TooLong,
     #[error("this pattern is too large when compiled (1 MiB)")]
     TooLarge,
-    #[error("this is not a valid pattern")]
-    Malformed,
+    #[error("this is not a valid pattern: {0}")]
+    Malformed(&'static str),
     #[error("this pattern is nested too deeply")]
     TooDeep,
     #[error("{0}")]
@@ -115,7 +128,7 @@ impl Pattern {
         if source.len() > MOST_BYTES {
             return Err(PatternError::TooLong);
         }
-        let (text, slashes) = translate::translate(source, MOST_NESTED)?;
+        let (text, slashes) = translate::translate(source)?;
         let engine = Arc::new(Engine::compile(&format!(r"\A(?:{text})\z"), max_compiled)?);
         Ok(Self { engine, source: source.into(), slashes })
     }
@@ -152,16 +165,19 @@ impl Pattern {
     }
 }
 
+/// What was translated is read, so this is a fault of the translation.
+const UNREAD: PatternError = PatternError::Malformed("the engine does not read it");
+
 impl Engine {
     /// Compiles a text that both ends of the haystack anchor.
     fn compile(text: &str, max_compiled: usize) -> Result<Self, PatternError> {
         let nfa = thompson::Compiler::new()
-            .syntax(syntax::Config::new().nest_limit(MOST_NESTED + 8))
+            .syntax(syntax::Config::new().nest_limit((MAX_DEPTH + 2) * LEVELS_PER_DEPTH))
             .configure(thompson::Config::new().which_captures(WhichCaptures::None).nfa_size_limit(Some(max_compiled)))
             .build(text)
             .map_err(|error| match error.size_limit() {
                 Some(_) => PatternError::TooLarge,
-                None => PatternError::Malformed,
+                None => UNREAD,
             })?;
         let allocations = nfa.states().iter().filter(|state| !matches!(state, State::ByteRange { .. })).count();
         // The list of states may have grown to twice its length.
@@ -169,11 +185,11 @@ impl Engine {
         let backtracker = BoundedBacktracker::builder()
             .configure(backtrack::Config::new().visited_capacity(MAX_VISITED))
             .build_from_nfa(nfa.clone())
-            .map_err(|_| PatternError::Malformed)?;
+            .map_err(|_| UNREAD)?;
         let lazy_dfa = DFA::builder()
             .configure(dfa::Config::new().cache_capacity(DFA_CACHE).skip_cache_capacity_check(true))
             .build_from_nfa(nfa)
-            .map_err(|_| PatternError::Malformed)?;
+            .map_err(|_| UNREAD)?;
         Ok(Self { backtracker, lazy_dfa, nfa_bytes })
     }
 
@@ -211,7 +227,7 @@ pub mod fuzzing {
     /// `/`; the match.
     pub fn compile(source: &str) -> Option<(String, bool, bool, impl Fn(&str) -> bool)> {
         let pattern = Pattern::compile(source).ok()?;
-        let (text, slashes) = super::translate::translate(source, super::MOST_NESTED).ok()?;
+        let (text, slashes) = super::translate::translate(source).ok()?;
         let is_match = move |text: &str| pattern.is_match(text);
         Some((format!(r"\A(?:{text})\z"), slashes.by_class, slashes.optional, is_match))
     }

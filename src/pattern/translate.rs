@@ -1,314 +1,268 @@
 //! A pattern written for Go, in the words of Rust's engine.
 //!
-//! The pattern's syntax tree is walked once. A construct that both engines read alike stays; one
-//! that can be said otherwise (`\d`, `\w`, `\s`, `\b`: ASCII in Go) is rewritten in place; any
-//! other is refused. The walk also notes where a `/` can be matched, for the rules about issuers.
+//! The two engines decide alike but do not read alike: `a{1, 3}` is literal for one and a repetition
+//! for the other. So the pattern is read here by the rules of Go's `regexp/syntax`, and only what was
+//! understood is written down again, in syntax that the engine reads in one way.
 
-use regex_syntax::ast::{
-    self, Assertion, AssertionKind, Ast, ClassPerl, ClassPerlKind, ClassSetBinaryOp, ClassSetItem, ClassUnicode,
-    ClassUnicodeKind, Flag, Flags, FlagsItemKind, GroupKind, HexLiteralKind, Literal, LiteralKind, Repetition,
-    RepetitionKind, RepetitionRange, Span, Visitor, parse::ParserBuilder,
+use super::{
+    PatternError, Slashes, class,
+    cursor::Cursor,
+    piece::{Count, Piece},
 };
-
-use super::PatternError;
-
-/// Go refuses counts, and products of nested counts, over this.
-const MOST_REPEATS: u64 = 1000;
-
-/// How a pattern can match the `/` of a URL.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Slashes {
-    /// `.` or a class can match one.
-    pub(crate) by_class: bool,
-    /// A written `/` stands under a repetition, an option or an alternation.
-    pub(crate) optional: bool,
-}
+use PatternError::{Malformed, NotSupported};
 
 /// Rewrites a pattern, or says what is wrong with it.
-#[expect(clippy::wildcard_enum_match_arm, reason = "all other syntax errors are one to us")]
-pub(super) fn translate(pattern: &str, most_nested: u32) -> Result<(String, Slashes), PatternError> {
-    let tree =
-        ParserBuilder::new().nest_limit(most_nested).build().parse(pattern).map_err(|error| match error.kind() {
-            ast::ErrorKind::NestLimitExceeded(_) => PatternError::TooDeep,
-            ast::ErrorKind::UnsupportedLookAround => NotSupported("look-around is not supported"),
-            ast::ErrorKind::UnsupportedBackreference => NotSupported("back-references are not supported"),
-            _ => PatternError::Malformed,
-        })?;
-    let mut walk = ast::visit(&tree, Walk { pattern, ..Walk::default() })?;
-    walk.edits.sort_by_key(|(span, _)| span.start.offset);
-    let (mut text, mut at) = (String::with_capacity(pattern.len()), 0);
-    for (span, replacement) in &walk.edits {
-        text.push_str(pattern.get(at..span.start.offset).ok_or(PatternError::Malformed)?);
-        text.push_str(replacement);
-        at = span.end.offset;
+pub(super) fn translate(pattern: &str) -> Result<(String, Slashes), PatternError> {
+    let mut reader =
+        Reader { cursor: Cursor::new(pattern), flags: Flags::default(), outer: Vec::new(), open: Group::default() };
+    while !reader.cursor.rest().is_empty() {
+        reader.step()?;
     }
-    text.push_str(pattern.get(at..).ok_or(PatternError::Malformed)?);
-    Ok((text, walk.slashes))
+    if !reader.outer.is_empty() {
+        return Err(Malformed("a `(` has no `)`"));
+    }
+    let piece = reader.open.finish()?;
+    Ok((piece.text, piece.slashes))
 }
 
-use PatternError::NotSupported;
-
-#[derive(Default)]
-struct Walk<'a> {
-    pattern: &'a str,
-    edits: Vec<(Span, String)>,
-    /// The counts of the counted repetitions around this place.
-    counts: Vec<u64>,
-    /// Repetitions, options and alternations around this place.
-    loose: usize,
-    slashes: Slashes,
+/// `U` is read and has no effect: whether a whole text matches does not depend on greed.
+#[derive(Debug, Clone, Copy, Default)]
+struct Flags {
+    /// `i`
+    fold: bool,
+    /// `m`
+    lines: bool,
+    /// `s`
+    dot_matches_newline: bool,
 }
 
-impl Visitor for Walk<'_> {
-    type Output = Self;
-    type Err = PatternError;
+/// A group that is being read.
+#[derive(Debug, Default)]
+struct Group {
+    captures: bool,
+    /// Finished alternatives.
+    alternatives: Vec<Piece>,
+    /// The pieces of the alternative that is being read.
+    pieces: Vec<Piece>,
+    /// The flags before this group.
+    flags: Flags,
+}
 
-    fn finish(self) -> Result<Self, PatternError> {
-        Ok(self)
+impl Group {
+    fn end_alternative(&mut self) -> Result<(), PatternError> {
+        let alternative = Piece::concatenation(&self.pieces)?;
+        self.pieces.clear();
+        self.alternatives.push(alternative);
+        Ok(())
     }
 
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is read alike by both engines")]
-    fn visit_pre(&mut self, tree: &Ast) -> Result<(), PatternError> {
-        match tree {
-            Ast::ClassPerl(class) => {
-                self.slashes.by_class |= class.negated;
-                self.perl_class(class, false);
+    fn finish(mut self) -> Result<Piece, PatternError> {
+        self.end_alternative()?;
+        Piece::alternation(&self.alternatives)
+    }
+}
+
+struct Reader<'a> {
+    cursor: Cursor<'a>,
+    flags: Flags,
+    /// The groups around the one that is being read.
+    outer: Vec<Group>,
+    open: Group,
+}
+
+impl Reader<'_> {
+    /// Reads one element, with the repetition after it.
+    fn step(&mut self) -> Result<(), PatternError> {
+        let Some(c) = self.cursor.rest().chars().next() else { return Ok(()) };
+        match c {
+            '(' => self.open_group()?,
+            ')' => self.close_group()?,
+            '|' => {
+                self.cursor.next();
+                self.open.end_alternative()?;
             }
-            Ast::ClassUnicode(class) => {
-                unicode_class(class)?;
-                self.slashes.by_class |= self.class_has_slash(&class.span);
+            '[' => {
+                let class = class::bracketed(&mut self.cursor, self.flags.fold)?;
+                self.open.pieces.push(class);
             }
-            Ast::ClassBracketed(class) => self.slashes.by_class |= self.class_has_slash(&class.span),
-            Ast::Dot(_) => self.slashes.by_class = true,
-            Ast::Literal(literal) => {
-                escape(literal)?;
-                self.slashes.optional |= literal.c == '/' && self.loose > 0;
+            '\\' => self.escape()?,
+            '^' | '$' | '.' => {
+                self.cursor.next();
+                self.open.pieces.push(self.symbol(c));
             }
-            Ast::Flags(set) => flags(&set.flags)?,
-            Ast::Group(group) => match &group.kind {
-                GroupKind::NonCapturing(set) => flags(set)?,
-                GroupKind::CaptureName { name, .. } => group_name(&name.name)?,
-                GroupKind::CaptureIndex(_) => {}
+            _ => {
+                if let Some(count) = count(&mut self.cursor) {
+                    return self.repeat(count);
+                }
+                self.cursor.next();
+                self.open.pieces.push(Piece::literal(c, self.flags.fold));
+            }
+        }
+        Ok(())
+    }
+
+    /// Repeats the last piece. Another repetition directly after it is an error.
+    fn repeat(&mut self, count: Count) -> Result<(), PatternError> {
+        self.cursor.eat("?");
+        let Some(piece) = self.open.pieces.pop() else {
+            return Err(Malformed("a repetition has nothing before it to repeat"));
+        };
+        self.open.pieces.push(piece.repeat(count)?);
+        match self::count(&mut self.cursor) {
+            Some(_) => Err(Malformed("a repetition stands directly after another")),
+            None => Ok(()),
+        }
+    }
+
+    fn symbol(&self, c: char) -> Piece {
+        match (c, self.flags) {
+            ('^', Flags { lines: true, .. }) => Piece::assertion("(?m:^)"),
+            ('^', _) => Piece::assertion(r"\A"),
+            ('$', Flags { lines: true, .. }) => Piece::assertion("(?m:$)"),
+            ('$', _) => Piece::assertion(r"\z"),
+            (_, Flags { dot_matches_newline: true, .. }) => Piece::class("(?s:.)".to_owned(), true),
+            _ => Piece::class(r"[^\n]".to_owned(), true),
+        }
+    }
+
+    fn escape(&mut self) -> Result<(), PatternError> {
+        let letter = self.cursor.rest().chars().nth(1);
+        let assertion = match letter {
+            Some('A') => Some(r"\A"),
+            Some('z') => Some(r"\z"),
+            Some('b') => Some(r"(?-u:\b)"),
+            Some('B') => Some(r"(?-u:\B)"),
+            _ => None,
+        };
+        if let Some(text) = assertion {
+            self.cursor.next();
+            self.cursor.next();
+            self.open.pieces.push(Piece::assertion(text));
+            return Ok(());
+        }
+        if self.cursor.eat(r"\Q") {
+            return self.quotation();
+        }
+        let piece = match class::escaped(&mut self.cursor, self.flags.fold)? {
+            Some(class) => class,
+            None => match char::from_u32(class::escape(&mut self.cursor)?) {
+                Some(c) => Piece::literal(c, self.flags.fold),
+                None => class::never(),
             },
-            Ast::Assertion(assertion) => self.assertion(assertion)?,
-            Ast::Repetition(repetition) => self.repetition(repetition)?,
-            Ast::Alternation(_) => self.loose += 1,
-            _ => {}
-        }
-        Ok(())
-    }
-
-    #[expect(clippy::wildcard_enum_match_arm, reason = "only these were counted on the way in")]
-    fn visit_post(&mut self, tree: &Ast) -> Result<(), PatternError> {
-        match tree {
-            Ast::Repetition(repetition) => {
-                self.loose -= 1;
-                if matches!(repetition.op.kind, RepetitionKind::Range(_)) {
-                    self.counts.pop();
-                }
-            }
-            Ast::Alternation(_) => self.loose -= 1,
-            _ => {}
-        }
-        Ok(())
-    }
-
-    fn visit_class_set_item_pre(&mut self, item: &ClassSetItem) -> Result<(), PatternError> {
-        match item {
-            ClassSetItem::Perl(class) => self.perl_class(class, true),
-            ClassSetItem::Bracketed(_) => return Err(NotSupported("`[` inside a class is written `\\[`")),
-            ClassSetItem::Literal(literal) => {
-                escape(literal)?;
-                let rest = self.pattern.get(literal.span.end.offset..).unwrap_or_default();
-                if literal.c == '-' && literal.kind == LiteralKind::Verbatim && rest.starts_with('-') {
-                    return Err(NotSupported("`--` inside a class is not supported; write `\\-`"));
-                }
-            }
-            ClassSetItem::Range(range) => {
-                escape(&range.start)?;
-                escape(&range.end)?;
-            }
-            ClassSetItem::Unicode(class) => unicode_class(class)?,
-            ClassSetItem::Empty(_) | ClassSetItem::Ascii(_) | ClassSetItem::Union(_) => {}
-        }
-        Ok(())
-    }
-
-    fn visit_class_set_binary_op_pre(&mut self, _: &ClassSetBinaryOp) -> Result<(), PatternError> {
-        Err(NotSupported("`&&`, `--` and `~~` inside a class are not supported; write `\\&`, `\\-`, `\\~`"))
-    }
-}
-
-impl Walk<'_> {
-    /// `\d`, `\s` and `\w` are ASCII, and `\s` is without `\v`. A negated class stays a nested one,
-    /// which keeps Go's order under `(?i)`: fold, then negate.
-    fn perl_class(&mut self, class: &ClassPerl, nested: bool) {
-        let members = match class.kind {
-            ClassPerlKind::Digit => "0-9",
-            ClassPerlKind::Space => r"\t\n\x0C\r\x20",
-            ClassPerlKind::Word => "0-9A-Za-z_",
         };
-        let text = match (class.negated, nested) {
-            (true, _) => format!("[^{members}]"),
-            (false, true) => members.to_owned(),
-            (false, false) => format!("[{members}]"),
-        };
-        self.edits.push((class.span, text));
-    }
-
-    fn assertion(&mut self, assertion: &Assertion) -> Result<(), PatternError> {
-        match assertion.kind {
-            AssertionKind::StartLine | AssertionKind::EndLine | AssertionKind::StartText | AssertionKind::EndText => {
-                Ok(())
-            }
-            AssertionKind::WordBoundary => {
-                self.edits.push((assertion.span, r"(?-u:\b)".to_owned()));
-                Ok(())
-            }
-            AssertionKind::NotWordBoundary => Err(NotSupported(r"`\B` is not supported")),
-            AssertionKind::WordBoundaryStart
-            | AssertionKind::WordBoundaryEnd
-            | AssertionKind::WordBoundaryStartAngle
-            | AssertionKind::WordBoundaryEndAngle
-            | AssertionKind::WordBoundaryStartHalf
-            | AssertionKind::WordBoundaryEndHalf => Err(NotSupported(r"`\<`, `\>` and `\b{…}` are not supported")),
-        }
-    }
-
-    fn repetition(&mut self, repetition: &Repetition) -> Result<(), PatternError> {
-        if matches!(*repetition.ast, Ast::Repetition(_)) {
-            return Err(NotSupported("one repetition directly after another is not supported"));
-        }
-        self.loose += 1;
-        if let RepetitionKind::Range(range) = &repetition.op.kind {
-            let count = match *range {
-                RepetitionRange::Exactly(n) | RepetitionRange::AtLeast(n) => n,
-                RepetitionRange::Bounded(least, most) => least.max(most),
-            };
-            self.counts.push(u64::from(count.max(1)));
-            let product = self.counts.iter().fold(1, |product: u64, n| product.saturating_mul(*n));
-            if product > MOST_REPEATS {
-                return Err(NotSupported("repetition counts, nested ones multiplied, are at most 1000"));
-            }
-        }
+        self.open.pieces.push(piece);
         Ok(())
     }
 
-    /// Whether a class of this pattern has `/` among its members. `/` has no other case and is
-    /// ASCII, so the flags around the class and the engines' differences do not matter here. A
-    /// class that cannot be read counts as having it.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "what is no class counts as having a slash")]
-    fn class_has_slash(&self, span: &Span) -> bool {
-        let tree = self.pattern.get(span.start.offset..span.end.offset).map(regex_syntax::parse);
-        let Some(Ok(tree)) = tree else { return true };
-        match tree.kind() {
-            regex_syntax::hir::HirKind::Class(regex_syntax::hir::Class::Unicode(class)) => {
-                class.ranges().iter().any(|range| range.start() <= '/' && '/' <= range.end())
-            }
-            regex_syntax::hir::HirKind::Class(regex_syntax::hir::Class::Bytes(class)) => {
-                class.ranges().iter().any(|range| range.start() <= b'/' && b'/' <= range.end())
-            }
-            regex_syntax::hir::HirKind::Literal(literal) => *literal.0 == *b"/",
-            _ => true,
-        }
+    /// Everything up to `\E` is literal. Without `\E`, the `)` that Go puts after a pattern to match it
+    /// whole would be literal too, so Go refuses it.
+    fn quotation(&mut self) -> Result<(), PatternError> {
+        let Some((text, rest)) = self.cursor.rest().split_once(r"\E") else {
+            return Err(Malformed(r"a `\Q` has no `\E`"));
+        };
+        self.cursor.set_rest(rest);
+        self.open.pieces.extend(text.chars().map(|c| Piece::literal(c, self.flags.fold)));
+        Ok(())
     }
-}
 
-/// `\u` and `\U` are not RE2; the other escapes mean the same in both.
-fn escape(literal: &Literal) -> Result<(), PatternError> {
-    match literal.kind {
-        LiteralKind::HexFixed(HexLiteralKind::UnicodeShort | HexLiteralKind::UnicodeLong)
-        | LiteralKind::HexBrace(HexLiteralKind::UnicodeShort | HexLiteralKind::UnicodeLong) => {
-            Err(NotSupported(r"`\u` and `\U` are not supported; write `\x{…}`"))
-        }
-        LiteralKind::Octal => Err(NotSupported(r"octal escapes are not supported; write `\x{…}`")),
-        LiteralKind::Verbatim
-        | LiteralKind::Meta
-        | LiteralKind::Superfluous
-        | LiteralKind::HexFixed(HexLiteralKind::X)
-        | LiteralKind::HexBrace(HexLiteralKind::X)
-        | LiteralKind::Special(_) => Ok(()),
-    }
-}
-
-fn flags(set: &Flags) -> Result<(), PatternError> {
-    let known = set.items.iter().all(|item| match item.kind {
-        FlagsItemKind::Flag(Flag::CaseInsensitive | Flag::MultiLine | Flag::DotMatchesNewLine | Flag::SwapGreed) => {
+    fn open_group(&mut self) -> Result<(), PatternError> {
+        let flags = self.flags;
+        let captures = if self.cursor.eat("(?P<") || self.cursor.eat("(?<") {
+            self.group_name()?;
             true
+        } else if self.cursor.eat("(?") {
+            if self.set_flags()? == ')' {
+                return Ok(());
+            }
+            false
+        } else {
+            self.cursor.eat("(")
+        };
+        if self.outer.len() >= super::MAX_DEPTH as usize {
+            return Err(PatternError::TooDeep);
         }
-        FlagsItemKind::Flag(Flag::Unicode | Flag::CRLF | Flag::IgnoreWhitespace) => false,
-        FlagsItemKind::Negation => true,
-    });
-    if known { Ok(()) } else { Err(NotSupported("of the flags, i, m, s and U are supported")) }
+        let inner = Group { captures, flags, ..Group::default() };
+        self.outer.push(std::mem::replace(&mut self.open, inner));
+        Ok(())
+    }
+
+    fn close_group(&mut self) -> Result<(), PatternError> {
+        self.cursor.eat(")");
+        let Some(outer) = self.outer.pop() else { return Err(Malformed("a `)` has no `(`")) };
+        let group = std::mem::replace(&mut self.open, outer);
+        let (captures, flags) = (group.captures, group.flags);
+        self.open.pieces.push(group.finish()?.group(captures)?);
+        self.flags = flags;
+        Ok(())
+    }
+
+    fn group_name(&mut self) -> Result<(), PatternError> {
+        if self.cursor.starts_with("=") || self.cursor.starts_with("!") {
+            return Err(LOOK_AROUND);
+        }
+        let named = self.cursor.rest().split_once('>');
+        let is_word = |name: &str| name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
+        match named.filter(|(name, _)| !name.is_empty() && is_word(name)) {
+            Some((_, rest)) => {
+                self.cursor.set_rest(rest);
+                Ok(())
+            }
+            None => Err(Malformed("a group's name is of A-Z a-z 0-9 _ and ends with `>`")),
+        }
+    }
+
+    /// The flags of `(?i-s:` or `(?i-s)`, and the character that ends them.
+    fn set_flags(&mut self) -> Result<char, PatternError> {
+        if self.cursor.starts_with("=") || self.cursor.starts_with("!") {
+            return Err(LOOK_AROUND);
+        }
+        let (mut on, mut named_any) = (true, true);
+        loop {
+            match self.cursor.next() {
+                Some('i') => self.flags.fold = on,
+                Some('m') => self.flags.lines = on,
+                Some('s') => self.flags.dot_matches_newline = on,
+                Some('U') => {}
+                Some('-') if on => {
+                    (on, named_any) = (false, false);
+                    continue;
+                }
+                Some(end @ (':' | ')')) if named_any => return Ok(end),
+                _ => return Err(NotSupported("after `(?`, the flags i, m, s and U are supported")),
+            }
+            named_any = true;
+        }
+    }
 }
 
-fn group_name(name: &str) -> Result<(), PatternError> {
-    let plain = name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_');
-    if plain { Ok(()) } else { Err(NotSupported("a group's name is of A-Z a-z 0-9 _")) }
+const LOOK_AROUND: PatternError = NotSupported("look-around is not supported");
+
+/// Reads `*`, `+`, `?`, `{2}`, `{2,}` or `{2,5}`, if that is next. Any other `{` is literal.
+fn count(cursor: &mut Cursor<'_>) -> Option<Count> {
+    if cursor.eat("*") {
+        Some(Count { min: 0, max: None })
+    } else if cursor.eat("+") {
+        Some(Count { min: 1, max: None })
+    } else if cursor.eat("?") {
+        Some(Count { min: 0, max: Some(1) })
+    } else {
+        braces(cursor)
+    }
 }
 
-/// General categories and the common scripts, under the names that Go knows.
-fn unicode_class(class: &ClassUnicode) -> Result<(), PatternError> {
-    let mut letter = [0; 4];
-    let name = match &class.kind {
-        ClassUnicodeKind::OneLetter(c) => c.encode_utf8(&mut letter),
-        ClassUnicodeKind::Named(name) => name.as_str(),
-        ClassUnicodeKind::NamedValue { .. } => "",
+fn braces(cursor: &mut Cursor<'_>) -> Option<Count> {
+    let (inside, rest) = cursor.rest().strip_prefix('{')?.split_once('}')?;
+    let (min, max) = match inside.split_once(',') {
+        None => (number(inside)?, Some(number(inside)?)),
+        Some((min, "")) => (number(min)?, None),
+        Some((min, max)) => (number(min)?, Some(number(max)?)),
     };
-    if UNICODE_CLASSES.contains(&name) { Ok(()) } else { Err(NotSupported("this Unicode class is not supported")) }
+    cursor.set_rest(rest);
+    Some(Count { min, max })
 }
 
-const UNICODE_CLASSES: &[&str] = &[
-    "Any",
-    "Cc",
-    "Cf",
-    "Co",
-    "L",
-    "Ll",
-    "Lm",
-    "Lo",
-    "Lt",
-    "Lu",
-    "M",
-    "Mc",
-    "Me",
-    "Mn",
-    "N",
-    "Nd",
-    "Nl",
-    "No",
-    "P",
-    "Pc",
-    "Pd",
-    "Pe",
-    "Pf",
-    "Pi",
-    "Po",
-    "Ps",
-    "S",
-    "Sc",
-    "Sk",
-    "Sm",
-    "So",
-    "Z",
-    "Zl",
-    "Zp",
-    "Zs",
-    "Arabic",
-    "Armenian",
-    "Bengali",
-    "Common",
-    "Cyrillic",
-    "Devanagari",
-    "Georgian",
-    "Greek",
-    "Han",
-    "Hangul",
-    "Hebrew",
-    "Hiragana",
-    "Inherited",
-    "Katakana",
-    "Latin",
-    "Tamil",
-    "Thai",
-];
+/// Digits without a leading zero. A number that is too large stays too large for a count.
+fn number(digits: &str) -> Option<u32> {
+    let has_form = digits.bytes().all(|b| b.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
+    (has_form && !digits.is_empty()).then(|| digits.parse().unwrap_or(u32::MAX))
+}

@@ -1,0 +1,3 @@
+module octo-sts.example/interop/go-regexp
+
+go 1.26.0
