@@ -1,14 +1,15 @@
 //! Strict YAML: a text that could be read in two ways is refused.
 //!
 //! A trust policy decides who gets a token, so this loader refuses what others pass over: unknown
-//! and duplicate keys, several documents, merge keys, tags, and plain scalars that YAML 1.1 and
-//! 1.2, or two programs, read differently. It builds a small tree from the parser's events, since
+//! and duplicate keys, several documents, merge keys, tags, and whatever YAML 1.1 and 1.2, or two
+//! programs, read differently. What is accepted, Go's parser reads in the same way. It builds a small tree from the parser's events, since
 //! only there are a scalar's style and place both known, and then hands the tree to serde.
 //! An error says where and which rule, and never repeats the file's text: who may see where a
 //! policy is broken need not be who may read it.
 
 mod de;
 mod scalar;
+mod source;
 mod tree;
 
 use std::{borrow::Cow, fmt};
@@ -17,6 +18,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 pub(crate) use de::MARKED;
 use scalar::Scalar;
+use tree::LetterKeys;
 
 /// The largest file that is read.
 pub(crate) const MOST_BYTES: usize = 64 * 1024;
@@ -29,11 +31,24 @@ pub(crate) const MOST_BYTES: usize = 64 * 1024;
 /// # Errors
 /// [`Invalid`] names the first rule that the file breaks, and where.
 pub fn load<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Invalid> {
+    load_with(bytes, LetterKeys::Refused)
+}
+
+/// The same, for files that may hold JSON Web Keys: `n` and `y` are keys like others.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_with_web_keys<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Invalid> {
+    load_with(bytes, LetterKeys::Text)
+}
+
+fn load_with<T: DeserializeOwned>(bytes: &[u8], letters: LetterKeys) -> Result<T, Invalid> {
     if bytes.len() > MOST_BYTES {
         return Err(Invalid::file("the file is larger than 64 KiB"));
     }
     let text = std::str::from_utf8(bytes).map_err(|_| Invalid::file("the file is not UTF-8"))?;
-    let root = tree::parse(text)?;
+    source::check(text)?;
+    let root = tree::parse(text, letters)?;
     if matches!(root.value, Value::Scalar(Scalar::Null)) {
         return Err(Invalid::file("the file is empty"));
     }

@@ -135,7 +135,7 @@ impl IssuersFile {
     }
 
     fn parse(&self, bytes: &[u8]) -> Result<Listed, Invalid> {
-        let document: Document = yaml::load(bytes)?;
+        let document: Document = yaml::load_with_web_keys(bytes)?;
         let mut listed = Listed { only_listed: document.only_listed.unwrap_or(false), ..Listed::default() };
         let items = document.issuers.ok_or_else(|| Invalid::file("`issuers` is missing"))?;
         if items.value.is_empty() || items.value.len() > MOST_ENTRIES {

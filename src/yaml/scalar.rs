@@ -34,7 +34,7 @@ impl Scalar {
             "false" => Some(Self::Bool(false)),
             _ if is_integer(text) => Some(Self::Integer(text.into())),
             // Inside `[…]` and `{…}`, libyaml and Go take a `?` for the mark of a key without a blank behind it.
-            _ if text.starts_with('?') || TYPED.is_match(text) => None,
+            _ if text.starts_with('?') || is_typed(text) => None,
             _ => Some(Self::Text(text.into())),
         }
     }
@@ -56,21 +56,37 @@ fn is_integer(text: &str) -> bool {
     text == "0" || (digits.bytes().all(|b| b.is_ascii_digit()) && matches!(digits.bytes().next(), Some(b'1'..=b'9')))
 }
 
-/// What the type repository of YAML 1.1 or the core schema of YAML 1.2 gives a type.
-static TYPED: LazyLock<Pattern> = LazyLock::new(|| {
-    let alternatives = [
+/// Whether a YAML version, or a reader of one, gives the text a type.
+fn is_typed(text: &str) -> bool {
+    // Go takes underscores out of numbers wherever they stand behind the first character.
+    let digits = text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '+' | '-' | '.'));
+    WORD.is_match(text) || digits && NUMBER.is_match(&text.replace('_', ""))
+}
+
+/// What the type repository of YAML 1.1 or the core schema of YAML 1.2 gives a type, but for numbers.
+static WORD: LazyLock<Pattern> = LazyLock::new(|| {
+    compile(&[
         // booleans
         "y|Y|yes|Yes|YES|n|N|no|No|NO|true|True|TRUE|false|False|FALSE|on|On|ON|off|Off|OFF",
-        // integers: binary, octal, decimal, hexadecimal, base 60
-        "[-+]?0b[01_]+|[-+]?0o?[0-7_]+|[-+]?[0-9][0-9_]*|[-+]?0x[0-9A-Fa-f_]+|[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+",
-        // floats: decimal, base 60, the special ones
-        r"[-+]?([0-9][0-9_]*)?\.[0-9][0-9_]*([eE][-+]?[0-9]+)?|[-+]?[0-9][0-9_]*(\.[0-9_]*)?([eE][-+]?[0-9]+)?",
-        r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+\.[0-9_]*|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
         // dates and times
-        r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(([Tt]|[ \t]+)[0-9]{1,2}:[0-9]{2}:[0-9]{2}(\.[0-9]*)?([ \t]*(Z|[-+][0-9]{1,2}(:[0-9]{2})?))?)?",
+        r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(([Tt]|[ \t]+)[0-9]{1,2}:[0-9]{1,2}:[0-9]{1,2}(\.[0-9]*)?([ \t]*(Z|[-+][0-9]{1,2}(:[0-9]{2})?))?)?",
         // merge and default values
         "<<|=",
-    ];
-    #[expect(clippy::expect_used, reason = "a constant; every test of this module compiles it")]
-    Pattern::compile(&alternatives.join("|")).expect("a constant pattern")
+    ])
 });
+
+/// Numbers without their underscores, with a base in either case.
+static NUMBER: LazyLock<Pattern> = LazyLock::new(|| {
+    compile(&[
+        // integers: binary, octal, hexadecimal, base 60
+        "[-+]?0[bB][01]+|[-+]?0[oO][0-7]+|[-+]?0[xX][0-9A-Fa-f]+|[-+]?[0-9]+(:[0-5]?[0-9])+",
+        // integers and floats: decimal, base 60, the special ones
+        r"[-+]?([0-9]+\.?|[0-9]*\.[0-9]+)([eE][-+]?[0-9]+)?|[-+]?[0-9]+(:[0-5]?[0-9])+\.[0-9]*",
+        r"[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+    ])
+});
+
+fn compile(alternatives: &[&str]) -> Pattern {
+    #[expect(clippy::expect_used, reason = "constants; every test of this module compiles them")]
+    Pattern::compile(&alternatives.join("|")).expect("a constant pattern")
+}

@@ -7,6 +7,8 @@ use serde::Deserialize;
 
 use super::*;
 
+mod go;
+
 #[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 struct Sample {
@@ -51,7 +53,6 @@ fn texts_stand_for_themselves_however_they_are_written() {
         (".github", ".github"),
         ("yEs", "yEs"),
         ("0xg", "0xg"),
-        ("a\u{85}b", "a\u{85}b"),
         ("1a", "1a"),
         ("repo:o/r:ref:refs/heads/main", "repo:o/r:ref:refs/heads/main"),
         ("12-34", "12-34"),
@@ -78,6 +79,8 @@ const TYPED: &str = "\
     yes Yes YES no No NO on On ON off Off OFF y Y n N True TRUE False FALSE 010 00 -0 +1 0x1f 0b1 \
     0o17 1_000 12:30 12:30:45 1.0 1. .5 -1.5 1e3 1.5e+3 1e-3 .inf -.Inf .nan .NaN 2020-01-01 \
     2020-1-1 2020-01-01T00:00:00Z = << 190:20:30.15 6.8523015e+5 685_230.15 \
+    0X1F +0X1F -0X1F +0x1f 0B11 -0B1 0O17 +0O17 -0o17 0_17 0_x1f 0x_1f 1_ 1__0 1e1_0 1_0e1 1_0.5 1._5 .5_ ._5 1E3 \
+    1.e3 +.5 -.5 +.inf -.INF .NAN 1:20 -1:20 08 09 2020-1-1T1:2:3Z 2020-01-01t00:00:00.5+01:00 \
 ";
 
 #[test]
@@ -85,6 +88,65 @@ fn plain_scalars_that_readers_type_differently_are_refused() {
     for text in TYPED.split_whitespace().chain(["2020-01-01 00:00:00 +1:00", "?r", "?r s"]) {
         let message = refused(&format!("issuer: {text}\n"));
         assert_eq!(message, format!("line 1, column 9: {}", scalar::AMBIGUOUS), "{text}");
+    }
+}
+
+#[test]
+fn characters_that_end_a_line_for_some_are_refused_wherever_they_stand() {
+    for c in ['\u{85}', '\u{2028}', '\u{2029}'] {
+        for (before, after, line, column) in [
+            ("# c", "issuer: a\n", 1, 4),
+            ("issuer: a", "b\n", 1, 10),
+            ("issuer: 'a", "b'\n", 1, 11),
+            ("issuer: \"a", "b\"\n", 1, 11),
+            ("issuer: |\n  a", "b\n", 2, 4),
+            ("issuer: >\r\n  a", "b\n", 2, 4),
+            ("claim_pattern:\r  a", "b: c\n", 2, 4),
+            ("issuer: a\n", "", 2, 1),
+            ("", "issuer: a\n", 1, 1),
+        ] {
+            let message = refused(&format!("{before}{c}{after}"));
+            let place = format!("line {line}, column {column}: YAML readers disagree on whether U+0085");
+            assert!(message.starts_with(&place), "{before:?} {c:?}: {message}");
+        }
+    }
+    assert_eq!(issuer(r#""\N\L\P\u2028\x85""#), Ok(Some("\u{85}\u{2028}\u{2029}\u{2028}\u{85}".into())));
+}
+
+#[test]
+fn what_the_parsers_of_two_yaml_versions_read_differently_is_refused() {
+    for text in [
+        "issuer: |\n  a",
+        "issuer: >\n  a\n  ",
+        "issuer: ",
+        "\n...\nissuer: a\n",
+        "issuer: a\n\t\nrepositories: []\n",
+        "issuer: &a: x\n",
+        "issuer: &a.b x\n",
+        "issuer: &a x\nrepositories: [*a:]\n",
+        "repositories: &a[b]\n",
+        "issuer: \"\\/\"\n",
+        "issuer: \"\\ud83d\\ude00\"\n",
+        "repositories: [a?]\n",
+        "repositories: [:a]\n",
+        "claim_pattern: {a:}\n",
+        "claim_pattern: {a\n: b}\n",
+        "claim_pattern: {a\n  b: c}\n",
+        "issuer: !!str\n",
+        "%YAML 1.2\n---\nissuer: a\n",
+        "%TAG ! b\n---\nissuer: a\n",
+        "%a\n---\nissuer: a\n",
+        "\tissuer: a\n",
+        "repositories:\n  -\ta\n",
+        "issuer: |\n  \ta\n",
+        "claim_pattern:\n  y: a\n",
+        "claim_pattern: {N: a}\n",
+        "claim_pattern: {9223372036854775808: a}\n",
+    ] {
+        refused(text);
+    }
+    for text in ["issuer: |-\n  a", "issuer: &a-b_1 a\n", "issuer: \"a\"", "{\"issuer\":\"a\"}", "issuer:\ta\n"] {
+        assert_eq!(read(text).map(|sample| sample.issuer), Ok(Some("a".into())), "{text:?}");
     }
 }
 
@@ -289,7 +351,7 @@ fn other_types_load_as_serde_has_them() {
         load::<Vec<Word>>(b"[three]").unwrap_err().to_string(),
         "line 1, column 2: one of one, two is wanted here"
     );
-    let value: serde_json::Value = load(b"{keys: [{n: abc, use: sig, x: -1, y: true, z: ~}]}").unwrap();
+    let value: serde_json::Value = load_with_web_keys(b"{keys: [{n: abc, use: sig, x: -1, y: true, z: ~}]}").unwrap();
     assert_eq!(value, serde_json::json!({"keys": [{"n": "abc", "use": "sig", "x": -1, "y": true, "z": null}]}));
 }
 

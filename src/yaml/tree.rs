@@ -14,7 +14,7 @@ const MOST_NODES: usize = 16 * 1024;
 const MOST_SCALAR_BYTES: usize = 256 * 1024;
 
 /// Parses the one document of a text.
-pub(super) fn parse(text: &str) -> Result<Node, Invalid> {
+pub(super) fn parse(text: &str, letters: LetterKeys) -> Result<Node, Invalid> {
     let options = granit_parser::options! {
         strict_indentation: true,
         flow_nesting_limit: MOST_DEPTH,
@@ -22,6 +22,7 @@ pub(super) fn parse(text: &str) -> Result<Node, Invalid> {
     };
     let mut reader = Reader {
         events: Parser::new_from_str_with_options(text, options),
+        letters,
         anchors: Vec::new(),
         anchors_and_aliases: 0,
         nodes: 0,
@@ -32,6 +33,7 @@ pub(super) fn parse(text: &str) -> Result<Node, Invalid> {
 
 struct Reader<'a> {
     events: Parser<'a, StrInput<'a>>,
+    letters: LetterKeys,
     /// Finished nodes by the parser's anchor id. A node inside itself is not finished, so it
     /// cannot be repeated.
     anchors: Vec<(usize, Node)>,
@@ -131,8 +133,15 @@ impl<'a> Reader<'a> {
             if merge {
                 return Err(Invalid::at(mark(&span), "merge keys are not read"));
             }
-            let node = self.node(quote_letter(event), &span)?;
+            if span.start.line() != span.end.line() && matches!(event, Event::Scalar(..)) {
+                return Err(Invalid::at(mark(&span), "a key stands on one line"));
+            }
+            let event = if self.letters == LetterKeys::Text { quote_letter(event) } else { event };
+            let node = self.node(event, &span)?;
             let key = match &node.value {
+                Value::Scalar(Scalar::Integer(text)) if text.parse::<i64>().is_err() => {
+                    return Err(Invalid::at(node.mark, scalar::AMBIGUOUS));
+                }
                 Value::Scalar(scalar) => scalar.text(),
                 Value::List(_) | Value::Map(_) => None,
             };
@@ -152,6 +161,9 @@ impl<'a> Reader<'a> {
         let is_text = tag.is_some_and(|tag| tag.is_yaml_core_schema_tag("str"));
         if !is_text {
             refuse_tag(tag, mark)?;
+        }
+        if is_text && style == ScalarStyle::Plain && text.is_empty() {
+            return Err(Invalid::at(mark, "a tag needs a value"));
         }
         if is_text || style != ScalarStyle::Plain {
             return Ok(Scalar::Text(text.into()));
@@ -190,8 +202,14 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// `n`, `x` and `y` are members of a JSON Web Key. As keys they are texts, though YAML 1.1 has
-/// booleans of two of them.
+/// What the plain keys `n` and `y` are. YAML 1.1 takes them for booleans.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum LetterKeys {
+    Refused,
+    /// They are members of a JSON Web Key.
+    Text,
+}
+
 #[expect(clippy::wildcard_enum_match_arm, reason = "every other event stays")]
 fn quote_letter(event: Event<'_>) -> Event<'_> {
     match event {
@@ -208,7 +226,7 @@ fn refuse_tag(tag: Option<&Tag>, mark: Mark) -> Result<(), Invalid> {
     if tag.is_some() { Err(Invalid::at(mark, "tags are not read")) } else { Ok(()) }
 }
 
-fn mark(span: &Span) -> Mark {
+pub(super) fn mark(span: &Span) -> Mark {
     from_marker(&span.start)
 }
 
