@@ -3,6 +3,7 @@
 //! [`Settings`] are inert, and [`App::build`] makes the parts of them; what a part needs of the
 //! world (the time, and where records go) is handed in, so a test is the same program.
 
+mod descriptors;
 pub(crate) mod metrics_page;
 
 use std::{
@@ -26,7 +27,7 @@ use crate::{
     oidc::{self, Oidc},
     policy::Rules,
     store::{self, Store},
-    telemetry::{Metrics, TelemetryError},
+    telemetry::{self, Metrics, TelemetryError},
     transport,
 };
 
@@ -45,7 +46,17 @@ pub enum AppError {
     /// Metrics cannot be kept.
     #[error(transparent)]
     Metrics(#[from] TelemetryError),
-    /// The address cannot be listened on, or the audit thread cannot start.
+    /// The port cannot be listened on.
+    #[error("{variable}: cannot listen on port {port}: {error}")]
+    Listen {
+        /// The variable that names the port.
+        variable: &'static str,
+        /// The port.
+        port: u16,
+        /// The system's answer.
+        error: io::Error,
+    },
+    /// The audit thread cannot start, or the TLS files cannot be used.
     #[error("{what}: {error}")]
     Io {
         /// What was attempted.
@@ -72,6 +83,8 @@ pub struct Settings {
     pub exchange: exchange::Settings,
     /// The wires.
     pub transport: transport::Settings,
+    /// How long everything may take from the moment when the server is told to stop.
+    pub shutdown_timeout: Duration,
 }
 
 impl Settings {
@@ -85,6 +98,7 @@ impl Settings {
             audit: audit::Settings::default(),
             exchange: exchange_settings(config),
             transport: transport_settings(config),
+            shutdown_timeout: config.shutdown.timeout,
         }
     }
 }
@@ -149,8 +163,22 @@ fn transport_settings(config: &Config) -> transport::Settings {
         header_bytes: u32::try_from(listen.max_header_bytes).unwrap_or(u32::MAX),
         trusted_proxy_hops: listen.trusted_proxy_hops,
         tls: listen.tls.clone(),
+        stages: transport::Stages {
+            drain_delay: config.shutdown.drain_delay,
+            requests: config.shutdown.timeout.saturating_sub(time_for_records(config.shutdown.timeout)),
+        },
         ..transport::Settings::default()
     }
+}
+
+/// What is left of a shutdown, once requests have ended, for records and revocations.
+fn time_for_records(shutdown: Duration) -> Duration {
+    (shutdown / 5).min(Duration::from_secs(5))
+}
+
+/// What is left of a shutdown for the last log lines.
+fn time_for_log(shutdown: Duration) -> Duration {
+    (shutdown / 20).min(Duration::from_millis(500))
 }
 
 /// What the program takes from the world around it.
@@ -164,7 +192,7 @@ pub struct Ambient {
 impl Ambient {
     /// The machine's clock and standard output.
     pub fn real() -> Self {
-        Self { clock: Arc::new(SystemClock), sink: Box::new(Stdout) }
+        Self { clock: Arc::new(SystemClock), sink: Box::new(Stdout::default()) }
     }
 }
 
@@ -176,6 +204,7 @@ pub struct App {
     github: GitHub,
     audit: Audit,
     transport: transport::Settings,
+    shutdown_timeout: Duration,
     clock: Arc<dyn Clock>,
 }
 
@@ -200,24 +229,54 @@ impl App {
             clock: Arc::clone(&clock),
         };
         let exchange = Arc::new(Exchange::new(settings.exchange, parts));
-        Ok(Self { exchange, oidc, store, github, audit, transport: settings.transport, clock })
+        let (transport, shutdown_timeout) = (settings.transport, settings.shutdown_timeout);
+        Ok(Self { exchange, oidc, store, github, audit, transport, shutdown_timeout, clock })
+    }
+
+    /// Whether callers should be sent here, for the port of metrics.
+    fn readiness(&self, stop: &CancellationToken) -> metrics_page::Readiness {
+        let (exchange, stop) = (Arc::clone(&self.exchange), stop.clone());
+        Box::new(move || !stop.is_cancelled() && exchange.ready())
     }
 
     /// Serves until `stop`; then running exchanges finish, the last records are written, and read
-    /// tokens are revoked, as far as time allows: orchestrators commonly kill after 30 s.
+    /// tokens are revoked, all within the shutdown timeout.
     ///
     /// # Errors
-    /// The TLS files do not serve.
+    /// The TLS files cannot be used.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), AppError> {
-        let (recording, revoking) = (Duration::from_secs(1), Duration::from_secs(3));
         let following = tokio::spawn(self.oidc.follow_issuers_file());
-        let served = transport::serve(listener, self.exchange, self.transport, self.clock, stop).await;
+        let late = after(stop.clone(), self.shutdown_timeout.saturating_sub(time_for_log(self.shutdown_timeout)));
+        let served = transport::serve(listener, self.exchange, self.transport, self.clock, stop.clone()).await;
+        // Where serving failed, the time for the rest begins now.
+        stop.cancel();
         following.abort();
-        self.audit.flush(recording).await;
         self.store.close();
-        self.github.close(revoking).await;
+        let recorded = async {
+            if late.run_until_cancelled(self.audit.flush()).await.is_none() {
+                tracing::error!(lost = self.audit.depth(), "the audit sink did not accept the last records in time");
+            }
+        };
+        let revoked = async {
+            if late.run_until_cancelled(self.github.close(self.shutdown_timeout)).await.is_none() {
+                tracing::warn!("not all tokens could be revoked before the end");
+            }
+        };
+        tokio::join!(recorded, revoked);
         served.map_err(io_error("serving"))
     }
+}
+
+/// A token that is cancelled so long after `begun`.
+fn after(begun: CancellationToken, wait: Duration) -> CancellationToken {
+    let late = CancellationToken::new();
+    let token = late.clone();
+    tokio::spawn(async move {
+        begun.cancelled().await;
+        tokio::time::sleep(wait).await;
+        token.cancel();
+    });
+    late
 }
 
 /// Runs the server until `stop`, then drains.
@@ -227,20 +286,25 @@ impl App {
 pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError> {
     let ambient = Ambient::real();
     let clock = Arc::clone(&ambient.clock);
-    let app = App::build(Settings::new(&config), ambient).await?;
+    let mut settings = Settings::new(&config);
+    settings.transport.max_connections =
+        descriptors::connections(settings.transport.max_connections, descriptors::raise());
+    let app = App::build(settings, ambient).await?;
     if let Some(port) = config.metrics_port {
-        let listener = bind(config.listen.interface, port).await.map_err(io_error("METRICS_PORT"))?;
-        tokio::spawn(metrics_page::serve(listener, Metrics::install()?, None, clock, stop.clone()));
+        let listener = bind(config.listen.interface, "METRICS_PORT", port).await?;
+        let metrics = Metrics::install()?;
+        telemetry::zero::server();
+        tokio::spawn(metrics_page::serve(listener, metrics, app.readiness(&stop), clock));
     }
-    let listener = bind(config.listen.interface, config.listen.port).await.map_err(io_error("PORT"))?;
+    let listener = bind(config.listen.interface, "PORT", config.listen.port).await?;
     if let Ok(address) = listener.local_addr() {
         tracing::info!(%address, domain = %config.domain, app_id = %config.app.id, "serving");
     }
     app.serve(listener, stop).await
 }
 
-async fn bind(interface: Interface, port: u16) -> io::Result<TcpListener> {
-    match interface {
+async fn bind(interface: Interface, variable: &'static str, port: u16) -> Result<TcpListener, AppError> {
+    let bound = match interface {
         Interface::Loopback => TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await,
         Interface::All => match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
             Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
@@ -248,7 +312,8 @@ async fn bind(interface: Interface, port: u16) -> io::Result<TcpListener> {
             }
             bound => bound,
         },
-    }
+    };
+    bound.map_err(|error| AppError::Listen { variable, port, error })
 }
 
 fn io_error(what: &'static str) -> impl FnOnce(io::Error) -> AppError {

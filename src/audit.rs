@@ -1,7 +1,7 @@
 //! What was issued to whom: one record per attempt, exactly once, whatever the outcome.
 //!
-//! Records go through a queue of bounded places to one thread that writes them, so a slow sink
-//! delays no exchange. A verified attempt takes its place before anything is minted: what cannot be
+//! Records go through a queue of bounded places to one thread that writes them in batches, so a slow
+//! sink delays no exchange. A verified attempt takes its place before anything is minted: what cannot be
 //! recorded is not issued. Attempts that end unverified may hold half of the places, so a stranger's
 //! flood leaves room for the records that matter.
 
@@ -71,9 +71,12 @@ struct State {
 }
 
 impl State {
-    fn tell_depth(&self) {
-        let held = self.capacity.saturating_sub(self.places.available_permits());
-        metrics::gauge!(metric::AUDIT_QUEUE_DEPTH).set(f64::from(u32::try_from(held).unwrap_or(u32::MAX)));
+    fn depth(&self) -> usize {
+        self.capacity.saturating_sub(self.places.available_permits())
+    }
+
+    fn report_depth(&self) {
+        metrics::gauge!(metric::AUDIT_QUEUE_DEPTH).set(f64::from(u32::try_from(self.depth()).unwrap_or(u32::MAX)));
     }
 }
 
@@ -125,7 +128,7 @@ impl Audit {
     /// Queues a record in its place.
     pub fn write(&self, record: &Record, place: Place) {
         self.send(Entry { line: record.to_line(), place: Some(place), written: None });
-        self.state.tell_depth();
+        self.state.report_depth();
     }
 
     /// Whether records can be written: false after an attempt found no place, until there is one.
@@ -133,14 +136,17 @@ impl Audit {
         !self.state.stalled.load(Ordering::Relaxed) || self.state.places.available_permits() > 0
     }
 
-    /// Ends when everything queued so far is written, or after `within`.
-    pub async fn flush(&self, within: Duration) {
+    /// Ends when everything queued so far is written.
+    pub async fn flush(&self) {
         let (written, done) = oneshot::channel();
         self.send(Entry { line: Vec::new(), place: None, written: Some(written) });
         // The writer ends only after the queue is empty, so a closed channel means the same.
-        if tokio::time::timeout(within, done).await.is_err() {
-            tracing::error!("the audit sink did not take the last records in time");
-        }
+        done.await.ok();
+    }
+
+    /// How many records wait to be written, slots that are reserved for attempts included.
+    pub fn depth(&self) -> usize {
+        self.state.depth()
     }
 
     fn send(&self, entry: Entry) {
@@ -151,25 +157,46 @@ impl Audit {
     }
 }
 
-/// Writes each record until the sink has taken it. A sink that fails holds the queue up, the queue
-/// fills, and exchanges end before anything is minted: nothing is issued unrecorded.
+/// The most bytes of records that are written together.
+const BATCH_BYTES: usize = 64 << 10;
+
+/// How long to wait before the same records are offered to a failing sink again.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// Writes what is queued, in batches, each until the sink has accepted it. A sink that fails holds the
+/// queue up, the queue fills, and exchanges end before anything is minted: nothing is issued unrecorded.
 fn write_all(mut entries: mpsc::UnboundedReceiver<Entry>, mut sink: Box<dyn AuditSink>, state: &State) {
-    const RETRY: Duration = Duration::from_millis(100);
     while let Some(entry) = entries.blocking_recv() {
-        while let Err(error) = sink.write(&entry.line) {
-            tracing::error!(%error, "the audit sink refused a record");
-            if entries.is_closed() {
-                return;
-            }
-            std::thread::sleep(RETRY);
+        let (mut lines, mut slots, mut flushed) = (Vec::new(), Vec::new(), Vec::new());
+        let mut next = Some(entry);
+        while let Some(entry) = next {
+            lines.extend_from_slice(&entry.line);
+            slots.extend(entry.place);
+            flushed.extend(entry.written);
+            next = if lines.len() < BATCH_BYTES { entries.try_recv().ok() } else { None };
         }
-        drop(entry.place);
+        if !lines.is_empty() && !is_written(sink.as_mut(), &lines, &entries) {
+            return;
+        }
+        drop(slots);
         state.stalled.store(false, Ordering::Relaxed);
-        state.tell_depth();
-        if let Some(written) = entry.written {
+        state.report_depth();
+        for written in flushed {
             let _ = written.send(());
         }
     }
+}
+
+/// Offers the lines until the sink accepts them; false if it fails and the server has ended.
+fn is_written(sink: &mut dyn AuditSink, lines: &[u8], entries: &mpsc::UnboundedReceiver<Entry>) -> bool {
+    while let Err(error) = sink.write(lines) {
+        tracing::error!(%error, "the audit sink refused records");
+        if entries.is_closed() {
+            return false;
+        }
+        std::thread::sleep(RETRY);
+    }
+    true
 }
 
 #[cfg(test)]
@@ -190,11 +217,9 @@ mod tests {
     struct Held(Receiver<io::Result<()>>, Arc<Mutex<Vec<u8>>>);
 
     impl AuditSink for Held {
-        fn write(&mut self, line: &[u8]) -> io::Result<()> {
-            if !line.is_empty() {
-                self.0.recv().unwrap_or(Ok(()))?;
-                self.1.lock().unwrap().extend_from_slice(line);
-            }
+        fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+            self.0.recv().unwrap_or(Ok(()))?;
+            self.1.lock().unwrap().extend_from_slice(lines);
             Ok(())
         }
     }
@@ -221,10 +246,24 @@ mod tests {
         release.send(Err(io::Error::other("disk full"))).unwrap();
         release.send(Ok(())).unwrap();
         release.send(Ok(())).unwrap();
-        audit.flush(Duration::from_secs(10)).await;
+        tokio::time::timeout(Duration::from_secs(10), audit.flush()).await.unwrap();
         assert!(audit.ready());
         assert_eq!(written.lock().unwrap().iter().filter(|byte| **byte == b'\n').count(), 2);
         assert!(audit.place().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn records_that_wait_are_written_together() {
+        let (audit, release, written) = held(100);
+        for _ in 0..100 {
+            audit.write(&record(), audit.place().await.unwrap());
+        }
+        // The first write may have begun with any number of them.
+        release.send(Ok(())).unwrap();
+        release.send(Ok(())).unwrap();
+        tokio::time::timeout(Duration::from_secs(10), audit.flush()).await.unwrap();
+        assert_eq!(written.lock().unwrap().iter().filter(|byte| **byte == b'\n').count(), 100);
+        assert_eq!(audit.depth(), 0);
     }
 
     #[tokio::test]

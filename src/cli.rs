@@ -8,13 +8,17 @@ use std::{
     future::Future,
     io::{self, Write},
     process::ExitCode,
+    time::Duration,
 };
 
 use clap::{CommandFactory, Parser, Subcommand};
 
-use crate::config::{
-    Environment,
-    variables::{self, Origin, Variable},
+use crate::{
+    config::{
+        Environment,
+        variables::{self, Origin, Variable},
+    },
+    telemetry,
 };
 
 mod agent;
@@ -25,6 +29,9 @@ mod exchange;
 mod git_credential;
 mod serve;
 mod workload;
+
+/// How long the last log lines may take at the end.
+const LOG_FLUSH: Duration = Duration::from_millis(500);
 
 /// How the program ends: `sysexits.h`, as the contract of commands has it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,7 +103,9 @@ enum Command {
 
 /// Runs the command that the process was started with.
 pub fn main() -> ExitCode {
-    run(std::env::args_os(), &Environment::of_process()).into()
+    let exit = run(std::env::args_os(), &Environment::of_process());
+    telemetry::flush_log(LOG_FLUSH);
+    exit.into()
 }
 
 /// Runs the command that `arguments` spell, the program's name first.
@@ -142,7 +151,12 @@ impl Command {
 /// Runs `work` on a runtime of its own.
 fn block_on(work: impl Future<Output = Exit>) -> Exit {
     match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(work),
+        Ok(runtime) => {
+            let exit = runtime.block_on(work);
+            // A name lookup that the system does not answer must not delay the end.
+            runtime.shutdown_background();
+            exit
+        }
         Err(error) => {
             say(format_args!("octo-sts: the runtime cannot start: {error}"));
             Exit::Internal

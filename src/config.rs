@@ -39,6 +39,8 @@ pub struct Config {
     pub listen: Listen,
     /// The host by which callers reach the server: the default audience of tokens.
     pub domain: Audience,
+    /// How the server ends.
+    pub shutdown: Shutdown,
     /// The App that mints.
     pub app: App,
     /// Which GitHub.
@@ -77,12 +79,21 @@ pub struct Listen {
     pub port: u16,
     /// TLS, if it is served.
     pub tls: Option<TlsFiles>,
-    /// How many connections are held at once.
+    /// The maximum number of connections.
     pub max_connections: NonZeroUsize,
     /// The largest header list, in bytes.
     pub max_header_bytes: usize,
     /// How many trusted proxies stand in front and add to `X-Forwarded-For`.
     pub trusted_proxy_hops: usize,
+}
+
+/// How the server ends after SIGTERM.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Shutdown {
+    /// How long everything may take.
+    pub timeout: Duration,
+    /// How much of that new connections are still served.
+    pub drain_delay: Duration,
 }
 
 /// The App that mints.

@@ -19,13 +19,13 @@ use decide::Decision;
 use strangers::Strangers;
 
 use crate::{
-    audit::Audit,
+    audit::{Audit, record::Operation},
     cache::Standing,
     clock::Clock,
     cpu_limiter::{self, CpuLimiter},
     github::{self, GitHub, IssuedToken},
     oidc::{Oidc, Unverified},
-    reason::{Reason, Refusal},
+    reason::Refusal,
     store::Store,
 };
 
@@ -114,7 +114,7 @@ impl Exchange {
     pub async fn exchange(&self, attempt: Attempt) -> Result<IssuedToken, Refusal> {
         let mut journal = Journal::<Issuing>::open(self, &attempt);
         let outcome = self
-            .within_deadline(&attempt.asked, async |asked| {
+            .within_deadline(&attempt, async |asked| {
                 let decision = self.decide(asked, &attempt.caller, &mut journal).await?;
                 self.mint(decision).await
             })
@@ -130,7 +130,7 @@ impl Exchange {
     pub async fn check(&self, attempt: Attempt) -> Result<Checked, Refusal> {
         let mut journal = Journal::<Checking>::open(self, &attempt);
         let outcome = self
-            .within_deadline(&attempt.asked, async |asked| {
+            .within_deadline(&attempt, async |asked| {
                 Ok(self.decide(asked, &attempt.caller, &mut journal).await?.terms())
             })
             .await;
@@ -142,15 +142,25 @@ impl Exchange {
         }
     }
 
+    /// Records an attempt whose caller went away before the request was complete.
+    pub fn abandoned(&self, attempt: &Attempt, operation: Operation) {
+        match operation {
+            Operation::Exchange => drop(Journal::<Issuing>::open(self, attempt)),
+            Operation::Check => drop(Journal::<Checking>::open(self, attempt)),
+        }
+    }
+
     async fn within_deadline<T>(
         &self,
-        asked: &Result<Asked, Refusal>,
+        attempt: &Attempt,
         steps: impl AsyncFnOnce(&Asked) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
-        let asked = asked.as_ref().map_err(Refusal::clone)?;
-        tokio::time::timeout(self.settings.deadline, Box::pin(steps(asked)))
-            .await
-            .unwrap_or_else(|_| Err(Refusal::new(Reason::Deadline, "the exchange took too long")))
+        let asked = attempt.asked.as_ref().map_err(Refusal::clone)?;
+        let steps = tokio::time::timeout(self.settings.deadline, Box::pin(steps(asked)));
+        match attempt.caller.expired.run_until_cancelled(steps).await {
+            Some(Ok(outcome)) => outcome,
+            Some(Err(_)) | None => Err(attempt::deadline()),
+        }
     }
 
     /// Mints. An installation id that GitHub no longer knows is looked up once more.

@@ -57,6 +57,7 @@ reasons! {
     AppPinUnsatisfied = "APP_PIN_UNSATISFIED",
     GithubRateLimited = "GITHUB_RATE_LIMITED",
     RateLimited = "RATE_LIMITED",
+    Overloaded = "OVERLOADED",
     GithubUnavailable = "GITHUB_UNAVAILABLE",
     IssuerMisconfigured = "ISSUER_MISCONFIGURED",
     IssuerUnavailable = "ISSUER_UNAVAILABLE",
@@ -76,6 +77,7 @@ impl Reason {
             self,
             Self::GithubRateLimited
                 | Self::RateLimited
+                | Self::Overloaded
                 | Self::GithubUnavailable
                 | Self::IssuerMisconfigured
                 | Self::IssuerUnavailable

@@ -1,14 +1,23 @@
 //! Logs and metrics: how they are set up, and the names in them.
 //!
-//! Logs go to stderr, because stdout belongs to the audit record. A message can be read alone;
+//! Logs go to stderr, because stdout belongs to the audit record. They pass a queue, so that a line
+//! never waits for its reader. A message can be read alone;
 //! what one would search for stands in fields, and their names are the constants in [`field`], so
 //! that every module calls a thing the same. Metrics are kept by a recorder that is rendered on
 //! demand; who serves the page is not the business of this file. Nothing here ever holds a token:
 //! labels come from closed sets, and no field carries a stranger's unbounded text as its name.
 
-use std::io::{self, IsTerminal};
+mod queue;
+pub mod zero;
+
+use std::{
+    io::{self, IsTerminal},
+    sync::OnceLock,
+    time::Duration,
+};
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use queue::LogQueue;
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, registry, util::SubscriberInitExt};
 
 /// The fields of log lines.
@@ -66,6 +75,12 @@ pub mod metric {
     pub const AGENT_COMMANDS: &str = "octosts_agent_commands_total";
     /// Counter: tokens that the agent gave back to GitHub, by [`super::label::OUTCOME`].
     pub const AGENT_REVOCATIONS: &str = "octosts_agent_revocations_total";
+    /// Counter: connections that were ended in favour of others, by [`super::label::CAUSE`].
+    pub const CONNECTIONS_ENDED: &str = "octosts_connections_ended_total";
+    /// Counter: requests with `X-Forwarded-For` while no proxy is trusted.
+    pub const FORWARDED_UNTRUSTED: &str = "octosts_forwarded_untrusted_total";
+    /// Counter: log lines that were dropped because nobody reads stderr.
+    pub const LOG_LINES_DROPPED: &str = "octosts_log_lines_dropped_total";
     /// Gauge, always 1: which build this is, by [`super::label::VERSION`].
     pub const BUILD_INFO: &str = "octosts_build_info";
 }
@@ -86,6 +101,8 @@ pub mod label {
     pub const STATUS: &str = "status";
     /// How a fetch ended.
     pub const OUTCOME: &str = "outcome";
+    /// Why a connection was ended.
+    pub const CAUSE: &str = "cause";
     /// A file that the agent keeps, as its configuration names it.
     pub const FILE: &str = "file";
     /// The version of this program.
@@ -101,6 +118,9 @@ pub enum TelemetryError {
     /// The process has a log subscriber already.
     #[error("this process has a log subscriber already")]
     LogInstalled,
+    /// The thread that writes the log cannot start.
+    #[error("the thread that writes the log cannot start: {0}")]
+    LogThread(io::Error),
     /// The process has a metrics recorder already.
     #[error("this process has a metrics recorder already")]
     MetricsInstalled,
@@ -118,6 +138,13 @@ pub enum LogFormat {
     Text,
 }
 
+impl LogFormat {
+    /// For people if stderr is a terminal, else for programs.
+    pub fn of_stderr() -> Self {
+        if io::stderr().is_terminal() { Self::Text } else { Self::Json }
+    }
+}
+
 /// Which log lines are written: directives in the manner of `RUST_LOG`, known to parse.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LogFilter(String);
@@ -133,12 +160,24 @@ impl LogFilter {
     }
 }
 
+/// The queue of the installed log. A subscriber is the process's own too.
+static LOG: OnceLock<LogQueue> = OnceLock::new();
+
 /// Sends the log of the whole process to stderr.
 ///
 /// # Errors
-/// [`TelemetryError::LogInstalled`] if something did so before.
+/// [`TelemetryError::LogInstalled`] if something did so before; [`TelemetryError::LogThread`].
 pub fn install_log(filter: &LogFilter, format: LogFormat) -> Result<(), TelemetryError> {
-    subscriber(filter, format, io::stderr).try_init().map_err(|_| TelemetryError::LogInstalled)
+    let queue = LogQueue::start(io::stderr()).map_err(TelemetryError::LogThread)?;
+    subscriber(filter, format, queue.clone()).try_init().map_err(|_| TelemetryError::LogInstalled)?;
+    LOG.set(queue).map_err(|_| TelemetryError::LogInstalled)
+}
+
+/// Waits until the installed log is written, or for `within`: at the end of the process.
+pub fn flush_log(within: Duration) {
+    if let Some(queue) = LOG.get() {
+        queue.flush(within);
+    }
 }
 
 /// Tells panics in the log, by their place alone. What a panic says may hold what it stumbled over,
@@ -221,6 +260,12 @@ fn describe() {
     );
     metrics::describe_counter!(metric::AGENT_COMMANDS, "Commands that the agent ran on renewal, by outcome");
     metrics::describe_counter!(metric::AGENT_REVOCATIONS, "Tokens that the agent gave back to GitHub, by outcome");
+    metrics::describe_counter!(metric::CONNECTIONS_ENDED, "Connections ended in favour of others, by cause");
+    metrics::describe_counter!(
+        metric::FORWARDED_UNTRUSTED,
+        "Requests with X-Forwarded-For while STS_TRUSTED_PROXY_HOPS is 0"
+    );
+    metrics::describe_counter!(metric::LOG_LINES_DROPPED, "Log lines dropped because nobody reads stderr");
     metrics::describe_gauge!(metric::BUILD_INFO, "Which build this is; always 1");
     metrics::gauge!(metric::BUILD_INFO, label::VERSION => env!("CARGO_PKG_VERSION")).set(1.0);
 }

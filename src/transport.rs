@@ -19,7 +19,11 @@ use crate::{
 };
 
 mod bearer;
+mod begun;
+mod body;
+mod budget;
 mod client_address;
+mod counted;
 mod grpc;
 mod layers;
 mod listen;
@@ -28,13 +32,21 @@ mod parameters;
 pub mod reply;
 mod request;
 mod rest;
+mod shutdown;
+mod slots;
 mod tls;
+
+use client_address::UntrustedProxy;
+use shutdown::Shutdown;
+pub use shutdown::Stages;
 
 /// Every limit of the server. The defaults are the contract's.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Connections at a time; more wait to be accepted.
+    /// Connections at a time. Idle ones give way to new ones; if there is none, these wait to be accepted.
     pub max_connections: usize,
+    /// The bytes of requests in progress, of all connections together.
+    pub progress_bytes: usize,
     /// HTTP/2 streams at a time on one connection.
     pub max_streams: u32,
     /// The bytes of a request's header list, continuation frames included.
@@ -49,10 +61,10 @@ pub struct Settings {
     /// may stay idle. Longer than the minute after which common load balancers give up an idle
     /// connection: the side that hangs up first must be theirs, or a request may meet a closed door.
     pub header_timeout: Duration,
-    /// After how long a connection is asked to end, so that load balancers spread the load anew.
+    /// After about how long a connection is asked to end, so that load balancers spread the load anew.
     pub max_connection_age: Duration,
-    /// How long running requests may take to finish when the connection or the server ends.
-    pub drain: Duration,
+    /// How the server ends.
+    pub stages: Stages,
     /// How long a request may take, its body included.
     pub deadline: Duration,
     /// How many proxies in front append to `X-Forwarded-For` and are believed.
@@ -65,6 +77,7 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             max_connections: 4096,
+            progress_bytes: 32 << 20,
             max_streams: 128,
             header_bytes: 64 << 10,
             body_bytes: 64 << 10,
@@ -72,7 +85,7 @@ impl Default for Settings {
             first_request: Duration::from_secs(10),
             header_timeout: Duration::from_secs(75),
             max_connection_age: Duration::from_secs(300),
-            drain: Duration::from_secs(25),
+            stages: Stages { drain_delay: Duration::ZERO, requests: Duration::from_secs(20) },
             deadline: Duration::from_secs(15),
             trusted_proxy_hops: 0,
             tls: None,
@@ -113,6 +126,7 @@ struct App {
     settings: Settings,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
+    untrusted_proxy: UntrustedProxy,
 }
 
 impl App {
@@ -122,8 +136,8 @@ impl App {
     }
 }
 
-/// Serves until `stop`, then drains: the listener closes first, running requests finish within
-/// [`Settings::drain`], and then this returns.
+/// Serves until `stop`, then drains by [`Settings::stages`]: running requests finish, what is idle ends,
+/// and then this returns.
 ///
 /// # Errors
 /// The TLS files cannot be read or do not fit each other.
@@ -134,9 +148,29 @@ pub async fn serve(
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let app = Arc::new(App { exchange, settings, clock, stop });
+    let app =
+        App { exchange, settings, clock: Arc::clone(&clock), stop: stop.clone(), untrusted_proxy: Default::default() };
+    let app = Arc::new(app);
     let router = router(&app)?;
-    listen::accept(listener, router, &app).await
+    serve_router(listener, router, &app.settings, clock, stop).await
+}
+
+/// Serves any routes with the connection handling of the main port.
+///
+/// # Errors
+/// As [`serve`].
+pub(crate) async fn serve_router(
+    listener: TcpListener,
+    router: Router,
+    settings: &Settings,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let shutdown = Shutdown::new(stop);
+    tokio::select! {
+        served = listen::accept(listener, router, settings, clock, shutdown.clone()) => served,
+        () = shutdown.run(settings.stages) => Ok(()),
+    }
 }
 
 /// Both wires. Layers stand in the order in which a request meets them last to first.
@@ -144,8 +178,7 @@ fn router(app: &Arc<App>) -> io::Result<Router> {
     let state = || Arc::clone(app);
     let grpc = grpc::token_services(state())
         .layer(from_fn_with_state(state(), layers::grpc_bounds))
-        // Watching health and reflecting are streams: they end with their connection.
-        .merge(grpc::companions(state())?)
+        .merge(grpc::companions(state())?.layer(from_fn_with_state(state(), layers::grpc_watches)))
         .layer(from_fn_with_state(state(), layers::grpc_only));
     let rest =
         rest::routes(state()).merge(pages::routes(state())).layer(from_fn_with_state(state(), layers::rest_bounds));

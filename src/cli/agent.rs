@@ -172,12 +172,7 @@ async fn listen(address: SocketAddr, agent: &Agent) -> Result<(), String> {
     let readiness: metrics_page::Readiness = Box::new(move || watch.is_ready());
     let clock: std::sync::Arc<dyn Clock> = std::sync::Arc::new(SystemClock);
     tracing::info!(%address, "probes and metrics are served");
-    tokio::spawn(metrics_page::serve(
-        listener,
-        metrics,
-        Some(readiness),
-        clock,
-        tokio_util::sync::CancellationToken::new(),
-    ));
+    telemetry::zero::agent();
+    tokio::spawn(metrics_page::serve(listener, metrics, readiness, clock));
     Ok(())
 }

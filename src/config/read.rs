@@ -5,8 +5,8 @@
 
 use super::{
     App, AppKey, Config, Duration, Environment, GitHub, Interface, IssuersFile, Listed, Listen, Log, LogFilter,
-    LogFormat, Mistakes, Outward, Path, PathBuf, Policies, PrivateNetworks, Proxy, Rate, SecretString, Strangers,
-    TlsFiles, Tokens,
+    LogFormat, Mistakes, Outward, Path, PathBuf, Policies, PrivateNetworks, Proxy, Rate, SecretString, Shutdown,
+    Strangers, TlsFiles, Tokens,
     environment::Reader,
     key, value,
     variables::{self as var, Origin, Variable},
@@ -48,6 +48,7 @@ fn settings(reader: &mut Reader<'_>) -> Option<Config> {
     let (port, metrics_port) = ports(reader);
     let (header_bytes, token_bytes) = sizes(reader);
     let listen = listen(reader, port, header_bytes);
+    let shutdown = shutdown(reader);
     let github = github(reader);
     let policies = policies(reader);
     let tokens = tokens(reader, token_bytes);
@@ -59,6 +60,7 @@ fn settings(reader: &mut Reader<'_>) -> Option<Config> {
         domain: domain?,
         app: app?,
         listen: listen?,
+        shutdown: shutdown?,
         metrics_port: metrics_port?,
         github: github?,
         policies: policies?,
@@ -124,6 +126,18 @@ fn listen(reader: &mut Reader<'_>, port: Option<u16>, header_bytes: Option<usize
         max_header_bytes: header_bytes?,
         trusted_proxy_hops: hops?,
     })
+}
+
+/// How the server ends. Requests that arrive during the delay need time to finish too.
+fn shutdown(reader: &mut Reader<'_>) -> Option<Shutdown> {
+    let seconds = Duration::from_secs;
+    let timeout = reader.required(&var::STS_SHUTDOWN_TIMEOUT, |text| value::duration(text, seconds(1)..=10 * MINUTE));
+    let delay = reader.required(&var::STS_DRAIN_DELAY, |text| value::duration(text, Duration::ZERO..=5 * MINUTE));
+    if timeout.zip(delay).is_some_and(|(timeout, delay)| delay > timeout / 2) {
+        let expected = format!("must be at most half of {}", var::STS_SHUTDOWN_TIMEOUT.name);
+        return reader.mistake(var::STS_DRAIN_DELAY.name, expected);
+    }
+    Some(Shutdown { timeout: timeout?, drain_delay: delay? })
 }
 
 fn tls(reader: &mut Reader<'_>) -> Option<Option<TlsFiles>> {
@@ -235,8 +249,8 @@ fn log(reader: &mut Reader<'_>) -> Option<Log> {
     let filter = reader.required(&var::RUST_LOG, |text| {
         LogFilter::parse(text).ok_or("must be log directives such as info,octo_sts=debug")
     });
-    let format = reader.required(&var::STS_LOG_FORMAT, |text| value::word(text, formats));
-    Some(Log { filter: filter?, format: format? })
+    let format = reader.optional(&var::STS_LOG_FORMAT, |text| value::word(text, formats));
+    Some(Log { filter: filter?, format: format?.unwrap_or_else(LogFormat::of_stderr) })
 }
 
 /// What asks for something that this version cannot do is refused, so that nobody relies on it.

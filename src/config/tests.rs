@@ -200,6 +200,22 @@ const CASES: Cases = &[
     ("STS_RATE_PROCESS_PER_MINUTE", &["1"], &[("1e3", RATE)]),
     ("STS_RATE_PROCESS_BURST", &["1"], &[("0x10", RATE)]),
     ("STS_LOG_FORMAT", &["json", "text"], &[("xml", "must be json or text")]),
+    (
+        "STS_SHUTDOWN_TIMEOUT",
+        &["1s", "25s", "10m"],
+        &[
+            ("0s", "must be a duration such as 90s or 1h30m, from 1s to 10m"),
+            ("25", "must be a duration such as 90s or 1h30m, from 1s to 10m"),
+        ],
+    ),
+    (
+        "STS_DRAIN_DELAY",
+        &["0s", "5s", "12s"],
+        &[
+            ("6m", "must be a duration such as 90s or 1h30m, from 0s to 5m"),
+            ("13s", "must be at most half of STS_SHUTDOWN_TIMEOUT"),
+        ],
+    ),
     ("KMS_KEYS", &[""], &[("projects/p/key", KMS)]),
     ("KMS_PROVIDER", &[""], &[("gcp", KMS)]),
     (
@@ -282,7 +298,7 @@ fn the_least_configuration_gives_the_documented_defaults() {
     assert_eq!((address.per_minute, address.burst), quarter(60, 30));
     assert_eq!((process.per_minute, process.burst), quarter(600, 300));
     assert!(config.proxy.https.is_none() && config.proxy.except.is_none());
-    assert_eq!((config.log.format, config.log.filter), (LogFormat::Json, LogFilter::parse("info").unwrap()));
+    assert_eq!((config.log.format, config.log.filter), (LogFormat::of_stderr(), LogFilter::parse("info").unwrap()));
     assert_eq!(config.policies.repository_org_permissions, [""; 0]);
     assert_eq!(config.warnings, []);
 }

@@ -91,7 +91,9 @@ variables! {
     STS_REPOSITORY_POLICY_ORG_PERMISSIONS, Own, "Organization permissions that a repository's own policy may grant beyond `read`, comma separated. Whoever can write to any repository can then give themselves these.";
     STS_MAX_TOKEN_BYTES = "32768", Own, "The largest token that is taken.";
     STS_MAX_HEADER_BYTES = "65536", Own, "The largest header list that is taken; at least 4096 more than the token.";
-    STS_MAX_CONNECTIONS = "4096", Own, "How many connections are held at once.";
+    STS_MAX_CONNECTIONS = "4096", Own, "The maximum number of connections; fewer if the process may not open as many files. Idle ones give way to new ones, and one client address has a quarter at most unless proxies are trusted.";
+    STS_SHUTDOWN_TIMEOUT = "25s", Own, "How long everything may take after SIGTERM; from `1s` to `10m`.";
+    STS_DRAIN_DELAY = "0s", Own, "How long new connections are still served after SIGTERM, until load balancers notice; at most half of the shutdown timeout.";
     STS_CLOCK_LEEWAY = "60s", Own, "How far issuers' clocks may be off when `nbf` and `iat` are checked; at most `5m`.";
     STS_POLICY_TTL = "60s", Own, "How long a policy is used before GitHub is asked whether it changed; at most `1h`.";
     STS_POLICY_STALE = "5m", Own, "How long after GitHub last confirmed it a policy is still used while GitHub cannot be asked; at most `1h`.";
@@ -101,7 +103,7 @@ variables! {
     STS_RATE_ADDRESS_BURST = "30", Own, "How many of these at once.";
     STS_RATE_PROCESS_PER_MINUTE = "600", Own, "The same for the whole process, a minute.";
     STS_RATE_PROCESS_BURST = "300", Own, "How many of these at once.";
-    STS_LOG_FORMAT = "json", Own, "`json` or `text`.";
+    STS_LOG_FORMAT, Own, "`json` or `text`. Unset: `text` if stderr is a terminal, else `json`.";
 
     STS_SERVER, Client, "The server that is asked: `https://HOST`; without TLS on loopback only.";
     STS_SCOPE, Client, "What the token is for: `OWNER/REPO`, or `OWNER`.";

@@ -2,13 +2,15 @@
 
 use std::{marker::PhantomData, net::IpAddr, time::Duration};
 
+use tokio_util::sync::CancellationToken;
+
 use super::Exchange;
 use crate::{
     audit::{
         Audit, Place, Record,
         record::{self, Operation, Outcome, PolicyRef, TokenRecord, cut},
     },
-    clock::UnixTime,
+    clock::Moment,
     github::IssuedToken,
     name::{PolicyName, RequestId, Scope},
     oidc::{Unverified, VerifiedToken},
@@ -29,6 +31,8 @@ pub struct Caller {
     pub user_agent: Option<String>,
     /// `grpc` or `rest`.
     pub protocol: &'static str,
+    /// Cancelled when the deadline of the request has passed: the attempt ends then.
+    pub expired: CancellationToken,
 }
 
 /// A request of which every part has been parsed.
@@ -115,7 +119,8 @@ pub(super) struct Recorded<P>(PhantomData<P>);
 pub(super) struct Journal<'a, P: Purpose> {
     audit: &'a Audit,
     exchange: &'a Exchange,
-    began: UnixTime,
+    began: Moment,
+    expired: CancellationToken,
     record: Record,
     place: Option<Place>,
     written: bool,
@@ -125,14 +130,15 @@ pub(super) struct Journal<'a, P: Purpose> {
 impl<'a, P: Purpose> Journal<'a, P> {
     pub(super) fn open(exchange: &'a Exchange, attempt: &Attempt) -> Self {
         let Attempt { caller, scope, identity, .. } = attempt;
-        let began = exchange.parts.clock.now();
+        let clock = &exchange.parts.clock;
+        let (began, expired) = (clock.monotonic(), caller.expired.clone());
         let (id, address) = (caller.request_id.to_string(), caller.address.to_string());
-        let mut record = Record::begin(began, P::OPERATION, id, caller.protocol, address);
+        let mut record = Record::begin(clock.now(), P::OPERATION, id, caller.protocol, address);
         record.user_agent = caller.user_agent.as_deref().map(cut);
         record.scope = scope.as_deref().map(record::name);
         record.identity = identity.as_deref().map(record::name);
         let audit = &exchange.parts.audit;
-        Self { audit, exchange, began, record, place: None, written: false, purpose: PhantomData }
+        Self { audit, exchange, began, expired, record, place: None, written: false, purpose: PhantomData }
     }
 
     /// Notes what the token claims before anything of it is believed.
@@ -207,7 +213,7 @@ impl<'a, P: Purpose> Journal<'a, P> {
 
     fn write(&mut self) {
         self.written = true;
-        let took = self.exchange.parts.clock.now().since(self.began);
+        let took = self.exchange.parts.clock.monotonic().since(self.began);
         self.record.took(took);
         let operation = P::OPERATION.as_str();
         let labels = [
@@ -236,12 +242,23 @@ impl<'a, P: Purpose> Journal<'a, P> {
 impl<P: Purpose> Drop for Journal<'_, P> {
     fn drop(&mut self) {
         if !self.written {
+            // The caller gets these answers from the layers around the core.
+            if std::thread::panicking() {
+                self.record.deny(&Refusal::new(Reason::Internal, "internal error").because("the handler panicked"));
+            } else if self.expired.is_cancelled() {
+                self.record.deny(&deadline());
+            }
             if self.place.is_none() {
                 self.place = self.audit.place_unverified().ok();
             }
             self.write();
         }
     }
+}
+
+/// The answer to an attempt that took too long.
+pub(super) fn deadline() -> Refusal {
+    Refusal::new(Reason::Deadline, "the exchange took too long")
 }
 
 fn unrecorded() -> Refusal {

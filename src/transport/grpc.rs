@@ -15,6 +15,7 @@ use tonic_reflection::server as reflection;
 
 use super::{App, bearer::bearer, caller, reply, request, rest};
 use crate::{
+    audit::record::Operation,
     exchange::Attempt,
     proto::{
         DESCRIPTORS,
@@ -37,23 +38,22 @@ const WATCH_EVERY: Duration = Duration::from_secs(1);
 /// as much again.
 const CHECK_BYTES: usize = 256 << 10;
 
-/// What is done with tokens on this wire.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Method {
-    Exchange,
-    Check,
-    Other,
+/// The most bytes of a request about health or reflection. The decoder reserves what a message
+/// announces, before it arrives.
+const SMALL: usize = 4 << 10;
+
+/// What a path of [`token_services`] attempts, if it attempts anything.
+pub(super) fn operation(path: &str) -> Option<Operation> {
+    match path.strip_prefix('/').and_then(|path| path.split_once('/')) {
+        Some((TOKENS, "Exchange")) => Some(Operation::Exchange),
+        Some((CHECKS, "Check")) => Some(Operation::Check),
+        _ => None,
+    }
 }
 
-impl Method {
-    /// The method of a path of [`token_services`].
-    pub(super) fn of(path: &str) -> Self {
-        match path.strip_prefix('/').and_then(|path| path.split_once('/')) {
-            Some((TOKENS, "Exchange")) => Self::Exchange,
-            Some((CHECKS, "Check")) => Self::Check,
-            _ => Self::Other,
-        }
-    }
+/// Whether a path is of a stream that may stay open while nothing happens.
+pub(super) fn only_watches(path: &str) -> bool {
+    path.starts_with("/grpc.reflection.") || path == "/grpc.health.v1.Health/Watch"
 }
 
 /// Whether a path is of one of the services that take tokens.
@@ -84,10 +84,9 @@ pub(super) fn companions(app: Arc<App>) -> io::Result<Router> {
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    let most = app.settings.body_bytes;
-    let v1 = configured().build_v1().map_err(io::Error::other)?.max_decoding_message_size(most);
-    let v1alpha = configured().build_v1alpha().map_err(io::Error::other)?.max_decoding_message_size(most);
-    let health = HealthServer::new(HealthService(app)).max_decoding_message_size(most);
+    let v1 = configured().build_v1().map_err(io::Error::other)?.max_decoding_message_size(SMALL);
+    let v1alpha = configured().build_v1alpha().map_err(io::Error::other)?.max_decoding_message_size(SMALL);
+    let health = HealthServer::new(HealthService(app)).max_decoding_message_size(SMALL);
     let routes = Routes::from(Router::new()).add_service(health).add_service(v1).add_service(v1alpha);
     Ok(routes.into_axum_router())
 }

@@ -16,22 +16,33 @@ use axum::{
     middleware::Next,
     response::Response,
 };
-use futures_util::FutureExt;
+use futures_util::{FutureExt, StreamExt};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use http_body_util::Limited;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tonic::Code;
 use tracing::{Instrument, info_span};
 
-use super::{App, bearer::bearer, client_address::client_address, grpc, is_grpc, reply};
+use super::{
+    App,
+    begun::{self, Begun},
+    body::{self, Unread},
+    client_address::client_address,
+    grpc, is_grpc, reply,
+};
 use crate::{
-    exchange::{Attempt, Caller},
+    exchange::Caller,
     name::RequestId,
     reason::{Reason, Refusal},
 };
 
 /// The name of the request id on either wire.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// How long a handler may take to answer after its deadline has passed. It knows of the deadline, so
+/// that the record says what the caller gets.
+const GRACE: Duration = Duration::from_millis(500);
 
 /// The other end of the connection, as the listener put it into the request.
 #[derive(Debug, Clone, Copy)]
@@ -42,9 +53,10 @@ pub(super) struct Peer(pub(super) SocketAddr);
 /// The query and the authorization header are never logged; what was asked for stands in the
 /// audit record.
 pub(super) async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let began = app.clock.now();
+    let began = app.clock.monotonic();
     let request_id = RequestId::random();
     let caller = caller_of(&request, request_id, app.settings.trusted_proxy_hops);
+    app.untrusted_proxy.notice(request.headers(), app.settings.trusted_proxy_hops, began);
     mark_sensitive(request.headers_mut());
     // A path that is not ours may hold anything.
     let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
@@ -60,7 +72,7 @@ pub(super) async fn observe(State(app): State<Arc<App>>, mut request: Request, n
     if is_sts {
         response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
-    span.in_scope(|| log(&method, &route, &response, app.clock.now().since(began)));
+    span.in_scope(|| log(&method, &route, &response, app.clock.monotonic().since(began)));
     response
 }
 
@@ -88,6 +100,7 @@ fn caller_of(request: &Request, request_id: RequestId, hops: usize) -> Caller {
         address: client_address(headers, peer, hops),
         user_agent: user_agent.map(|value| reply::cut(&String::from_utf8_lossy(value.as_bytes()))),
         protocol: if is_grpc(headers) { "grpc" } else { "rest" },
+        expired: CancellationToken::new(),
     }
 }
 
@@ -113,8 +126,8 @@ fn log(method: &Method, route: &str, response: &Response, duration: Duration) {
     }
 }
 
-/// Around every gRPC service: gRPC requests only, and their bodies bounded. The machinery below
-/// checks neither method nor content type.
+/// Around every gRPC service: gRPC requests only, and their headers bounded. The machinery
+/// below checks neither method nor content type.
 pub(super) async fn grpc_only(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     if *request.method() != Method::POST {
         return reply::method_not_allowed("POST");
@@ -122,66 +135,129 @@ pub(super) async fn grpc_only(State(app): State<Arc<App>>, request: Request, nex
     if !is_grpc(request.headers()) {
         return reply::not_grpc();
     }
-    // The prefix of five bytes that a message has on the wire comes on top.
-    let most = app.settings.body_bytes.saturating_add(5);
-    next.run(request.map(|body| Body::new(Limited::new(body, most)))).await
+    if let Some(refusal) = begun::oversized(request.headers(), &app.settings) {
+        let attempt = begun(&app, &request);
+        return reply::grpc(&recorded(attempt, refusal).await).into_http();
+    }
+    next.run(request).await
+}
+
+/// What a gRPC message has on the wire before its own bytes.
+const GRPC_PREFIX: usize = 5;
+
+/// The most bytes of a gRPC request's body.
+fn grpc_bytes(app: &App) -> usize {
+    app.settings.body_bytes.saturating_add(GRPC_PREFIX)
+}
+
+/// The refusal of a request for a fault of its own, recorded if the request is an attempt.
+async fn recorded(attempt: Option<Begun>, refusal: Refusal) -> Refusal {
+    match attempt {
+        Some(mut begun) => begun.refuse(refusal).await,
+        None => refusal,
+    }
+}
+
+/// The attempt that a request is, if it is one.
+fn begun(app: &Arc<App>, request: &Request) -> Option<Begun> {
+    Begun::of(app, request.method(), request.uri().path(), request.extensions())
 }
 
 /// Around the services that take tokens: a deadline, and every fault in this wire's form.
 pub(super) async fn grpc_bounds(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let limit = deadline(request.headers(), app.settings.deadline);
-    let attempted = Attempted::of(&request);
-    match bounded(limit, next.run(request)).await {
-        Ok(response) => match reply::unreadable(response.headers()) {
-            Some(unreadable) => reply::grpc(&attempted.refuse(&app, unreadable).await).into_http(),
+    let expired = expired(&request);
+    let answer = bounded(limit, &expired, grpc_attempt(&app, request, next)).await;
+    answer.unwrap_or_else(|refusal| reply::grpc(&refusal).into_http())
+}
+
+/// Around health and reflection: a deadline for the answer, not for the stream that may follow. What
+/// their callers send ends when the server stops, and so do their streams.
+pub(super) async fn grpc_watches(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+    let expired = expired(&request);
+    let stop = app.stop.clone().cancelled_owned();
+    let most = grpc_bytes(&app);
+    let limited = |body| Body::new(Limited::new(body, most)).into_data_stream();
+    let request = request.map(|body| Body::from_stream(limited(body).take_until(stop)));
+    let answer = bounded(app.settings.deadline, &expired, next.run(request)).await;
+    answer.unwrap_or_else(|refusal| reply::grpc(&refusal).into_http())
+}
+
+/// Reads the request whole before it is decoded. An exchange or a check is an attempt from its headers
+/// on, whether or not its message arrives and can be read.
+async fn grpc_attempt(app: &Arc<App>, request: Request, next: Next) -> Response {
+    let Some(mut begun) = begun(app, &request) else {
+        let response = next.run(request.map(|body| Body::new(Limited::new(body, grpc_bytes(app))))).await;
+        return match reply::unreadable(response.headers()) {
+            Some(unreadable) => reply::grpc(&unreadable).into_http(),
             None => response,
-        },
-        Err(refusal) => reply::grpc(&refusal).into_http(),
-    }
-}
-
-/// What is known of a gRPC request without its message.
-struct Attempted {
-    method: grpc::Method,
-    caller: Result<Caller, Refusal>,
-    credentials: Vec<HeaderValue>,
-}
-
-impl Attempted {
-    fn of(request: &Request) -> Self {
-        Self {
-            method: grpc::Method::of(request.uri().path()),
-            caller: super::caller(request.extensions()),
-            credentials: request.headers().get_all(header::AUTHORIZATION).iter().cloned().collect(),
-        }
-    }
-
-    /// An exchange or a check whose message nobody could read is an attempt too: it is recorded, and a
-    /// fault of its credential is told first.
-    async fn refuse(self, app: &App, unreadable: Refusal) -> Refusal {
-        let (true, Ok(caller)) = (self.method != grpc::Method::Other, self.caller) else { return unreadable };
-        let headers: HeaderMap =
-            self.credentials.into_iter().map(|credential| (header::AUTHORIZATION, credential)).collect();
-        let token = bearer(&headers).and_then(|bearer| app.exchange.read_token(bearer));
-        let refusal = token.err().unwrap_or(unreadable);
-        let attempt = Attempt { caller, scope: None, identity: None, asked: Err(refusal.clone()) };
-        let recorded = match self.method {
-            grpc::Method::Check => app.exchange.check(attempt).await.err(),
-            grpc::Method::Exchange | grpc::Method::Other => app.exchange.exchange(attempt).await.err(),
         };
-        recorded.unwrap_or(refusal)
+    };
+    let (head, body) = request.into_parts();
+    let read = async {
+        begun::charge(&head.headers, &head.extensions).map_err(Unread::Refused)?;
+        body::read(body, grpc_bytes(app), &head.extensions, &begun.caller().expired).await
+    };
+    let body = match read.await {
+        Ok(body) => body,
+        Err(Unread::Invalid(fault)) => {
+            let fault = Refusal::new(Reason::RequestInvalid, fault);
+            return reply::grpc(&begun.refuse_request(&head.headers, fault).await).into_http();
+        }
+        Err(Unread::Refused(refusal)) => return reply::grpc(&begun.refuse(refusal).await).into_http(),
+    };
+    if is_compressed(&head.headers) {
+        let refusal = Refusal::new(Reason::Unimplemented, "compressed messages are not supported");
+        return reply::grpc_uncompressed(&begun.refuse_request(&head.headers, refusal).await);
     }
+    let headers = head.headers.clone();
+    // The handler records the attempt, unless the message cannot be decoded.
+    begun.arrived();
+    let response = next.run(Request::from_parts(head, Body::from(body))).await;
+    match reply::unreadable(response.headers()) {
+        Some(unreadable) => reply::grpc(&begun.refuse_request(&headers, unreadable).await).into_http(),
+        None => response,
+    }
+}
+
+fn is_compressed(headers: &HeaderMap) -> bool {
+    headers.get("grpc-encoding").is_some_and(|encoding| encoding.as_bytes() != b"identity")
 }
 
 /// Around REST and the pages: a deadline, and every fault in this wire's form.
 pub(super) async fn rest_bounds(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
     let limit = deadline(request.headers(), app.settings.deadline);
-    bounded(limit, next.run(request)).await.unwrap_or_else(|refusal| reply::rest(&refusal))
+    let expired = expired(&request);
+    let answer = async {
+        match begun::oversized(request.headers(), &app.settings) {
+            Some(refusal) => {
+                let attempt = begun(&app, &request);
+                reply::headers_too_large(&recorded(attempt, refusal).await)
+            }
+            None => next.run(request).await,
+        }
+    };
+    bounded(limit, &expired, answer).await.unwrap_or_else(|refusal| reply::rest(&refusal))
+}
+
+/// Cancelled when the deadline of the request has passed.
+fn expired(request: &Request) -> CancellationToken {
+    request.extensions().get::<Caller>().map(|caller| caller.expired.clone()).unwrap_or_default()
 }
 
 /// Runs a handler for so long at most. A panic ends the request, not the connection.
-async fn bounded(limit: Duration, run: impl Future<Output = Response>) -> Result<Response, Refusal> {
-    match timeout(limit, AssertUnwindSafe(run).catch_unwind()).await {
+async fn bounded(
+    limit: Duration,
+    expired: &CancellationToken,
+    run: impl Future<Output = Response>,
+) -> Result<Response, Refusal> {
+    let mut run = std::pin::pin!(AssertUnwindSafe(run).catch_unwind());
+    let mut ended = timeout(limit, run.as_mut()).await;
+    if ended.is_err() {
+        expired.cancel();
+        ended = timeout(GRACE, run).await;
+    }
+    match ended {
         Ok(Ok(response)) => Ok(response),
         Ok(Err(_)) => Err(Refusal::new(Reason::Internal, "internal error").because("the handler panicked")),
         Err(_) => {

@@ -57,7 +57,9 @@ const fn wire(reason: Reason) -> (Code, StatusCode) {
         R::NoApp | R::NotInstalled | R::RepositoryNotAccessible | R::PolicyNotFound | R::PolicyInvalid => {
             (Code::NotFound, StatusCode::NOT_FOUND)
         }
-        R::GithubRateLimited | R::RateLimited => (Code::ResourceExhausted, StatusCode::TOO_MANY_REQUESTS),
+        R::GithubRateLimited | R::RateLimited | R::Overloaded => {
+            (Code::ResourceExhausted, StatusCode::TOO_MANY_REQUESTS)
+        }
         R::Internal => (Code::Internal, StatusCode::INTERNAL_SERVER_ERROR),
         R::Unimplemented => (Code::Unimplemented, StatusCode::NOT_IMPLEMENTED),
         R::GithubUnavailable
@@ -165,6 +167,22 @@ pub(super) fn grpc(refusal: &Refusal) -> Status {
     let mut status = Status::with_details(code, refusal.message.as_ref(), body.encode_to_vec().into());
     status.set_source(Arc::new(Refused::of(refusal)));
     status
+}
+
+/// A refusal for a gRPC caller that compresses what it sends: the reply says that it must not.
+pub(super) fn grpc_uncompressed(refusal: &Refusal) -> Response {
+    let mut response = grpc(refusal).into_http();
+    response.headers_mut().insert("grpc-accept-encoding", HeaderValue::from_static("identity"));
+    response
+}
+
+/// A refusal for a REST caller whose headers are too large; they have a status of their own.
+pub(super) fn headers_too_large(refusal: &Refusal) -> Response {
+    let mut response = rest(refusal);
+    if refusal.reason == Reason::RequestInvalid {
+        *response.status_mut() = StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE;
+    }
+    response
 }
 
 /// A refusal for a REST caller.

@@ -248,7 +248,8 @@ mod tests {
         fields.put(Scopes, "c".into());
         fields.put(Identity, "é".repeat(400));
         let address = "192.0.2.1".parse().unwrap();
-        let caller = Caller { request_id: RequestId::random(), address, user_agent: None, protocol: "rest" };
+        let expired = Default::default();
+        let caller = Caller { request_id: RequestId::random(), address, user_agent: None, protocol: "rest", expired };
         let attempt = attempt(caller, Err(Refusal::new(Reason::CredentialMissing, "")), &fields);
         assert_eq!(attempt.asked.unwrap_err().reason, Reason::CredentialMissing);
         assert_eq!(attempt.scope.as_deref(), Some("a b,c"));

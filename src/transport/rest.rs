@@ -7,25 +7,26 @@ use std::sync::Arc;
 
 use axum::{
     Router,
-    body::Body,
     extract::{Request, State},
     response::Response,
     routing::any,
 };
 use bytes::Bytes;
 use http::{Method, header, request::Parts};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
 use secrecy::ExposeSecret;
 
 use super::{
     App,
     bearer::bearer,
+    begun::{self, Begun},
+    body::{self, Unread},
     caller,
     parameters::{BodyKind, read_form, read_json},
     reply,
     request::{self, Fields},
 };
 use crate::{
+    audit::record::Operation,
     exchange::Attempt,
     reason::{Reason, Refusal},
 };
@@ -58,7 +59,7 @@ async fn exchange(State(app): State<Arc<App>>, request: Request) -> Response {
     }
 }
 
-async fn exchange_token(app: &App, request: Request, with_oauth_names: bool) -> Result<Response, Refusal> {
+async fn exchange_token(app: &Arc<App>, request: Request, with_oauth_names: bool) -> Result<Response, Refusal> {
     let attempt = attempt(app, request).await?;
     let (token, expires_at) = app.exchange.exchange(attempt).await?.hand_over();
     let now = with_oauth_names.then(|| app.clock.now());
@@ -76,13 +77,39 @@ async fn check(State(app): State<Arc<App>>, request: Request) -> Response {
     }
 }
 
+/// What a request attempts, if it attempts anything.
+pub(super) fn operation(method: &Method, path: &str) -> Option<Operation> {
+    match (method, path) {
+        (&Method::GET | &Method::POST, EXCHANGE) => Some(Operation::Exchange),
+        (&Method::POST, CHECK) => Some(Operation::Check),
+        _ => None,
+    }
+}
+
 /// The attempt that a request comes to, well formed or not.
-async fn attempt(app: &App, request: Request) -> Result<Attempt, Refusal> {
+async fn attempt(app: &Arc<App>, request: Request) -> Result<Attempt, Refusal> {
     let (head, body) = request.into_parts();
-    let body =
-        if head.method == Method::POST { read_body(body, app.settings.body_bytes).await } else { Ok(Bytes::new()) };
+    let caller = caller(&head.extensions)?;
+    let mut begun = Begun::of(app, &head.method, head.uri.path(), &head.extensions);
+    let read = async {
+        begun::charge(&head.headers, &head.extensions).map_err(Unread::Refused)?;
+        match head.method {
+            Method::POST => body::read(body, app.settings.body_bytes, &head.extensions, &caller.expired).await,
+            _ => Ok(Bytes::new()),
+        }
+    };
+    let (body, refused) = match read.await {
+        Ok(body) => (Ok(body), None),
+        Err(Unread::Invalid(fault)) => (Err(fault), None),
+        Err(Unread::Refused(refusal)) => (Ok(Bytes::new()), Some(refusal)),
+    };
+    begun.iter_mut().for_each(Begun::arrived);
     let token = bearer(&head.headers).and_then(|bearer| app.exchange.read_token(bearer));
-    Ok(request::attempt(caller(&head.extensions)?, token, &fields(&head, body)))
+    let attempt = request::attempt(caller, token, &fields(&head, body));
+    Ok(match refused {
+        Some(refusal) => Attempt { asked: Err(refusal), ..attempt },
+        None => attempt,
+    })
 }
 
 /// The parameters of query and body together.
@@ -100,14 +127,6 @@ pub(super) fn fields(head: &Parts, body: Result<Bytes, &'static str>) -> Fields 
         },
     }
     fields
-}
-
-async fn read_body(body: Body, most: usize) -> Result<Bytes, &'static str> {
-    match Limited::new(body, most).collect().await {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err("the body is too large"),
-        Err(_) => Err("the body cannot be read"),
-    }
 }
 
 async fn exchange_refresh_token(request: Request) -> Response {
@@ -149,11 +168,5 @@ mod tests {
         let text = Some("text/plain");
         assert_eq!(asked("/sts/exchange?scope=o&identity=i", text, b"scope=o"), Err(Reason::RequestInvalid));
         assert_eq!(asked("/sts/exchange?scope=o&identity=i", text, b"").unwrap(), "o i");
-    }
-
-    #[tokio::test]
-    async fn a_body_over_the_limit_is_not_read_to_its_end() {
-        assert_eq!(read_body(Body::from(vec![0; 10]), 10).await.unwrap().len(), 10);
-        assert_eq!(read_body(Body::from(vec![0; 11]), 10).await, Err("the body is too large"));
     }
 }

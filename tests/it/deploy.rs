@@ -121,6 +121,21 @@ fn the_plain_manifests_set_variables_and_issuers_that_the_program_takes() {
 }
 
 #[test]
+fn a_pod_has_the_time_that_the_server_takes_to_end() {
+    let settings: Value = yaml::load(read("deploy/kubernetes/settings.yaml").as_bytes()).unwrap();
+    let deployment: Value = yaml::load(read("deploy/kubernetes/deployment.yaml").as_bytes()).unwrap();
+    let grace = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap();
+    assert_eq!(settings["data"]["STS_SHUTDOWN_TIMEOUT"], format!("{}s", grace - 5));
+    let template = read(&format!("{CHART}/templates/deployment.yaml"));
+    assert!(template.contains("terminationGracePeriodSeconds: {{ add (int .Values.shutdown.timeoutSeconds) 5 }}"));
+    let values: Value = yaml::load(read(&format!("{CHART}/values.yaml")).as_bytes()).unwrap();
+    let seconds = |name: &str| values["shutdown"][name].as_u64().unwrap();
+    assert!(seconds("drainDelaySeconds") * 2 <= seconds("timeoutSeconds"));
+    // What arrives at the end of the delay has as long as an exchange may take.
+    assert!(seconds("drainDelaySeconds") + 15 <= seconds("timeoutSeconds") - 5);
+}
+
+#[test]
 fn the_charts_settings_are_the_variables_that_no_value_stands_for() {
     let template = read(&format!("{CHART}/templates/deployment.yaml"));
     let set: BTreeSet<&str> = template.split("- name: ").skip(1).map(|rest| rest.split('\n').next().unwrap()).collect();

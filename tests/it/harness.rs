@@ -221,10 +221,9 @@ fn is_policy_read(token: &TokenRecord) -> bool {
 pub struct AuditLines(Arc<Mutex<Vec<Value>>>);
 
 impl AuditSink for AuditLines {
-    fn write(&mut self, line: &[u8]) -> io::Result<()> {
-        if !line.is_empty() {
-            self.0.lock().unwrap().push(serde_json::from_slice(line).unwrap());
-        }
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        let lines = std::str::from_utf8(lines).unwrap().lines();
+        self.0.lock().unwrap().extend(lines.map(|line| serde_json::from_str::<Value>(line).unwrap()));
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 //! Time is injected wherever it decides. Where a test needs a caller to be waiting, it waits for the
 //! request to arrive at the emulator, never for a while.
 
+mod attempts;
 mod budgets;
 mod caches;
 mod github_down;

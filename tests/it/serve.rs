@@ -1,9 +1,10 @@
 //! `octo-sts serve` as a process: its signals, its exit codes, and what it writes where.
 
 use std::{
-    io::{BufRead, BufReader, Read},
-    net::SocketAddr,
+    io::{BufRead, BufReader, Read, Write},
+    net::{SocketAddr, TcpStream},
     process::{Child, Stdio},
+    time::Duration,
 };
 
 use http::Method;
@@ -21,6 +22,10 @@ struct Server {
 
 impl Server {
     fn start(github: &GitHub) -> Self {
+        Self::start_with(github, &[])
+    }
+
+    fn start_with(github: &GitHub, more: &[(&str, &str)]) -> Self {
         let (app, pem) = github.app("octo-sts");
         let environment = [
             ("STS_DOMAIN", "sts.example.com"),
@@ -30,6 +35,7 @@ impl Server {
             ("PORT", "0"),
             ("METRICS", "false"),
         ];
+        let environment: Vec<(&str, &str)> = environment.into_iter().chain(more.iter().copied()).collect();
         let mut process =
             process(&environment).arg("serve").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut log = BufReader::new(process.stderr.take().unwrap());
@@ -43,6 +49,12 @@ impl Server {
             }
         };
         Self { process, log, address }
+    }
+
+    /// The exit code, while nobody reads what it writes. Less than the 25 s that a shutdown may take.
+    async fn end_unread(mut self) -> Option<i32> {
+        let ended = tokio::task::spawn_blocking(move || self.process.wait().unwrap().code());
+        tokio::time::timeout(Duration::from_secs(10), ended).await.expect("the server ends").unwrap()
     }
 
     /// Exit code, stdout and the rest of stderr.
@@ -80,6 +92,35 @@ async fn stdout_holds_audit_records_and_nothing_else() {
     assert_eq!(code, Some(0));
     let record: Value = serde_json::from_str(out.trim_end()).unwrap();
     assert_eq!((&record["type"], &record["reason"]), (&"audit".into(), &"CREDENTIAL_MISSING".into()));
+}
+
+#[tokio::test]
+async fn output_that_nobody_reads_holds_up_neither_requests_nor_the_end() {
+    let github = Setup::new().await.github;
+    let server = Server::start_with(&github, &[("RUST_LOG", "trace"), ("STS_SHUTDOWN_TIMEOUT", "3s")]);
+    let client = Client::new(server.address);
+    // A pipe holds 64 KiB. Each request writes a record, and several lines at this level.
+    for _ in 0..300 {
+        assert_eq!(client.send(Method::GET, "/sts/exchange", &[], "").await.status, 401);
+    }
+    assert_eq!(client.send(Method::GET, "/livez", &[], "").await.status, 200);
+    signal(&server.process, "TERM");
+    assert_eq!(server.end_unread().await, Some(0));
+}
+
+#[tokio::test]
+async fn a_second_signal_ends_the_server_immediately() {
+    let github = Setup::new().await.github;
+    let server = Server::start(&github);
+    let mut running = TcpStream::connect(server.address).unwrap();
+    let head = b"POST /sts/exchange HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 9\r\n\r\n";
+    running.write_all(head).unwrap();
+    let mut interim = [0; 25];
+    running.read_exact(&mut interim).unwrap();
+    signal(&server.process, "TERM");
+    while TcpStream::connect(server.address).is_ok() {}
+    signal(&server.process, "TERM");
+    assert_eq!(server.end_unread().await, Some(70));
 }
 
 /// Starts, which must fail: the exit code and stderr.
@@ -147,4 +188,25 @@ fn nothing_configured_and_nothing_asked_for_shows_help() {
     assert!(errors.contains("serve") && errors.contains("dev"), "{errors}");
     assert_eq!(refused(&[], &["serve"]).0, Some(64));
     assert_eq!(refused(&[("STS_DOMAIN", "sts.example.com")], &[]).0, Some(64));
+}
+
+#[test]
+fn a_port_in_use_is_named_with_its_variable() {
+    let (pem, _) = generate_rsa_pem();
+    let taken = std::net::TcpListener::bind("[::]:0").unwrap();
+    let port = taken.local_addr().unwrap().port().to_string();
+    let good = [
+        ("STS_DOMAIN", "sts.example.com"),
+        ("GITHUB_APP_IDS", "1"),
+        ("APP_SECRET_CERTIFICATE_ENV_VAR", pem.as_str()),
+        ("PORT", "0"),
+        ("METRICS_PORT", "0"),
+    ];
+    for variable in ["PORT", "METRICS_PORT"] {
+        let mut environment: Vec<(&str, &str)> = good.into_iter().filter(|(name, _)| *name != variable).collect();
+        environment.push((variable, &port));
+        let (code, errors) = refused(&environment, &["serve"]);
+        assert_eq!(code, Some(64), "{errors}");
+        assert!(errors.contains(&format!("{variable}: cannot listen on port {port}")), "{errors}");
+    }
 }

@@ -180,10 +180,10 @@ fn player(root: &Issuer, written: &str) -> Issuer {
 struct Records(UnboundedSender<String>);
 
 impl AuditSink for Records {
-    fn write(&mut self, line: &[u8]) -> io::Result<()> {
-        if !line.is_empty() {
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        for line in String::from_utf8_lossy(lines).lines() {
             // Once nobody shows them any more, they are not kept.
-            self.0.send(String::from_utf8_lossy(line).trim_end().to_owned()).ok();
+            self.0.send(line.to_owned()).ok();
         }
         Ok(())
     }

@@ -87,10 +87,12 @@ async fn headers_are_bounded_at_64_kib() {
     let server = Server::start(Settings::default()).await;
     let header = |bytes: usize| format!("GET /livez\nauthorization: Bearer {}", "x".repeat(bytes));
     assert_eq!(server.http1(&header(48 << 10), "").await.status, 200);
+    assert_eq!(server.http1(&header(80 << 10), "").await.status, 431);
+    // The library refuses what is much larger, and may hang up before it has read all.
     let mut socket = server.connect().await;
-    let text = format!("GET /livez HTTP/1.1\r\nhost: x\r\na: {}\r\n\r\n", "x".repeat(80 << 10));
-    // The server may hang up before it has read all.
-    let _ = socket.write_all(text.as_bytes()).await;
+    let _ = socket
+        .write_all(format!("GET /livez HTTP/1.1\r\nhost: x\r\na: {}\r\n\r\n", "x".repeat(300 << 10)).as_bytes())
+        .await;
     let reply = read_to_end(&mut socket).await;
     assert!(reply.is_empty() || Reply::parse(&reply).status == 431, "{:?}", String::from_utf8_lossy(&reply));
     let many: String = (0..200).map(|n| format!("\nx-{n}: y")).collect();
@@ -181,19 +183,126 @@ async fn settings_announce_the_limits_of_a_connection() {
         of_id.map(|entry| u32::from_be_bytes(entry[2..].try_into().unwrap()))
     };
     assert_eq!(announced(3), Some(128), "streams");
-    assert_eq!(announced(6), Some(64 << 10), "header list");
+    // More than is accepted: what is refused is to be recorded.
+    assert_eq!(announced(6), Some(256 << 10), "header list");
+}
+
+/// Keeps the connection open after a reply.
+const KEEP_ALIVE: &[u8] = b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n";
+
+/// Reads until a reply's body has ended.
+async fn reply_of_livez(socket: &mut TcpStream) {
+    let mut read = Vec::new();
+    while !read.ends_with(br#"{"msg": "ok"}"#) {
+        let mut part = [0; 1024];
+        let n = timeout(PATIENCE, socket.read(&mut part)).await.unwrap().unwrap();
+        assert!(n > 0, "the connection ended");
+        read.extend_from_slice(&part[..n]);
+    }
 }
 
 #[tokio::test]
-async fn connections_are_bounded() {
-    let server = Server::start(Settings { max_connections: 2, ..Settings::default() }).await;
-    let held = (server.connect().await, server.connect().await);
-    tokio::time::sleep(Duration::from_millis(50)).await;
+async fn idle_connections_give_way_whatever_they_did_before() {
+    let settings = Settings { max_connections: 4, trusted_proxy_hops: 1, ..Settings::default() };
+    let server = Server::start(settings).await;
+    let mut idle = Vec::new();
+    for sent in [&b""[..], KEEP_ALIVE, PREFACE, b"GET / HTTP/1.1\r\nhos"] {
+        let mut socket = server.connect().await;
+        socket.write_all(sent).await.unwrap();
+        if sent == KEEP_ALIVE {
+            reply_of_livez(&mut socket).await;
+        }
+        idle.push(socket);
+    }
+    for _ in 0..20 {
+        assert_eq!(timeout(PATIENCE, server.http1("GET /livez", "")).await.unwrap().status, 200);
+    }
+}
+
+#[tokio::test]
+async fn a_connection_on_which_a_request_runs_gives_way_to_none() {
+    let settings = Settings { max_connections: 2, trusted_proxy_hops: 1, ..Settings::default() };
+    let server = Server::start(settings).await;
+    let (mut one, _other) = (running_request(&server).await, running_request(&server).await);
     let waiting = server.http1("GET /livez", "");
     tokio::pin!(waiting);
     assert!(timeout(Duration::from_millis(200), &mut waiting).await.is_err(), "a third connection is served");
-    drop(held.0);
+    one.write_all(b"{\"a\": 12}").await.unwrap();
     assert_eq!(timeout(PATIENCE, waiting).await.unwrap().status, 200);
+    assert_eq!(Reply::parse(&one_reply(&mut one).await).error(), error(401, 16, "CREDENTIAL_MISSING"));
+}
+
+/// One reply on a connection that may stay open.
+async fn one_reply(socket: &mut TcpStream) -> Vec<u8> {
+    let mut part = [0; 4096];
+    let n = timeout(PATIENCE, socket.read(&mut part)).await.unwrap().unwrap();
+    part[..n].to_vec()
+}
+
+#[tokio::test]
+async fn one_address_holds_a_quarter_of_the_connections_at_most() {
+    let server = Server::start(Settings { max_connections: 8, ..Settings::default() }).await;
+    let _running = (running_request(&server).await, running_request(&server).await);
+    assert!(read_to_end(&mut server.connect().await).await.is_empty(), "a third connection is served");
+}
+
+/// As many requests as fit on one HTTP/2 connection, each half sent.
+async fn half_sent_bodies(server: &Server, streams: u32) -> TcpStream {
+    let mut socket = server.connect().await;
+    // `:method POST`, `:scheme http`, `:path /sts/exchange` and `:authority x`.
+    let block = [&b"\x83\x86\x04\x0d/sts/exchange\x41\x01x"[..]].concat();
+    socket.write_all(PREFACE).await.unwrap();
+    for n in 0..streams {
+        let stream = 2 * n + 1;
+        socket.write_all(&[frame(1, 4, stream, &block), frame(0, 0, stream, &[b'x'; 600])].concat()).await.unwrap();
+    }
+    socket
+}
+
+#[tokio::test]
+async fn the_bytes_of_requests_in_progress_are_bounded_for_all_connections_together() {
+    let settings = Settings { progress_bytes: 40 << 10, trusted_proxy_hops: 1, ..Settings::default() };
+    let server = Server::start(settings).await;
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(half_sent_bodies(&server, 20).await);
+    }
+    // Whatever is left is less than these headers take.
+    let refused = async {
+        loop {
+            let head = format!("POST /sts/exchange\nx: {}", "x".repeat(7 << 10));
+            let reply = server.http1(&head, "").await;
+            if reply.status == 429 {
+                return reply;
+            }
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let reply = timeout(PATIENCE, refused).await.expect("the budget is never used up");
+    assert_eq!(reply.error(), error(429, 8, "OVERLOADED"));
+    assert_eq!(server.http1("GET /livez", "").await.status, 200);
+    drop(held);
+    let recovered = async { while server.http1("POST /sts/exchange", "{}").await.status != 401 {} };
+    timeout(PATIENCE, recovered).await.expect("the bytes do not come back");
+}
+
+#[tokio::test]
+async fn headers_that_do_not_end_count_too() {
+    let settings = Settings { progress_bytes: 64 << 10, trusted_proxy_hops: 1, ..Settings::default() };
+    let server = Server::start(settings).await;
+    let mut ended = 0;
+    let mut held = Vec::new();
+    for _ in 0..8 {
+        let mut socket = server.connect().await;
+        let _ = socket.write_all(format!("GET / HTTP/1.1\r\na: {}", "x".repeat(30 << 10)).as_bytes()).await;
+        held.push(socket);
+    }
+    for mut socket in held {
+        if timeout(Duration::from_millis(100), socket.read(&mut [0])).await.is_ok() {
+            ended += 1;
+        }
+    }
+    assert!(ended >= 5, "{ended}");
 }
 
 #[tokio::test]
@@ -216,8 +325,13 @@ async fn running_request(server: &Server) -> TcpStream {
     socket
 }
 
+/// The stages of a shutdown, in milliseconds.
+fn stages(drain_delay: u64, requests: u64) -> Stages {
+    Stages { drain_delay: Duration::from_millis(drain_delay), requests: Duration::from_millis(requests) }
+}
+
 #[tokio::test]
-async fn a_drain_closes_the_port_first_and_lets_requests_finish() {
+async fn without_a_delay_the_port_closes_immediately_and_requests_finish() {
     let server = Server::start(Settings::default()).await;
     let (mut running, mut idle) = (running_request(&server).await, server.connect().await);
     server.stop.cancel();
@@ -232,8 +346,55 @@ async fn a_drain_closes_the_port_first_and_lets_requests_finish() {
 }
 
 #[tokio::test]
+async fn during_the_delay_new_connections_are_served_once_and_then_refused() {
+    let server = Server::start(Settings { stages: stages(1000, 20_000), ..Settings::default() }).await;
+    let mut idle = server.connect().await;
+    idle.write_all(KEEP_ALIVE).await.unwrap();
+    reply_of_livez(&mut idle).await;
+    let (mut fresh, mut late) = (server.connect().await, server.connect().await);
+    server.stop.cancel();
+    assert!(read_to_end(&mut idle).await.is_empty(), "an idle connection ends immediately");
+    assert_eq!(server.http1("GET /readyz", "").await.status, 503);
+    let mut newcomer = server.connect().await;
+    for socket in [&mut fresh, &mut newcomer] {
+        socket.write_all(KEEP_ALIVE).await.unwrap();
+        let reply = Reply::parse(&read_to_end(socket).await);
+        assert_eq!((reply.status, reply.header("connection")), (200, "close"));
+    }
+    assert!(!server.served.is_finished());
+    let refused = async { while TcpStream::connect(server.address).await.is_ok() {} };
+    timeout(PATIENCE, refused).await.expect("the port stays open");
+    assert!(read_to_end(&mut late).await.is_empty());
+    timeout(PATIENCE, server.served).await.unwrap().unwrap().unwrap();
+}
+
+/// Idle HTTP/2 connections and open streams, of peers that answer nothing.
+#[tokio::test]
+async fn what_only_watches_does_not_hold_up_the_end() {
+    let server = Server::start(Settings::default()).await;
+    let mut silent = server.connect().await;
+    silent.write_all(&[PREFACE, &frame(1, 5, 1, HEADER_BLOCK)].concat()).await.unwrap();
+    let mut reflection =
+        tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient::new(server.channel().await);
+    let requests = futures_util::stream::pending();
+    let mut reflected = reflection.server_reflection_info(requests).await.unwrap().into_inner();
+    let mut health = tonic_health::pb::health_client::HealthClient::new(server.channel().await);
+    let mut watched = health.watch(tonic_health::pb::HealthCheckRequest::default()).await.unwrap().into_inner();
+    // The silent peer's request has been served.
+    timeout(PATIENCE, silent.read(&mut [0; 64])).await.unwrap().unwrap();
+    server.stop.cancel();
+    timeout(Duration::from_secs(5), server.served).await.expect("the server ends").unwrap().unwrap();
+    assert!(reflected.message().await.unwrap().is_none(), "the stream ends without an error");
+    let mut states = Vec::new();
+    while let Some(state) = watched.message().await.unwrap() {
+        states.push(state.status);
+    }
+    assert_eq!(states, [1, 2]);
+}
+
+#[tokio::test]
 async fn a_drain_ends_in_time_whatever_still_runs() {
-    let server = Server::start(Settings { drain: Duration::from_millis(200), ..Settings::default() }).await;
+    let server = Server::start(Settings { stages: stages(0, 200), ..Settings::default() }).await;
     let mut running = running_request(&server).await;
     server.stop.cancel();
     timeout(Duration::from_secs(3), server.served).await.unwrap().unwrap().unwrap();
@@ -263,8 +424,10 @@ async fn handler_ends(request: &[u8], cancel: impl AsyncFnOnce(TcpStream) -> Opt
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let mut socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let router = Router::new().route("/", axum::routing::any(handler));
-    let app = app(CancellationToken::new());
-    tokio::spawn(async move { listen::accept(listener, router, &app).await });
+    let clock = Arc::new(ManualClock::at(UnixTime::from_secs(0)));
+    tokio::spawn(
+        async move { serve_router(listener, router, &Settings::default(), clock, CancellationToken::new()).await },
+    );
     socket.write_all(request).await.unwrap();
     timeout(PATIENCE, began.cancelled()).await.unwrap();
     assert!(!ended.is_cancelled());

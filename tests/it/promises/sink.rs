@@ -91,11 +91,28 @@ async fn attempts_that_end_unverified_hold_half_of_the_queue_and_get_8_beyond() 
 
 #[tokio::test]
 async fn a_stuck_sink_does_not_hold_up_the_end() {
-    let (world, valve) = world(setup().await).await;
+    let mut setup = setup().await;
+    setup.settings.shutdown_timeout = Duration::from_secs(2);
+    let (world, valve) = world(setup).await;
     valve.hold(true);
     same(&once(&world).await, super::GRANTED);
     let github = world.github.clone();
     tokio::time::timeout(Duration::from_secs(8), world.stop()).await.expect("it ends");
     until("the read tokens are revoked", || github.revoked_tokens().len() == 2).await;
     valve.hold(false);
+}
+
+#[tokio::test]
+async fn records_that_wait_when_the_server_is_told_to_stop_are_written_while_time_is_left() {
+    let (world, valve) = world(setup().await).await;
+    valve.hold(true);
+    for _ in 0..4 {
+        same(&once(&world).await, super::GRANTED);
+    }
+    world.terminate();
+    until("the port is closed", || std::net::TcpStream::connect(world.address).is_err()).await;
+    // Longer than any single step of the shutdown used to wait for the sink.
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    valve.hold(false);
+    assert_eq!(world.stop().await.at_least(4).await.len(), 4);
 }

@@ -1,0 +1,43 @@
+//! The stages in which a port ends.
+
+use std::time::Duration;
+
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+
+/// How far the end has come. Each stage begins when its token is cancelled.
+#[derive(Debug, Clone)]
+pub(super) struct Shutdown {
+    /// The server was told to stop: it is not ready, and what is idle ends.
+    pub(super) begun: CancellationToken,
+    /// The port is closed.
+    pub(super) closed: CancellationToken,
+    /// What still runs is cut off.
+    pub(super) cut: CancellationToken,
+}
+
+/// How long the stages take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Stages {
+    /// How long new connections are still served, until load balancers know that this server ends.
+    pub drain_delay: Duration,
+    /// How long running requests have, from the beginning.
+    pub requests: Duration,
+}
+
+impl Shutdown {
+    pub(super) fn new(stop: CancellationToken) -> Self {
+        Self { begun: stop, closed: CancellationToken::new(), cut: CancellationToken::new() }
+    }
+
+    /// Goes through the stages. Never ends: what it is for ends before.
+    pub(super) async fn run(&self, stages: Stages) {
+        self.begun.cancelled().await;
+        let delay = stages.drain_delay.min(stages.requests);
+        sleep(delay).await;
+        self.closed.cancel();
+        sleep(stages.requests.saturating_sub(delay)).await;
+        self.cut.cancel();
+        std::future::pending::<()>().await;
+    }
+}
