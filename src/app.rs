@@ -135,7 +135,10 @@ fn github_settings(config: &Config) -> github::Settings {
 
 fn store_settings(config: &Config) -> store::Settings {
     let policies = &config.policies;
-    let rules = Rules { organization_permissions: policies.repository_org_permissions.iter().cloned().collect() };
+    let rules = Rules {
+        organization_permissions: policies.repository_org_permissions.iter().cloned().collect(),
+        require_repositories: policies.require_repositories,
+    };
     store::Settings {
         ttl: policies.ttl,
         stale: policies.stale,
@@ -152,6 +155,7 @@ fn exchange_settings(config: &Config) -> exchange::Settings {
             address: rate(config.strangers.address),
             process: rate(config.strangers.process),
         },
+        owners: config.policies.owners.clone(),
         ..exchange::Settings::new(config.domain.to_string(), config.github.host.clone())
     }
 }

@@ -27,6 +27,8 @@ mod dev;
 mod doctor;
 mod exchange;
 mod git_credential;
+#[cfg(feature = "emulator")]
+mod policy_folder;
 mod serve;
 mod workload;
 

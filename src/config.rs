@@ -15,7 +15,7 @@ use secrecy::SecretString;
 
 use crate::{
     egress::Origin,
-    name::{AppId, Audience, Issuer, RepoName},
+    name::{AppId, Audience, Issuer, Owner, RepoName},
     oidc::{IssuersFile, Listed},
     telemetry::{LogFilter, LogFormat},
     transport::TlsFiles,
@@ -127,8 +127,13 @@ pub struct Policies {
     pub ttl: Duration,
     /// How long after it was last confirmed it is still used while GitHub cannot be asked.
     pub stale: Duration,
-    /// Organization permissions that a repository's policy may grant at more than `read`.
+    /// Organization permissions, and permissions that the table lacks, that a repository's policy
+    /// may grant at more than `read`.
     pub repository_org_permissions: Vec<String>,
+    /// Organization policies must list repositories.
+    pub require_repositories: bool,
+    /// The owners that are served; all if unset.
+    pub owners: Option<Vec<Owner>>,
 }
 
 /// What tokens may be.

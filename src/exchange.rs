@@ -24,6 +24,7 @@ use crate::{
     clock::Clock,
     cpu_limiter::{self, CpuLimiter},
     github::{self, GitHub, IssuedToken},
+    name::Owner,
     oidc::{Oidc, Unverified},
     reason::Refusal,
     store::Store,
@@ -40,6 +41,8 @@ pub struct Settings {
     pub domain: String,
     /// The configured GitHub's host, as in a repository's URL.
     pub github_host: String,
+    /// `STS_OWNERS`: the owners that are served; all if unset.
+    pub owners: Option<Vec<Owner>>,
     /// What an exchange may take, whatever happens: less than the 15 s of its request, so that it
     /// ends here, with a record that says why.
     pub deadline: Duration,
@@ -51,7 +54,7 @@ impl Settings {
     /// The documented defaults.
     pub fn new(domain: String, github_host: String) -> Self {
         let (deadline, strangers) = (Duration::from_millis(14_500), strangers::Settings::default());
-        Self { domain, github_host, deadline, strangers }
+        Self { domain, github_host, owners: None, deadline, strangers }
     }
 }
 

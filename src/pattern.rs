@@ -28,7 +28,7 @@ use crate::cache::ALLOCATION_OVERHEAD;
 /// The longest pattern, in bytes.
 const MOST_BYTES: usize = 8 * 1024;
 /// The largest compiled pattern, in bytes.
-const MAX_COMPILED: usize = 1 << 20;
+pub(crate) const MAX_COMPILED: usize = 1 << 20;
 /// The same for a pattern that only serves a hint.
 const MAX_COMPILED_LIGHT: usize = 16 << 10;
 /// Memory in which the backtracker marks what it visited, in bytes. It bounds one match to about
@@ -131,6 +131,11 @@ impl Pattern {
         let (text, slashes) = translate::translate(source)?;
         let engine = Arc::new(Engine::compile(&format!(r"\A(?:{text})\z"), max_compiled)?);
         Ok(Self { engine, source: source.into(), slashes })
+    }
+
+    /// Whether the syntax of a pattern is accepted, without the cost of compiling it.
+    pub(crate) fn check_syntax(source: &str) -> Result<(), PatternError> {
+        translate::translate(source).map(drop)
     }
 
     /// Whether the pattern matches the text from its start to its end.

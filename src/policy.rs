@@ -8,14 +8,19 @@
 
 mod compile;
 mod cost;
+mod coverage;
 mod document;
 mod evaluate;
 pub mod gate;
 mod hint;
+pub mod lint;
+mod pattern_error;
 pub mod permission;
+mod slip;
 mod trusted_issuers;
 
-pub use compile::{AppPin, Kind, Policy, Rules};
+pub use compile::{AppPin, Home, Kind, Policy, Rules};
+use coverage::Coverage;
 pub use evaluate::{Asked, Denied, Grant, Repositories};
 pub use permission::{Level, Permissions};
 pub use trusted_issuers::{TrustedIssuers, Verdict};

@@ -23,7 +23,7 @@ use crate::{
     name::{Owner, PolicyName, RepoName, Scope},
     policy::{self, Kind, TrustedIssuers},
     reason::Reason,
-    yaml::Invalid,
+    yaml::Errors,
 };
 
 /// Where policies are and how long what is known of them holds.
@@ -82,7 +82,7 @@ pub enum Error {
     ListRateLimited(github::Error),
     /// The list cannot be understood, and no copy that could be is recent enough.
     #[error("trusted-issuer list: {0}")]
-    ListInvalid(Invalid),
+    ListInvalid(Errors),
 }
 
 impl Error {

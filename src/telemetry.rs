@@ -55,6 +55,8 @@ pub mod metric {
     pub const EXCHANGES: &str = "octosts_exchanges_total";
     /// Histogram: seconds from a well-formed request to its reply, by [`super::label::OPERATION`].
     pub const EXCHANGE_DURATION: &str = "octosts_exchange_duration_seconds";
+    /// Counter: tokens issued for all repositories that the installation sees.
+    pub const ALL_REPOSITORIES: &str = "octosts_all_repositories_tokens_total";
     /// Counter: calls to GitHub, by [`super::label::KIND`] and `STATUS`.
     pub const GITHUB_REQUESTS: &str = "octosts_github_requests_total";
     /// Counter: policy-read tokens given back to GitHub, by [`super::label::OUTCOME`].
@@ -247,6 +249,7 @@ impl Metrics {
 /// Tells the recorder what each metric means.
 fn describe() {
     metrics::describe_counter!(metric::EXCHANGES, "Exchanges that ended, by result, reason and protocol");
+    metrics::describe_counter!(metric::ALL_REPOSITORIES, "Tokens issued for all repositories of an installation");
     metrics::describe_histogram!(metric::EXCHANGE_DURATION, metrics::Unit::Seconds, "Time to answer an exchange");
     metrics::describe_counter!(metric::GITHUB_REQUESTS, "Calls to GitHub, by kind and status");
     metrics::describe_counter!(metric::GITHUB_REVOCATIONS, "Tokens given back to GitHub, by outcome");

@@ -8,6 +8,7 @@
 //! policy is broken need not be who may read it.
 
 mod de;
+mod errors;
 mod scalar;
 mod source;
 mod tree;
@@ -16,8 +17,9 @@ use std::{borrow::Cow, fmt};
 
 use serde::{Deserialize, de::DeserializeOwned};
 
-pub(crate) use de::MARKED;
-use scalar::Scalar;
+pub(crate) use de::{MARKED, is_near};
+pub use errors::Errors;
+pub(crate) use scalar::Scalar;
 use tree::LetterKeys;
 
 /// The largest file that is read.
@@ -43,16 +45,45 @@ pub(crate) fn load_with_web_keys<T: DeserializeOwned>(bytes: &[u8]) -> Result<T,
 }
 
 fn load_with<T: DeserializeOwned>(bytes: &[u8], letters: LetterKeys) -> Result<T, Invalid> {
+    let first = |errors: Errors| errors.iter().next().cloned();
+    let (root, error) = match tree_with(bytes, letters) {
+        Ok((root, errors)) => (Some(root), errors.check().err().and_then(first)),
+        Err(errors) => (None, first(errors)),
+    };
+    match (root, error) {
+        (Some(root), None) => T::deserialize(&root),
+        (_, error) => Err(error.unwrap_or_else(|| Invalid::file("the file cannot be read"))),
+    }
+}
+
+/// Reads one strict YAML document of at most 64 KiB as a tree, for readers that report every error.
+/// With the tree come the rules that single values break; it is good only if there are none.
+pub(crate) fn tree(bytes: &[u8]) -> Result<(Node, Errors), Errors> {
+    tree_with(bytes, LetterKeys::Refused)
+}
+
+fn tree_with(bytes: &[u8], letters: LetterKeys) -> Result<(Node, Errors), Errors> {
+    let mut errors = Errors::default();
+    match read_tree(bytes, letters, &mut errors) {
+        Ok(root) => Ok((root, errors)),
+        Err(last) => {
+            errors.push(last);
+            Err(errors.in_order())
+        }
+    }
+}
+
+fn read_tree(bytes: &[u8], letters: LetterKeys, errors: &mut Errors) -> Result<Node, Invalid> {
     if bytes.len() > MOST_BYTES {
         return Err(Invalid::file("the file is larger than 64 KiB"));
     }
     let text = std::str::from_utf8(bytes).map_err(|_| Invalid::file("the file is not UTF-8"))?;
     source::check(text)?;
-    let root = tree::parse(text, letters)?;
+    let root = tree::parse(text, letters, errors)?;
     if matches!(root.value, Value::Scalar(Scalar::Null)) {
         return Err(Invalid::file("the file is empty"));
     }
-    T::deserialize(&root)
+    Ok(root)
 }
 
 /// Where in a file: line and column, both from 1.
@@ -69,17 +100,42 @@ pub struct Mark {
 pub struct Invalid {
     at: Option<Mark>,
     rule: Cow<'static, str>,
+    fix: Option<Fix>,
+}
+
+/// What to write instead. It may repeat the file's text, so it is for those who have the file: it
+/// is not part of any error text, and not even debug output shows it.
+#[derive(Clone, PartialEq, Eq)]
+struct Fix(Box<str>);
+
+impl fmt::Debug for Fix {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fix(…)")
+    }
 }
 
 impl Invalid {
     /// A rule broken by the file as a whole.
     pub(crate) fn file(rule: impl Into<Cow<'static, str>>) -> Self {
-        Self { at: None, rule: rule.into() }
+        Self { at: None, rule: rule.into(), fix: None }
     }
 
     /// A rule broken at a place.
     pub(crate) fn at(at: Mark, rule: impl Into<Cow<'static, str>>) -> Self {
-        Self { at: Some(at), rule: rule.into() }
+        Self { at: Some(at), rule: rule.into(), fix: None }
+    }
+
+    /// Adds what to write instead, cut to a bounded length.
+    #[must_use]
+    pub(crate) fn with_fix(mut self, fix: &str) -> Self {
+        const MAX_BYTES: usize = 512;
+        self.fix = fix.get(..fix.floor_char_boundary(MAX_BYTES)).map(|fix| Fix(fix.into()));
+        self
+    }
+
+    /// What to write instead, for those who have the file.
+    pub fn fix(&self) -> Option<&str> {
+        self.fix.as_ref().map(|fix| &*fix.0)
     }
 
     /// The line, from 1, if the rule is broken at one place.
@@ -99,7 +155,7 @@ impl Invalid {
 
     /// Places an error that does not say where.
     fn or_at(self, mark: Mark) -> Self {
-        Self { at: self.at.or(Some(mark)), rule: self.rule }
+        Self { at: self.at.or(Some(mark)), ..self }
     }
 }
 
@@ -160,14 +216,39 @@ pub(crate) fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
 
 /// A part of the document and where it starts.
 #[derive(Debug, Clone)]
-struct Node {
-    mark: Mark,
-    value: Value,
+pub(crate) struct Node {
+    pub(crate) mark: Mark,
+    pub(crate) value: Value,
+}
+
+impl Node {
+    /// A rule that this part breaks.
+    pub(crate) fn refuse(&self, rule: impl Into<Cow<'static, str>>) -> Invalid {
+        Invalid::at(self.mark, rule)
+    }
+
+    /// The string that it stands for; `None` for null, lists and maps.
+    pub(crate) fn text(&self) -> Option<&str> {
+        match &self.value {
+            Value::Scalar(scalar) => scalar.text(),
+            Value::List(_) | Value::Map(_) => None,
+        }
+    }
+
+    /// What it is, for messages.
+    pub(crate) fn kind(&self) -> &'static str {
+        match &self.value {
+            Value::Scalar(Scalar::Null) => "null",
+            Value::Scalar(_) => "a single value",
+            Value::List(_) => "a list",
+            Value::Map(_) => "a map",
+        }
+    }
 }
 
 /// What a part of the document is.
 #[derive(Debug, Clone)]
-enum Value {
+pub(crate) enum Value {
     Scalar(Scalar),
     List(Vec<Node>),
     /// Keys are texts, each once, in the file's order.

@@ -18,10 +18,13 @@ fuzz_target!(init: seeds(), |text: &str| {
     for kind in [Kind::Repository, Kind::Organization] {
         match Policy::parse(text.as_bytes(), kind, &Rules::default()) {
             Ok(policy) => evaluate(&policy, kind, &text),
-            Err(invalid) => {
-                let line = invalid.line().unwrap_or(1) as usize;
-                assert!((1..=lines(&text)).contains(&line), "{invalid}");
-                assert!(invalid.column() != Some(0) && !invalid.rule().is_empty(), "{invalid}");
+            Err(errors) => {
+                assert!(errors.iter().count() > 0);
+                for invalid in errors.iter() {
+                    let line = invalid.line().unwrap_or(1) as usize;
+                    assert!((1..=lines(&text)).contains(&line), "{invalid}");
+                    assert!(invalid.column() != Some(0) && !invalid.rule().is_empty(), "{invalid}");
+                }
             }
         }
     }

@@ -28,9 +28,9 @@ fuzz_target!(init: seeds(), |input: &str| {
     let Ok(issuer) = issuer.parse::<Issuer>() else { return };
     let parsed = match parsed {
         Ok(parsed) => parsed,
-        Err(invalid) => {
-            let line = invalid.line().unwrap_or(1) as usize;
-            return assert!((1..=lines(list)).contains(&line), "{invalid}");
+        Err(errors) => {
+            let line = |invalid: &octo_sts::yaml::Invalid| invalid.line().unwrap_or(1) as usize;
+            return assert!(errors.iter().all(|invalid| (1..=lines(list)).contains(&line(invalid))), "{errors}");
         }
     };
     // The list as another parser reads it, and the rule by itself.

@@ -156,9 +156,16 @@ pub struct TokenRecord {
     pub expires_at: String,
     /// As GitHub says.
     pub permissions: BTreeMap<String, &'static str>,
-    /// As GitHub says; absent means all that the installation sees.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    /// As GitHub says. `None` is written as `"all"`: all that the installation sees.
+    #[serde(serialize_with = "names_or_all")]
     pub repositories: Option<Vec<String>>,
+}
+
+fn names_or_all<S: serde::Serializer>(names: &Option<Vec<String>>, serializer: S) -> Result<S::Ok, S::Error> {
+    match names {
+        Some(names) => names.serialize(serializer),
+        None => serializer.serialize_str("all"),
+    }
 }
 
 impl Record {

@@ -171,11 +171,15 @@ fn policies(reader: &mut Reader<'_>) -> Option<Policies> {
     let ttl = reader.required(&var::STS_POLICY_TTL, |text| value::duration(text, Duration::ZERO..=HOUR));
     let stale = reader.required(&var::STS_POLICY_STALE, |text| value::duration(text, Duration::ZERO..=HOUR));
     let permissions = reader.optional(&var::STS_REPOSITORY_POLICY_ORG_PERMISSIONS, value::permissions);
+    let require = reader.required(&var::STS_REQUIRE_REPOSITORIES, value::switch);
+    let owners = reader.optional(&var::STS_OWNERS, value::owners);
     Some(Policies {
         org_repo: org_repo?,
         ttl: ttl?,
         stale: stale?,
         repository_org_permissions: permissions?.unwrap_or_default(),
+        require_repositories: require?,
+        owners: owners?,
     })
 }
 

@@ -154,6 +154,15 @@ const CASES: Cases = &[
         &["0", "2"],
         &[("17", "must be a whole number from 0 to 16"), ("-1", "must be a whole number from 0 to 16")],
     ),
+    ("STS_REQUIRE_REPOSITORIES", &["true", "false", "1"], &[("yes", "must be true or false")]),
+    (
+        "STS_OWNERS",
+        &["octo-org", "octo-org, Other"],
+        &[
+            (",", "must name at least one owner, comma separated"),
+            ("a, b/c", "must be a list of owners; entry 2: an owner is 1 to 64 of A-Z a-z 0-9 _ -"),
+        ],
+    ),
     (
         "STS_REPOSITORY_POLICY_ORG_PERMISSIONS",
         &["members", "members, organization_secrets"],
@@ -300,6 +309,7 @@ fn the_least_configuration_gives_the_documented_defaults() {
     assert!(config.proxy.https.is_none() && config.proxy.except.is_none());
     assert_eq!((config.log.format, config.log.filter), (LogFormat::of_stderr(), LogFilter::parse("info").unwrap()));
     assert_eq!(config.policies.repository_org_permissions, [""; 0]);
+    assert_eq!((config.policies.require_repositories, &config.policies.owners), (false, &None));
     assert_eq!(config.warnings, []);
 }
 

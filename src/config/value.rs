@@ -9,7 +9,7 @@ use super::GitHub;
 use crate::{
     clock,
     egress::Origin,
-    name::{AppId, Audience, Issuer, RepoName, is_loopback},
+    name::{AppId, Audience, Issuer, Owner, RepoName, is_loopback},
 };
 
 /// What would have been right.
@@ -116,6 +116,15 @@ pub(super) fn issuers(text: &str, private: bool) -> Parsed<Vec<Issuer>> {
         }
     }
     Ok(issuers)
+}
+
+/// Owners on GitHub, at least one: a list that names none would refuse every exchange.
+pub(super) fn owners(text: &str) -> Parsed<Vec<Owner>> {
+    let read = |(index, part): (usize, &str)| {
+        part.parse().map_err(|error| format!("must be a list of owners; entry {}: {error}", index + 1))
+    };
+    let owners = list(text).enumerate().map(read).collect::<Parsed<Vec<Owner>>>()?;
+    if owners.is_empty() { Err("must name at least one owner, comma separated".to_owned()) } else { Ok(owners) }
 }
 
 /// Names of permissions, spelled as GitHub's API spells them.

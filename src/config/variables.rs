@@ -88,7 +88,9 @@ variables! {
     STS_TLS_CERT_FILE, Own, "Serve TLS with this certificate chain (PEM); needs the next one. A changed file is picked up.";
     STS_TLS_KEY_FILE, Own, "The private key of that certificate (PEM).";
     STS_TRUSTED_PROXY_HOPS = "0", Own, "How many proxies in front of the server add to `X-Forwarded-For`; the client's address is taken from that far back.";
-    STS_REPOSITORY_POLICY_ORG_PERMISSIONS, Own, "Organization permissions that a repository's own policy may grant beyond `read`, comma separated. Whoever can write to any repository can then give themselves these.";
+    STS_OWNERS, Own, "The owners that this server serves, comma separated; unset, all that have the App installed. Anyone can install a public App and then use this server.";
+    STS_REPOSITORY_POLICY_ORG_PERMISSIONS, Own, "Permissions that a repository's own policy may grant beyond `read` although they govern the organization, or are not in the table of permissions; comma separated. Anyone who can write to any repository can then give themselves these.";
+    STS_REQUIRE_REPOSITORIES = "false", Own, "Whether organization policies must list `repositories`. If so, a policy without the list, or with an empty one, is invalid.";
     STS_MAX_TOKEN_BYTES = "32768", Own, "The largest token that is taken.";
     STS_MAX_HEADER_BYTES = "65536", Own, "The largest header list that is taken; at least 4096 more than the token.";
     STS_MAX_CONNECTIONS = "4096", Own, "The maximum number of connections; fewer if the process may not open as many files. Idle ones give way to new ones, and one client address has a quarter at most unless proxies are trusted.";

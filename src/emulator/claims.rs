@@ -38,6 +38,31 @@ pub fn github_actions(owner: &str, repo: &str, reference: &str) -> Value {
     })
 }
 
+/// A GitHub Actions token of a workflow that runs for a pull request: it has the merge ref.
+pub fn github_actions_pull_request(owner: &str, repo: &str, number: u32) -> Value {
+    let mut claims = github_actions(owner, repo, &format!("refs/pull/{number}/merge"));
+    set(&mut claims, "sub", format!("repo:{owner}/{repo}:pull_request"));
+    set(&mut claims, "base_ref", "main".to_owned());
+    set(&mut claims, "head_ref", "feature".to_owned());
+    set(&mut claims, "ref_protected", "false".to_owned());
+    claims
+}
+
+/// A GitHub Actions token of a job that names an environment, on the branch `main`.
+pub fn github_actions_environment(owner: &str, repo: &str, environment: &str) -> Value {
+    let mut claims = github_actions(owner, repo, "refs/heads/main");
+    set(&mut claims, "sub", format!("repo:{owner}/{repo}:environment:{environment}"));
+    set(&mut claims, "environment", environment.to_owned());
+    set(&mut claims, "environment_node_id", "EN_kwDOAbCdEf4AbCdE".to_owned());
+    claims
+}
+
+fn set(claims: &mut Value, name: &str, value: String) {
+    if let Value::Object(claims) = claims {
+        claims.insert(name.to_owned(), Value::String(value));
+    }
+}
+
 /// A Kubernetes projected token of a pod's service account.
 pub fn kubernetes(namespace: &str, service_account: &str) -> Value {
     json!({

@@ -194,7 +194,11 @@ impl<'a, P: Purpose> Journal<'a, P> {
         match &outcome {
             Ok(outcome) => {
                 self.record.result = Outcome::Granted;
-                self.record.token = P::issued(outcome).map(token_record);
+                let issued = P::issued(outcome);
+                if issued.is_some_and(|issued| issued.repositories().is_none()) {
+                    metrics::counter!(metric::ALL_REPOSITORIES).increment(1);
+                }
+                self.record.token = issued.map(token_record);
             }
             Err(refusal) => self.record.deny(refusal),
         }

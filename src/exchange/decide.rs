@@ -13,7 +13,7 @@ use super::{
 use crate::{
     cache::Standing,
     github::{self, Installation},
-    name::{PolicyName, Scope},
+    name::{Owner, PolicyName, Scope},
     oidc::{self, VerifiedToken},
     policy::{self, Denied, Grant, TrustedIssuers, Verdict},
     reason::{Reason, Refusal, Workload},
@@ -59,6 +59,7 @@ impl Exchange {
         journal.claims(&asked.token);
         let token = self.identify(asked, caller, journal).await?;
         let recorded = journal.verified(&token).await?;
+        self.served(asked.scope.owner())?;
         let list = self.trusted_issuers(&asked.scope).await?;
         self.permitted(list, (&asked.scope, &token), journal).await?;
         let located = self.locate(asked).await?;
@@ -71,6 +72,12 @@ impl Exchange {
         let grant = evaluated.map_err(|denied| refuse::mismatch(&denied, audience, workload.clone()))?;
         let installation = self.pinned(&grant).await?;
         Ok(Decision { grant, installation, audience, workload, recorded })
+    }
+
+    /// Whether this server serves the owner. Decided before anything is looked up at GitHub.
+    fn served(&self, owner: &Owner) -> Result<(), Refusal> {
+        let is_served = self.settings.owners.as_ref().is_none_or(|owners| owners.contains(owner));
+        if is_served { Ok(()) } else { Err(refuse::not_served(owner)) }
     }
 
     /// The installation that mints by a grant, if it is of the App that the policy pins.
@@ -119,6 +126,8 @@ impl Exchange {
                 Standing::Unverified
             }
         };
+        let not_served = |refusal: Refusal| refuse::stranger(refusal.cause.unwrap_or_default());
+        self.served(asked.scope.owner()).map_err(not_served)?;
         let admission = self.gate(asked, standing, journal).await?;
         match cached {
             Some(cached) => oidc.confirm(&asked.token, cached, &admission).await.map_err(refuse::unverified),

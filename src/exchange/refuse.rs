@@ -61,6 +61,11 @@ pub(super) fn cpu(error: CpuError) -> Refusal {
     }
 }
 
+/// The operator did not list the owner in `STS_OWNERS`.
+pub(super) fn not_served(owner: &Owner) -> Refusal {
+    github::Error::NoApp.refusal(owner).because("the owner is not listed in STS_OWNERS")
+}
+
 /// A bucket is empty. The same for every owner.
 pub(super) fn too_many(Empty(wait): Empty) -> Refusal {
     // A full second at least, so that the answer does not tell how full which bucket is.

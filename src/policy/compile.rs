@@ -1,24 +1,22 @@
-//! A policy's file → a policy that can be evaluated, or the rule that it breaks.
+//! A policy's file → a policy that can be evaluated, or every rule that it breaks.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
-    Level, Permissions,
-    document::{Document, Entries},
-    permission,
+    Coverage, Permissions,
+    document::{Choice, Document},
+    pattern_error, permission,
 };
 use crate::{
-    name::{Issuer, RepoName, Scope},
-    pattern::Pattern,
-    yaml::{self, At, Invalid},
+    name::{Issuer, Owner, RepoName, Scope},
+    pattern::{self, Pattern, PatternError},
+    yaml::{self, At, Errors, Invalid},
 };
 
 /// Claim patterns in one policy.
-const MOST_CLAIMS: usize = 64;
+const MAX_CLAIMS: usize = 64;
 /// Bytes of all compiled patterns of one policy.
 const MAX_COMPILED: usize = 4 << 20;
-/// Repositories in one policy: GitHub takes no more names for one token.
-const MOST_REPOSITORIES: usize = 500;
 
 /// Whose policy a file is: that of the repository that it lies in, or of a whole organization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -39,11 +37,30 @@ impl Kind {
     }
 }
 
-/// The operator's word on what policies may say.
+/// Where a policy's file is.
+#[derive(Debug, Clone, Copy)]
+pub struct Home<'a> {
+    /// Whose policy it is.
+    pub kind: Kind,
+    /// The owner of the repository that holds it. Unknown where a file is checked by itself; then
+    /// `repositories` may name any one owner.
+    pub owner: Option<&'a Owner>,
+}
+
+impl From<Kind> for Home<'_> {
+    fn from(kind: Kind) -> Self {
+        Self { kind, owner: None }
+    }
+}
+
+/// Limits that the operator sets for policies.
 #[derive(Debug, Clone, Default)]
 pub struct Rules {
-    /// Organization-wide permissions that repository policies may grant above `read`.
+    /// Permissions that repository policies may grant above `read`, though they govern the
+    /// organization or are not in the table.
     pub organization_permissions: BTreeSet<String>,
+    /// Organization policies must list repositories.
+    pub require_repositories: bool,
 }
 
 /// Which App must mint.
@@ -64,7 +81,7 @@ pub struct Policy {
     pub(super) audience: Option<Matcher>,
     pub(super) claims: BTreeMap<String, Pattern>,
     pub(super) permissions: Permissions,
-    pub(super) repositories: Option<Vec<RepoName>>,
+    pub(super) coverage: Coverage,
     pub(super) pin: Option<AppPin>,
 }
 
@@ -99,18 +116,25 @@ impl Policy {
     /// so call it off the threads that serve requests.
     ///
     /// # Errors
-    /// [`Invalid`] names the first rule that the file breaks, and where; never the file's text.
-    pub fn parse(bytes: &[u8], kind: Kind, rules: &Rules) -> Result<Self, Invalid> {
-        let document: Document = yaml::load(bytes)?;
-        let mut compiler = Compiler { compiled: 0 };
-        let issuer = compiler.required(document.issuer, document.issuer_pattern, "issuer")?;
-        let subject = compiler.required(document.subject, document.subject_pattern, "subject")?;
-        let audience = compiler.matcher(document.audience, document.audience_pattern, "audience")?;
-        let claims = compiler.claims(document.claim_pattern.unwrap_or_default())?;
-        let permissions = permissions(document.permissions.unwrap_or_default(), kind, rules)?;
-        let repositories = document.repositories.map(|list| repositories(list, kind)).transpose()?;
-        let pin = compiler.pin(document.app, document.app_pattern)?;
-        Ok(Self { kind, issuer, subject, audience, claims, permissions, repositories, pin })
+    /// [`Errors`] has every rule that the file breaks, and where; never the file's text.
+    pub fn parse<'a>(bytes: &[u8], home: impl Into<Home<'a>>, rules: &Rules) -> Result<Self, Errors> {
+        let home = home.into();
+        let (root, mut errors) = yaml::tree(bytes)?;
+        let document = Document::read(&root, &mut errors);
+        let mut compiler = Compiler { text: std::str::from_utf8(bytes).unwrap_or_default(), compiled: 0, errors };
+        let issuer = compiler.required(document.issuer, "issuer");
+        let subject = compiler.required(document.subject, "subject");
+        let audience = compiler.matcher(document.audience, "audience");
+        let claims = compiler.claims(document.claim_pattern);
+        let pin = compiler.pin(document.app);
+        let mut errors = compiler.errors;
+        let permissions = permissions(document.permissions, home.kind, rules, &mut errors);
+        let coverage = Coverage::read(document.repositories, &home, rules, &mut errors);
+        errors.check()?;
+        let (Some(issuer), Some(subject)) = (issuer, subject) else {
+            return Err(Invalid::file("the policy has no issuer or no subject").into());
+        };
+        Ok(Self { kind: home.kind, issuer, subject, audience, claims, permissions, coverage, pin })
     }
 
     /// Whether the policy's issuer condition admits an issuer of which nothing is verified, so
@@ -138,121 +162,94 @@ impl Policy {
     }
 }
 
-/// Compiles patterns and adds up what they cost.
-struct Compiler {
+/// Compiles patterns, adds up what they cost, and notes what is wrong with them.
+struct Compiler<'a> {
+    text: &'a str,
     compiled: usize,
+    errors: Errors,
 }
 
-impl Compiler {
-    fn pattern(&mut self, source: &At<String>) -> Result<Pattern, Invalid> {
-        let pattern = Pattern::compile(&source.value).map_err(|error| source.refuse(error.to_string()))?;
-        self.compiled += pattern.compiled_bytes();
+impl Compiler<'_> {
+    fn pattern(&mut self, source: &At<String>, key: &str) -> Option<Pattern> {
         if self.compiled > MAX_COMPILED {
-            return Err(source.refuse("the patterns of this policy are too large when compiled (4 MiB)"));
+            return None;
         }
-        Ok(pattern)
+        match Pattern::compile(&source.value) {
+            Ok(pattern) => {
+                self.compiled += pattern.compiled_bytes();
+                if self.compiled > MAX_COMPILED {
+                    let rule = "the patterns of this policy are too large when compiled (4 MiB)";
+                    self.errors.push(source.refuse(rule));
+                }
+                Some(pattern)
+            }
+            Err(error) => {
+                // An attempt costs time even if nothing comes of it.
+                self.compiled += if error == PatternError::TooLarge { pattern::MAX_COMPILED } else { 0 };
+                self.errors.push(pattern_error::explain(self.text, source, key, error));
+                None
+            }
+        }
     }
 
-    fn matcher(
-        &mut self,
-        exact: Option<At<String>>,
-        pattern: Option<At<String>>,
-        name: &str,
-    ) -> Result<Option<Matcher>, Invalid> {
-        let is_set = |text: &At<String>| !text.value.is_empty();
-        match (exact.filter(is_set), pattern.filter(is_set)) {
+    fn matcher(&mut self, Choice { exact, pattern, .. }: Choice, name: &str) -> Option<Matcher> {
+        match (exact, pattern) {
             (Some(_), Some(pattern)) => {
-                Err(pattern.refuse(format!("`{name}` and `{name}_pattern` exclude each other")))
+                self.errors.push(pattern.refuse(format!("`{name}` and `{name}_pattern` exclude each other")));
+                None
             }
-            (Some(exact), None) => Ok(Some(Matcher::Exact(exact.value))),
-            (None, Some(pattern)) => Ok(Some(Matcher::Pattern(self.pattern(&pattern)?))),
-            (None, None) => Ok(None),
+            (Some(exact), None) => Some(Matcher::Exact(exact.value)),
+            (None, Some(pattern)) => self.pattern(&pattern, &format!("{name}_pattern")).map(Matcher::Pattern),
+            (None, None) => None,
         }
     }
 
-    fn required(
-        &mut self,
-        exact: Option<At<String>>,
-        pattern: Option<At<String>>,
-        name: &str,
-    ) -> Result<Matcher, Invalid> {
-        self.matcher(exact, pattern, name)?
-            .ok_or_else(|| Invalid::file(format!("one of `{name}` and `{name}_pattern` is required")))
+    fn required(&mut self, choice: Choice, name: &str) -> Option<Matcher> {
+        if choice.exact.is_none() && choice.pattern.is_none() && !choice.is_unreadable {
+            self.errors.push(Invalid::file(format!("one of `{name}` and `{name}_pattern` is required")));
+        }
+        self.matcher(choice, name)
     }
 
-    fn claims(&mut self, entries: Entries) -> Result<BTreeMap<String, Pattern>, Invalid> {
+    fn claims(&mut self, entries: Vec<(At<String>, At<String>)>) -> BTreeMap<String, Pattern> {
         let mut claims = BTreeMap::new();
-        for (name, pattern) in entries.0 {
-            if claims.len() == MOST_CLAIMS {
-                return Err(name.refuse("there are more than 64 claim patterns"));
+        for (count, (name, source)) in entries.into_iter().enumerate() {
+            if count == MAX_CLAIMS {
+                self.errors.push(name.refuse("there are more than 64 claim patterns"));
+                break;
             }
-            if pattern.value.is_empty() {
-                return Err(pattern.refuse("a claim's pattern is not empty"));
+            if let Some(pattern) = self.pattern(&source, "claim_pattern") {
+                claims.insert(name.value, pattern);
             }
-            let compiled = self.pattern(&pattern)?;
-            claims.insert(name.value, compiled);
         }
-        Ok(claims)
+        claims
     }
 
-    fn pin(&mut self, app: Option<At<String>>, pattern: Option<At<String>>) -> Result<Option<AppPin>, Invalid> {
-        for pin in [&app, &pattern].into_iter().flatten() {
-            if pin.value.is_empty() {
-                return Err(pin.refuse("a pin is not empty"));
-            }
-        }
-        match (app, pattern) {
-            (Some(_), Some(pattern)) => Err(pattern.refuse("`app` and `app_pattern` exclude each other")),
-            (Some(app), None) => Ok(Some(AppPin::Exact(app.value))),
-            (None, Some(pattern)) => Ok(Some(AppPin::Pattern(self.pattern(&pattern)?))),
-            (None, None) => Ok(None),
-        }
+    fn pin(&mut self, choice: Choice) -> Option<AppPin> {
+        self.matcher(choice, "app").map(|pin| match pin {
+            Matcher::Exact(app) => AppPin::Exact(app),
+            Matcher::Pattern(pattern) => AppPin::Pattern(pattern),
+        })
     }
 }
 
-fn permissions(entries: Entries, kind: Kind, rules: &Rules) -> Result<Permissions, Invalid> {
+fn permissions(
+    entries: Option<Vec<(At<String>, At<String>)>>,
+    kind: Kind,
+    rules: &Rules,
+    errors: &mut Errors,
+) -> Permissions {
+    if entries.is_none() {
+        errors.push(Invalid::file("`permissions` is required and not empty"));
+    }
     let mut permissions = Permissions::new();
-    for (name, level) in entries.0 {
-        if !permission::is_name(&name.value) {
-            let hint = if name.value.contains('-') { "; words are joined by `_`, as in `pull_requests`" } else { "" };
-            return Err(name.refuse(format!("a permission's name is [a-z][a-z0-9_]*{hint}")));
+    for (name, level) in entries.unwrap_or_default() {
+        if errors.leave_out_rest() {
+            break;
         }
-        let Some(access) = Level::parse(&level.value) else {
-            return Err(level.refuse("a level is `read`, `write` or `admin`"));
-        };
-        let wide = kind == Kind::Repository && access > Level::Read && permission::is_organization_wide(&name.value);
-        if wide && !rules.organization_permissions.contains(&name.value) {
-            return Err(level.refuse("a repository's policy may grant organization-wide permissions at `read` only"));
-        }
-        permissions.insert(name.value, access);
-    }
-    if permissions.is_empty() {
-        return Err(Invalid::file("`permissions` is required and not empty"));
-    }
-    Ok(permissions)
-}
-
-fn repositories(list: At<Vec<At<String>>>, kind: Kind) -> Result<Vec<RepoName>, Invalid> {
-    if kind == Kind::Repository {
-        return Err(list.refuse("`repositories` is for organization policies"));
-    }
-    if list.value.is_empty() {
-        return Err(list.refuse("`repositories` is not empty; without it, a policy covers all"));
-    }
-    if list.value.len() > MOST_REPOSITORIES {
-        return Err(list.refuse("there are more than 500 repositories"));
-    }
-    let mut names: Vec<RepoName> = Vec::with_capacity(list.value.len());
-    let mut seen = BTreeSet::new();
-    for entry in list.value {
-        if entry.value.contains('/') {
-            return Err(entry.refuse("a repository stands here without its owner"));
-        }
-        let name: RepoName =
-            entry.value.parse().map_err(|error: crate::name::NameError| entry.refuse(error.to_string()))?;
-        if seen.insert(name.key().to_owned()) {
-            names.push(name);
+        if let Some(access) = permission::rules::entry(&name, &level, (kind, rules), errors) {
+            permissions.insert(name.value, access);
         }
     }
-    Ok(names)
+    permissions
 }

@@ -7,7 +7,7 @@ use super::{AppPin, Policy, TrustedIssuers, compile::Matcher};
 use crate::{
     cache::{ALLOCATION_OVERHEAD, heap_bytes},
     claim,
-    name::{Issuer, RepoName},
+    name::Issuer,
     oidc::VerifiedToken,
 };
 
@@ -43,10 +43,7 @@ impl Policy {
             Some(AppPin::Exact(app)) => heap_bytes(app),
             Some(AppPin::Pattern(pattern)) => pattern.heap_bytes(),
         };
-        let repositories = self.repositories.as_ref().map_or(0, |names| {
-            let texts: usize = names.iter().map(|name| 2 * heap_bytes(name.as_str())).sum();
-            texts + 2 * names.len() * size_of::<RepoName>() + ALLOCATION_OVERHEAD
-        });
+        let repositories = self.coverage.heap_bytes();
         let maps = map_bytes(&self.claims) + map_bytes(&self.permissions);
         conditions + claims + permissions + pin + repositories + maps
     }

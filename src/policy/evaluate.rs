@@ -8,14 +8,17 @@ use crate::{
     claim,
     name::{Owner, RepoName, Scope},
     oidc::{IssuerKind, VerifiedToken},
+    pattern::Pattern,
     reason::{Condition, Reason},
 };
 
 /// The longest value that a condition carries, in bytes.
-const MOST_SHOWN: usize = 256;
+const MAX_SHOWN: usize = 256;
 
-/// As many audiences of a token are looked at for a hint.
-const MOST_HINTED: usize = 4;
+/// Audiences of a token that are compared for a hint.
+const MAX_HINTED: usize = 4;
+/// Claims that get a hint.
+const MAX_CLAIM_HINTS: usize = 8;
 
 /// Which repositories a grant covers.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -113,12 +116,31 @@ pub struct Asked<'a> {
 }
 
 impl Policy {
-    /// Holds a token against every condition of this policy.
+    /// Evaluates every condition of this policy against a token.
     ///
     /// # Errors
     /// [`Denied`] if any condition fails. So does a scope that this policy is not for, which
     /// callers that choose the policy by [`Kind::of`] never see.
     pub fn evaluate(&self, token: &VerifiedToken, asked: &Asked<'_>) -> Result<Grant, Denied> {
+        let mut conditions = self.conditions(token, asked);
+        let Some(repositories) = self.coverage(asked) else {
+            conditions.push(unfit_scope());
+            return Err(Denied { conditions });
+        };
+        if conditions.iter().any(|condition| !condition.satisfied) {
+            return Err(Denied { conditions });
+        }
+        Ok(Grant {
+            owner: asked.scope.owner().clone(),
+            repositories,
+            permissions: self.permissions.clone(),
+            pin: self.pin.clone(),
+            conditions,
+        })
+    }
+
+    /// Every condition, in the order of [`Denied::conditions`].
+    fn conditions(&self, token: &VerifiedToken, asked: &Asked<'_>) -> Vec<Condition> {
         let mut conditions = Vec::with_capacity(3 + self.claims.len());
         conditions.push(simple("issuer", &self.issuer, token.issuer().as_str()));
         conditions.push(self.subject_condition(token));
@@ -126,30 +148,16 @@ impl Policy {
             Some(wanted) => given_audience(wanted, token),
             None => default_audience(token, asked),
         });
-        conditions.extend(self.claims.iter().map(|(name, pattern)| {
-            let value = claim::lookup(token.claims(), name);
-            Condition {
-                field: format!("claim_pattern.{name}"),
-                satisfied: value.is_some_and(|value| claim::matches(value, |text| pattern.is_match(text))),
-                got: value.map(shown_value),
-                wanted: Some(pattern.as_str().to_owned()),
-                hint: if value.is_none() { hint::claim(token.claims(), name) } else { None },
+        let mut hints = MAX_CLAIM_HINTS;
+        for (name, pattern) in &self.claims {
+            let mut condition = claim_condition(name, pattern, token);
+            if !condition.satisfied && hints > 0 {
+                hints -= 1;
+                condition.hint = claim_hint(name, pattern, token);
             }
-        }));
-        match self.coverage(asked) {
-            Some(repositories) if conditions.iter().all(|condition| condition.satisfied) => Ok(Grant {
-                owner: asked.scope.owner().clone(),
-                repositories,
-                permissions: self.permissions.clone(),
-                pin: self.pin.clone(),
-                conditions,
-            }),
-            Some(_) => Err(Denied { conditions }),
-            None => {
-                conditions.push(unfit_scope());
-                Err(Denied { conditions })
-            }
+            conditions.push(condition);
         }
+        conditions
     }
 
     fn subject_condition(&self, token: &VerifiedToken) -> Condition {
@@ -168,11 +176,26 @@ impl Policy {
         if self.kind != Kind::of(asked.scope, asked.policy_repo) {
             return None;
         }
-        Some(match (&self.repositories, asked.scope.repo()) {
-            (Some(listed), _) => Repositories::These(listed.clone()),
-            (None, Some(repo)) => Repositories::These(vec![repo.clone()]),
-            (None, None) => Repositories::All,
-        })
+        self.coverage.of(asked.scope)
+    }
+}
+
+fn claim_condition(name: &str, pattern: &Pattern, token: &VerifiedToken) -> Condition {
+    let value = claim::lookup(token.claims(), name);
+    let satisfied = value.is_some_and(|value| claim::matches(value, |text| pattern.is_match(text)));
+    Condition {
+        field: format!("claim_pattern.{name}"),
+        satisfied,
+        got: value.map(shown_value),
+        wanted: Some(pattern.as_str().to_owned()),
+        hint: None,
+    }
+}
+
+fn claim_hint(name: &str, pattern: &Pattern, token: &VerifiedToken) -> Option<String> {
+    match claim::lookup(token.claims(), name) {
+        Some(value) => hint::value(name, pattern, value),
+        None => hint::claim(token.claims(), name),
     }
 }
 
@@ -191,7 +214,7 @@ fn simple(field: &str, wanted: &Matcher, got: &str) -> Condition {
 fn given_audience(wanted: &Matcher, token: &VerifiedToken) -> Condition {
     let satisfied = token.audiences().iter().any(|audience| wanted.is_match(audience.as_str()));
     // A token may have thousands; each costs a look.
-    let first = token.audiences().iter().take(MOST_HINTED);
+    let first = token.audiences().iter().take(MAX_HINTED);
     let hint = || first.into_iter().find_map(|got| hint::mismatch("audience", wanted, got.as_str()));
     Condition {
         field: "audience".to_owned(),
@@ -274,7 +297,7 @@ fn shown_value(value: &Value) -> String {
 }
 
 fn cut(mut text: String) -> String {
-    text.truncate(text.floor_char_boundary(MOST_SHOWN));
+    text.truncate(text.floor_char_boundary(MAX_SHOWN));
     text
 }
 

@@ -1,10 +1,14 @@
-//! What GitHub's installation permissions are called, and which of them reach past repositories.
+//! Names and levels of GitHub's installation permissions, and which of them govern an organization.
 //!
-//! GitHub adds names every quarter, so a name that is missing here is no error: GitHub's own
-//! answer decides. What must be known is which names govern an organization, because a policy in
-//! one repository is written by whoever can write to that repository.
+//! GitHub adds names every quarter. A name that the [`table`] lacks is therefore accepted where it
+//! cannot do harm, and GitHub's own answer decides; [`rules`] has the limits.
+
+pub(super) mod rules;
+mod table;
 
 use std::collections::BTreeMap;
+
+pub use table::KNOWN;
 
 /// Access level of a permission. A higher one includes the lower.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
@@ -59,7 +63,7 @@ pub struct Known {
     pub levels: &'static [Level],
 }
 
-/// The data of a permission, or `None` for a name that GitHub did not document when this was written.
+/// The data of a permission, or `None` for a name that the table lacks.
 pub fn known(name: &str) -> Option<&'static Known> {
     KNOWN.iter().find(|known| known.name == name)
 }
@@ -73,44 +77,25 @@ pub fn is_organization_wide(name: &str) -> bool {
     )
 }
 
+/// The known name that a misspelt one most resembles, if it resembles one.
+pub fn nearest(name: &str) -> Option<&'static str> {
+    /// Longer names are not compared: the time grows with the length.
+    const MAX_BYTES: usize = 64;
+    if name.len() > MAX_BYTES {
+        return None;
+    }
+    let folded = name.to_ascii_lowercase().replace('-', "_");
+    let max_edits = (folded.len() / 4).clamp(1, 3);
+    let edits = |known: &Known| strsim::osa_distance(known.name, &folded);
+    let near = KNOWN.iter().map(|known| (edits(known), known.name)).filter(|(edits, _)| *edits <= max_edits);
+    near.min().map(|(_, name)| name)
+}
+
 /// Whether a text is a permission's name: `[a-z][a-z0-9_]*`.
 pub(super) fn is_name(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_lowercase())
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
 }
-
-const READ_WRITE: &[Level] = &[Level::Read, Level::Write];
-const ALL: &[Level] = &[Level::Read, Level::Write, Level::Admin];
-
-macro_rules! known {
-    ($($area:ident $levels:expr => $($name:literal)*;)*) => {
-        &[$($(Known { name: $name, area: Area::$area, levels: $levels },)*)*]
-    };
-}
-
-/// The `app-permissions` schema of GitHub's OpenAPI description, Enterprise names included.
-pub const KNOWN: &[Known] = known! {
-    Repository READ_WRITE =>
-        "actions" "administration" "artifact_metadata" "attestations" "checks" "code_quality" "codespaces" "contents"
-        "dependabot_secrets" "deployments" "discussions" "environments" "issues" "merge_queues" "metadata" "packages"
-        "pages" "pull_requests" "repository_custom_properties" "repository_hooks" "secret_scanning_alerts" "secrets"
-        "security_events" "single_file" "statuses" "vulnerability_alerts";
-    Repository ALL => "repository_projects";
-    Repository &[Level::Write] => "workflows";
-    Organization READ_WRITE =>
-        "custom_properties_for_organizations" "members" "organization_administration" "organization_custom_roles"
-        "organization_custom_org_roles" "organization_copilot_seat_management" "organization_copilot_agent_settings"
-        "organization_announcement_banners" "organization_hooks" "organization_personal_access_tokens"
-        "organization_personal_access_token_requests" "organization_packages" "organization_secrets"
-        "organization_self_hosted_runners" "organization_user_blocking" "enterprise_administration"
-        "enterprise_organization_installations" "enterprise_organization_installation_repositories";
-    Organization ALL =>
-        "organization_custom_properties" "organization_projects" "enterprise_custom_properties"
-        "enterprise_custom_properties_for_organizations";
-    Organization &[Level::Read] => "organization_events" "organization_plan";
-    Account READ_WRITE => "email_addresses" "followers" "git_ssh_keys" "gpg_keys" "interaction_limits" "starring";
-    Account &[Level::Write] => "profile";
-};
 
 #[cfg(test)]
 mod tests {
@@ -127,6 +112,36 @@ mod tests {
         assert!(KNOWN.iter().all(|known| !known.levels.is_empty()));
     }
 
+    /// The field names of `InstallationPermissions` in go-github v85.0.0, by their JSON names.
+    const GO_GITHUB: &str = include_str!("../../tests/corpus/go-github-v85-permissions.txt");
+
+    #[test]
+    fn the_table_has_every_name_of_the_go_library() {
+        let names: Vec<&str> = GO_GITHUB.lines().collect();
+        assert_eq!(names.len(), 75);
+        let missing: Vec<&&str> = names.iter().filter(|name| known(name).is_none()).collect();
+        assert!(missing.is_empty(), "{missing:?}");
+    }
+
+    #[test]
+    fn a_misspelt_name_leads_to_the_nearest() {
+        for (misspelt, name) in [
+            ("pull_request", "pull_requests"),
+            ("pull-requests", "pull_requests"),
+            ("workflow", "workflows"),
+            ("content", "contents"),
+            ("Issues", "issues"),
+            ("security-event", "security_events"),
+            ("organisation_secrets", "organization_secrets"),
+            ("depoylments", "deployments"),
+        ] {
+            assert_eq!(nearest(misspelt), Some(name), "{misspelt}");
+        }
+        for other in ["repo", "id-token", "models", "x", "", "everything", &"contents".repeat(20)] {
+            assert_eq!(nearest(other), None, "{other}");
+        }
+    }
+
     #[test]
     fn organization_wide_names_count_by_data_and_by_family() {
         for wide in [
@@ -135,6 +150,8 @@ mod tests {
             "custom_properties_for_organizations",
             "organization_new_thing",
             "enterprise_x",
+            "team_discussions",
+            "organization_api_insights",
         ] {
             assert!(is_organization_wide(wide), "{wide}");
         }

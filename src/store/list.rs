@@ -15,7 +15,7 @@ use crate::{
     github,
     name::Owner,
     policy::TrustedIssuers,
-    yaml::Invalid,
+    yaml::{Errors, Invalid},
 };
 
 const PATH: &str = ".github/chainguard/trusted-token-issuers.yaml";
@@ -46,7 +46,7 @@ pub(super) fn weigh(owner: &Owner, held: &Held) -> usize {
         (_, Some((list, _))) | (Ok(List::Present(list)), None) => size_of::<TrustedIssuers>() + list.heap_bytes(),
         (Ok(List::Absent | List::Invisible) | Err(_), None) => 0,
     };
-    let invalid = held.list.as_ref().err().map_or(0, |invalid| heap_bytes(&invalid.to_string()));
+    let invalid = held.list.as_ref().err().map_or(0, Errors::heap_bytes);
     let texts = 2 * heap_bytes(owner.as_str()) + heap_bytes(held.etag.as_deref().unwrap_or_default());
     list + invalid + texts
 }
@@ -54,7 +54,7 @@ pub(super) fn weigh(owner: &Owner, held: &Held) -> usize {
 /// What is remembered of a list.
 #[derive(Debug, Clone)]
 pub(super) struct Held {
-    pub(super) list: Result<List, Invalid>,
+    pub(super) list: Result<List, Errors>,
     /// When GitHub last said so.
     proven_at: Moment,
     /// The list was not found in order this time: this is the last known state.
@@ -96,7 +96,7 @@ impl Store {
                 Err(error) => self.unread(&owner, error, before),
             },
             (Ok(Read::NotAFile), before) => {
-                Ok(self.invalid(&owner, Invalid::file("the path holds no regular file"), before))
+                Ok(self.invalid(&owner, Invalid::file("the path holds no regular file").into(), before))
             }
             (Ok(Read::Absent), _) => Ok(self.proven(List::Absent, None)),
             (Ok(Read::Inaccessible), before) => match before.and_then(|before| self.last_seen(before)) {
@@ -114,11 +114,7 @@ impl Store {
     }
 
     /// Compiles off the async threads, like a policy.
-    async fn compile_list(
-        &self,
-        owner: &Owner,
-        bytes: Bytes,
-    ) -> Result<Result<TrustedIssuers, Invalid>, github::Error> {
+    async fn compile_list(&self, owner: &Owner, bytes: Bytes) -> Result<Result<TrustedIssuers, Errors>, github::Error> {
         let compiled = self.compiler.run(owner, move || TrustedIssuers::parse(&bytes)).await;
         compiled.map_err(|error| github::Error::unavailable(format!("the list was not compiled: {error}")))
     }
@@ -142,7 +138,7 @@ impl Store {
         Held { list: Ok(list), proven_at: now, stale: false, seen, etag }
     }
 
-    fn invalid(&self, owner: &Owner, invalid: Invalid, before: Option<Held>) -> Held {
+    fn invalid(&self, owner: &Owner, invalid: Errors, before: Option<Held>) -> Held {
         tracing::warn!(%owner, %invalid, "the trusted-issuer list is invalid");
         before.and_then(|before| self.last_seen(before)).unwrap_or_else(|| Held {
             list: Err(invalid),

@@ -11,8 +11,8 @@ use crate::{
     clock::Moment,
     github,
     name::{Owner, RepoName},
-    policy::{Kind, Policy},
-    yaml::Invalid,
+    policy::{Home, Kind, Policy},
+    yaml::{Errors, Invalid},
 };
 
 /// A policy and the version of the file that it was compiled from.
@@ -35,7 +35,7 @@ pub enum Found {
     /// No file.
     Absent,
     /// A file that is not a policy.
-    Invalid(Arc<Invalid>),
+    Invalid(Arc<Errors>),
     /// A repository that the App's installation does not see.
     Inaccessible,
     /// A repository whose contents the App may not read.
@@ -69,7 +69,7 @@ pub(super) struct Held {
 pub(super) fn weigh(key: &PolicyKey, held: &Held) -> usize {
     let found = match &held.found {
         Found::Present(file) => file.heap_bytes(),
-        Found::Invalid(invalid) => size_of::<Invalid>() + heap_bytes(&invalid.to_string()),
+        Found::Invalid(errors) => errors.heap_bytes(),
         Found::Absent | Found::Inaccessible | Found::Forbidden => 0,
     };
     let names = [key.owner.as_str(), key.owner.key(), key.repo.as_str(), key.repo.key(), key.name.as_str()];
@@ -126,7 +126,7 @@ impl Store {
             (Ok(Read::Absent), _) => proven(Found::Absent),
             (Ok(Read::Inaccessible), _) => proven(Found::Inaccessible),
             (Ok(Read::NotAFile), _) => {
-                proven(Found::Invalid(Arc::new(Invalid::file("the path holds no regular file"))))
+                proven(Found::Invalid(Arc::new(Invalid::file("the path holds no regular file").into())))
             }
             // A bare refusal withdraws the copy: what may not be read now must not serve.
             (Err(github::Error::Forbidden(_)), _) => proven(Found::Forbidden),
@@ -154,9 +154,10 @@ impl Store {
         (bytes, blob, etag): (Bytes, String, Option<String>),
     ) -> Result<Found, Error> {
         let rules = Arc::clone(&self.settings.rules);
+        let home = owner.clone();
         let compiled = self.compiler.run(owner, move || {
-            let policy = Policy::parse(&bytes, kind, &rules)?;
-            Ok(PolicyFile { policy, blob, sha256: sha256_hex(&bytes), etag })
+            let policy = Policy::parse(&bytes, Home { kind, owner: Some(&home) }, &rules)?;
+            Ok::<_, Errors>(PolicyFile { policy, blob, sha256: sha256_hex(&bytes), etag })
         });
         match compiled.await {
             Ok(Ok(file)) => Ok(Found::Present(Arc::new(file))),

@@ -49,7 +49,7 @@ impl de::Error for Invalid {
 }
 
 /// Whether one edit (a letter more, less or other, or a plural) makes one key of the other.
-fn is_near(name: &str, key: &str) -> bool {
+pub(crate) fn is_near(name: &str, key: &str) -> bool {
     let common = |a: &[u8], b: &[u8]| a.iter().zip(b).take_while(|(a, b)| a == b).count();
     let reversed = |text: &str| text.bytes().rev().collect::<Vec<_>>();
     let head = common(name.as_bytes(), key.as_bytes());

@@ -10,7 +10,7 @@ use crate::pattern::Pattern;
 
 /// A scalar's meaning.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Scalar {
+pub(crate) enum Scalar {
     /// Nothing, `~` or `null`, unquoted.
     Null,
     /// Unquoted `true` or `false`.
@@ -40,7 +40,7 @@ impl Scalar {
     }
 
     /// The text that this scalar stands for where a text is wanted.
-    pub(super) fn text(&self) -> Option<&str> {
+    pub(crate) fn text(&self) -> Option<&str> {
         match self {
             Self::Null => None,
             Self::Bool(true) => Some("true"),

@@ -2,7 +2,7 @@
 
 use serde_yaml::granit_parser::{self, ErrorKind, Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
 
-use super::{At, Invalid, Mark, Node, Scalar, Value, scalar};
+use super::{At, Errors, Invalid, Mark, Node, Scalar, Value, scalar};
 
 /// Anchors and aliases in one file, together.
 const MOST_ANCHORS: usize = 16;
@@ -13,8 +13,9 @@ const MOST_NODES: usize = 16 * 1024;
 /// Bytes of scalars, those that aliases repeat included.
 const MOST_SCALAR_BYTES: usize = 256 * 1024;
 
-/// Parses the one document of a text.
-pub(super) fn parse(text: &str, letters: LetterKeys) -> Result<Node, Invalid> {
+/// Parses the one document of a text. What single values break is noted in `errors`; what leaves
+/// no tree ends it.
+pub(super) fn parse(text: &str, letters: LetterKeys, errors: &mut Errors) -> Result<Node, Invalid> {
     let options = granit_parser::options! {
         strict_indentation: true,
         flow_nesting_limit: MOST_DEPTH,
@@ -27,13 +28,15 @@ pub(super) fn parse(text: &str, letters: LetterKeys) -> Result<Node, Invalid> {
         anchors_and_aliases: 0,
         nodes: 0,
         scalar_bytes: 0,
+        errors,
     };
     reader.document()
 }
 
-struct Reader<'a> {
+struct Reader<'a, 'e> {
     events: Parser<'a, StrInput<'a>>,
     letters: LetterKeys,
+    errors: &'e mut Errors,
     /// Finished nodes by the parser's anchor id. A node inside itself is not finished, so it
     /// cannot be repeated.
     anchors: Vec<(usize, Node)>,
@@ -42,7 +45,7 @@ struct Reader<'a> {
     scalar_bytes: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> Reader<'a, '_> {
     #[expect(
         clippy::wildcard_enum_match_arm,
         reason = "the parser's events are an open set; what is not expected is refused"
@@ -80,14 +83,14 @@ impl<'a> Reader<'a> {
         let (anchor, value) = match event {
             Event::Alias(id) => return self.alias(id, mark),
             Event::Scalar(text, style, anchor, tag) => {
-                (anchor, Value::Scalar(self.scalar(&text, style, tag.as_deref(), mark)?))
+                (anchor, Value::Scalar(self.scalar(&text, style, tag.as_deref(), mark)))
             }
             Event::SequenceStart(_, anchor, tag) => {
-                refuse_tag(tag.as_deref(), mark)?;
+                self.refuse_tag(tag.as_deref(), mark);
                 (anchor, Value::List(self.list()?))
             }
             Event::MappingStart(_, anchor, tag) => {
-                refuse_tag(tag.as_deref(), mark)?;
+                self.refuse_tag(tag.as_deref(), mark);
                 (anchor, Value::Map(self.map()?))
             }
             _ => return Err(Invalid::at(mark, NOT_YAML)),
@@ -131,7 +134,7 @@ impl<'a> Reader<'a> {
             }
             let merge = matches!(&event, Event::Scalar(text, ScalarStyle::Plain, ..) if text == "<<");
             if merge {
-                return Err(Invalid::at(mark(&span), "merge keys are not read"));
+                self.errors.push(Invalid::at(mark(&span), "merge keys are not supported"));
             }
             if span.start.line() != span.end.line() && matches!(event, Event::Scalar(..)) {
                 return Err(Invalid::at(mark(&span), "a key stands on one line"));
@@ -148,27 +151,38 @@ impl<'a> Reader<'a> {
             let Some(key) = key.map(str::to_owned) else {
                 return Err(Invalid::at(node.mark, "a key is a text"));
             };
-            if !seen.insert(key.clone()) {
-                return Err(Invalid::at(node.mark, "this key was there before"));
-            }
+            let is_new = seen.insert(key.clone());
             let (event, span) = self.next()?;
             let value = self.node(event, &span)?;
+            if !is_new {
+                self.errors.push(Invalid::at(node.mark, "this key was there before"));
+                continue;
+            }
             entries.push((At { mark: node.mark, value: key }, value));
         }
     }
 
-    fn scalar(&self, text: &str, style: ScalarStyle, tag: Option<&Tag>, mark: Mark) -> Result<Scalar, Invalid> {
+    fn scalar(&mut self, text: &str, style: ScalarStyle, tag: Option<&Tag>, mark: Mark) -> Scalar {
         let is_text = tag.is_some_and(|tag| tag.is_yaml_core_schema_tag("str"));
         if !is_text {
-            refuse_tag(tag, mark)?;
+            self.refuse_tag(tag, mark);
         }
         if is_text && style == ScalarStyle::Plain && text.is_empty() {
-            return Err(Invalid::at(mark, "a tag needs a value"));
+            self.errors.push(Invalid::at(mark, "a tag needs a value"));
         }
-        if is_text || style != ScalarStyle::Plain {
-            return Ok(Scalar::Text(text.into()));
+        let plain = if is_text || style != ScalarStyle::Plain { None } else { Some(Scalar::plain(text)) };
+        match plain {
+            Some(Some(scalar)) => return scalar,
+            Some(None) => self.errors.push(Invalid::at(mark, scalar::AMBIGUOUS)),
+            None => {}
         }
-        Scalar::plain(text).ok_or_else(|| Invalid::at(mark, scalar::AMBIGUOUS))
+        Scalar::Text(text.into())
+    }
+
+    fn refuse_tag(&mut self, tag: Option<&Tag>, mark: Mark) {
+        if tag.is_some() {
+            self.errors.push(Invalid::at(mark, "tags are not read"));
+        }
     }
 
     fn count_anchor(&mut self, mark: Mark) -> Result<(), Invalid> {
@@ -221,10 +235,6 @@ fn quote_letter(event: Event<'_>) -> Event<'_> {
 }
 
 const NOT_YAML: &str = "this is not well-formed YAML";
-
-fn refuse_tag(tag: Option<&Tag>, mark: Mark) -> Result<(), Invalid> {
-    if tag.is_some() { Err(Invalid::at(mark, "tags are not read")) } else { Ok(()) }
-}
 
 pub(super) fn mark(span: &Span) -> Mark {
     from_marker(&span.start)

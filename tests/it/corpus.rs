@@ -98,8 +98,8 @@ struct Expected {
     minted: Value,
     /// The conditions that failed.
     failed: Vec<String>,
-    /// What the message holds.
-    says: String,
+    /// What the message has, each.
+    says: Vec<String>,
 }
 
 impl Expected {
@@ -109,7 +109,7 @@ impl Expected {
         if repositories.is_array() {
             minted["repositories"] = repositories.clone();
         }
-        Self { verdict: verdict.to_owned(), minted, failed: Vec::new(), says: String::new() }
+        Self { verdict: verdict.to_owned(), minted, failed: Vec::new(), says: Vec::new() }
     }
 
     fn failing(self, failed: &[String]) -> Self {
@@ -202,8 +202,8 @@ impl<'w> Judge<'w> {
         if verdict != expected.verdict {
             return Err(format!("{verdict} ({}), not {}", got.message, expected.verdict));
         }
-        if !got.message.contains(&expected.says) {
-            return Err(format!("{:?} does not say {:?}", got.message, expected.says));
+        if let Some(missing) = expected.says.iter().find(|text| !got.message.contains(*text)) {
+            return Err(format!("{:?} does not say {missing:?}", got.message));
         }
         if got.failed != expected.failed {
             return Err(format!("failed {:?}, not {:?}", got.failed, expected.failed));

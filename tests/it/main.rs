@@ -21,6 +21,7 @@ mod doctor;
 mod harness;
 mod kubernetes;
 mod memory;
+mod operator;
 mod promises;
 mod secrets;
 mod seeds;

@@ -47,6 +47,11 @@ impl Page {
         self.line(self.paint(2, format_args!("   {text}")));
     }
 
+    /// What is questionable about a policy.
+    pub(super) fn warning(&self, text: &str) {
+        self.line(format_args!("   {}  {text}", self.paint(33, "WARNING")));
+    }
+
     /// Something that was told, whether it came out so, and what was seen.
     pub(super) fn check(&self, as_told: bool, seen: impl Display) -> bool {
         let verdict = if as_told { self.paint(32, "ok") } else { self.paint(31, "NOT AS TOLD") };

@@ -1,24 +1,21 @@
 //! The trust policies of the tour: samples, or those of a folder, checked before anything starts.
-//!
-//! `DIR/NAME.sts.yaml` is a policy of `octo-org/hello`, `DIR/org/NAME.sts.yaml` one of the
-//! organization, and `DIR/org/trusted-token-issuers.yaml` its list of trusted issuers.
+//! A repository's policies become those of `octo-org/hello`.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    fs,
     path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::{DevError, sample};
+use super::{super::policy_folder, DevError, sample};
 use crate::{
     claim,
     emulator::claims,
     name::PolicyName,
-    policy::{Kind, Policy, Rules, TrustedIssuers},
-    yaml::{self, Invalid},
+    policy::{Kind, Policy, Rules},
+    yaml,
 };
 
 /// The organization.
@@ -27,13 +24,9 @@ pub(super) const ORG: &str = "octo-org";
 pub(super) const DOMAIN: &str = "octo-sts.localhost";
 /// Who issues the tokens of GitHub's own workflows.
 pub(super) const ACTIONS: &str = "https://token.actions.githubusercontent.com";
-/// Where an organization's list of trusted issuers is, in its policies' folder.
-const LIST: &str = "trusted-token-issuers.yaml";
-const SUFFIX: &str = ".sts.yaml";
-
 const SAMPLES: [(Kind, &str, &str); 2] = [
-    (Kind::Repository, "ci.sts.yaml", include_str!("../../../examples/tour/ci.sts.yaml")),
-    (Kind::Organization, "deploy.sts.yaml", include_str!("../../../examples/tour/org/deploy.sts.yaml")),
+    (Kind::Repository, "ci", include_str!("../../../examples/tour/ci.sts.yaml")),
+    (Kind::Organization, "deploy", include_str!("../../../examples/tour/org/deploy.sts.yaml")),
 ];
 
 /// All that is put into the organization.
@@ -53,6 +46,8 @@ pub(super) struct PolicyFile {
     pub(super) name: PolicyName,
     pub(super) text: String,
     pub(super) written: Written,
+    /// What its author may not have meant.
+    pub(super) warnings: Vec<String>,
 }
 
 /// What a token must know of a policy to satisfy it. That it is valid has been checked before.
@@ -82,49 +77,20 @@ impl Policies {
         Ok(policies)
     }
 
-    /// Those of a folder; every mistake in it is told at once.
+    /// Those of a folder; every error in it is reported.
     pub(super) fn read(folder: &Path) -> Result<Self, DevError> {
-        let mut policies = Self { files: Vec::new(), list: None, ignored: Vec::new() };
-        let mut wrong = Vec::new();
-        policies.add(Kind::Repository, folder, &mut wrong);
-        let org = folder.join("org");
-        if org.is_dir() {
-            policies.add(Kind::Organization, &org, &mut wrong);
+        let folder = policy_folder::PolicyFolder::read(folder);
+        if !folder.errors.is_empty() {
+            return Err(DevError::Usage(format!("the policies have errors\n{}", folder.errors.join("\n"))));
         }
-        if wrong.is_empty() && policies.files.is_empty() {
-            wrong.push(format!("{} holds no policy: no file NAME{SUFFIX}, nor org/NAME{SUFFIX}", folder.display()));
-        }
-        if wrong.is_empty() { Ok(policies) } else { Err(DevError::Usage(wrong.join("\n"))) }
-    }
-
-    fn add(&mut self, kind: Kind, folder: &Path, wrong: &mut Vec<String>) {
-        let paths = match fs::read_dir(folder) {
-            Ok(entries) => entries.filter_map(|entry| Some(entry.ok()?.path())).collect::<BTreeSet<_>>(),
-            Err(error) => return wrong.push(format!("{}: {error}", folder.display())),
-        };
-        for path in paths {
-            if let Err(mistake) = self.add_file(kind, &path) {
-                wrong.push(format!("{}: {mistake}", path.display()));
-            }
-        }
-    }
-
-    fn add_file(&mut self, kind: Kind, path: &Path) -> Result<(), String> {
-        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
-        let is_list = kind == Kind::Organization && name == LIST;
-        if !is_list && !name.ends_with(SUFFIX) {
-            let is_yaml = name.ends_with(".yaml") || name.ends_with(".yml");
-            self.ignored.extend(is_yaml.then(|| path.to_owned()));
-            return Ok(());
-        }
-        let text = fs::read_to_string(path).map_err(|error| error.to_string())?;
-        if is_list {
-            TrustedIssuers::parse(text.as_bytes()).map_err(|invalid| invalid.to_string())?;
-            self.list = Some(text);
-        } else {
-            self.files.push(PolicyFile::read(kind, name, text)?);
-        }
-        Ok(())
+        let files = folder.policies.into_iter().map(|file| PolicyFile {
+            written: Written::of(&file.text),
+            kind: file.kind,
+            name: file.name,
+            text: file.text,
+            warnings: file.warnings,
+        });
+        Ok(Self { files: files.collect(), list: folder.list, ignored: folder.ignored })
     }
 
     /// Every issuer that a policy names exactly.
@@ -142,6 +108,19 @@ impl Policies {
         self.list = self.list.take().map(|list| list.replace(written, played));
     }
 
+    /// Makes repositories that are written with their owner those of the emulated organization.
+    pub(super) fn play_owner(&mut self) {
+        for file in &mut self.files {
+            for name in file.written.repositories.iter().filter(|name| name.contains('/')) {
+                // Where it stands as an entry of a list: not in a subject.
+                for before in [" ", "[", ",", "'", "\""] {
+                    let played = format!("{before}{ORG}/{}", bare(name));
+                    file.text = file.text.replace(&format!("{before}{name}"), &played);
+                }
+            }
+        }
+    }
+
     /// The App's permissions that cover all policies: of each name the widest level.
     pub(super) fn permissions(&self) -> BTreeMap<&str, &str> {
         let mut all = BTreeMap::from([("contents", "read"), ("issues", "read")]);
@@ -156,14 +135,28 @@ impl Policies {
     }
 }
 
+/// A repository's name without its owner.
+fn bare(name: &str) -> &str {
+    name.rsplit('/').next().unwrap_or(name)
+}
+
+impl Written {
+    fn of(text: &str) -> Self {
+        yaml::load(text.as_bytes()).unwrap_or_default()
+    }
+
+    /// The listed repositories, without their owner.
+    pub(super) fn repository_names(&self) -> Vec<String> {
+        let names: BTreeSet<&str> = self.repositories.iter().map(|name| bare(name)).collect();
+        names.into_iter().map(str::to_owned).collect()
+    }
+}
+
 impl PolicyFile {
-    fn read(kind: Kind, file: &str, text: String) -> Result<Self, String> {
-        let invalid = |invalid: Invalid| invalid.to_string();
-        let name =
-            file.strip_suffix(SUFFIX).unwrap_or(file).parse::<PolicyName>().map_err(|error| error.to_string())?;
-        Policy::parse(text.as_bytes(), kind, &Rules::default()).map_err(invalid)?;
-        let written = yaml::load(text.as_bytes()).unwrap_or_default();
-        Ok(Self { kind, name, text, written })
+    fn read(kind: Kind, name: &str, text: String) -> Result<Self, String> {
+        let name = name.parse::<PolicyName>().map_err(|error| error.to_string())?;
+        Policy::parse(text.as_bytes(), kind, &Rules::default()).map_err(|errors| errors.to_string())?;
+        Ok(Self { kind, name, written: Written::of(&text), text, warnings: Vec::new() })
     }
 
     /// What a workload asks for to use this policy.
@@ -188,6 +181,9 @@ impl PolicyFile {
         let audience = either(&written.audience, &written.audience_pattern).ok_or(unclear)?;
         let mut claims = usual_claims(&subject);
         for (name, pattern) in &written.claim_pattern {
+            if is_fixed(&subject, name) {
+                continue;
+            }
             let wanted = json!(sample::matching(pattern).ok_or(unclear)?);
             let found = claims.as_object().and_then(|claims| claim::lookup(claims, name));
             if found != Some(&wanted) {
@@ -214,13 +210,44 @@ fn either(exact: &Option<String>, pattern: &Option<String>) -> Option<Option<Str
 fn usual_claims(subject: &str) -> Value {
     let parts: Vec<&str> = subject.splitn(4, ':').collect();
     match parts.as_slice() {
-        ["repo", repository, "ref", reference] => match repository.split_once('/') {
-            Some((owner, repo)) => claims::github_actions(owner, repo, reference),
-            None => json!({}),
-        },
+        ["repo", repository, context @ ..] => actions_claims(repository, context),
         ["system", "serviceaccount", namespace, account] => claims::kubernetes(namespace, account),
         _ => json!({}),
     }
+}
+
+/// Claims of a workflow in `OWNER/REPO`, or in `OWNER@ID/REPO@ID` with immutable subjects.
+fn actions_claims(repository: &str, context: &[&str]) -> Value {
+    let Some((owner, repo)) = repository.split_once('/') else { return json!({}) };
+    let parts = |name: &str| match name.split_once('@') {
+        Some((name, id)) => (name.to_owned(), Some(id.to_owned())),
+        None => (name.to_owned(), None),
+    };
+    let ((owner, owner_id), (repo, repo_id)) = (parts(owner), parts(repo));
+    let mut claims = match context {
+        ["ref", reference] => claims::github_actions(&owner, &repo, reference),
+        ["pull_request"] => claims::github_actions_pull_request(&owner, &repo, 1),
+        ["environment", environment] => claims::github_actions_environment(&owner, &repo, environment),
+        _ => return json!({}),
+    };
+    for (name, id) in [("repository_owner_id", owner_id), ("repository_id", repo_id)] {
+        if let Some(id) = id {
+            set(&mut claims, name, json!(id));
+        }
+    }
+    claims
+}
+
+/// Whether a workflow's subject decides what a claim is: a real token cannot have another value.
+fn is_fixed(subject: &str, claim: &str) -> bool {
+    let Some((_, context)) = subject.strip_prefix("repo:").and_then(|rest| rest.split_once(':')) else { return false };
+    let fixed: &[&str] = match context.split(':').next() {
+        Some("ref") => &["ref", "ref_type", "repository", "repository_owner"],
+        Some("pull_request") => &["ref", "ref_type", "event_name", "repository", "repository_owner", "environment"],
+        Some("environment") => &["environment", "repository", "repository_owner"],
+        _ => &[],
+    };
+    fixed.contains(&claim)
 }
 
 /// Sets a claim.
@@ -235,7 +262,7 @@ mod tests {
     use super::*;
 
     fn file(text: &str) -> PolicyFile {
-        PolicyFile::read(Kind::Repository, "p.sts.yaml", text.to_owned()).unwrap()
+        PolicyFile::read(Kind::Repository, "p", text.to_owned()).unwrap()
     }
 
     #[test]
@@ -267,6 +294,38 @@ mod tests {
         let claims = file.claims().unwrap();
         assert_eq!(claims["kubernetes.io"]["namespace"], "production");
         assert_eq!(claims.get("kubernetes.io/namespace"), None);
+    }
+
+    #[test]
+    fn claims_of_workflows_are_those_of_a_real_token() {
+        let claims = |subject: &str, pattern: &str| {
+            let issuer = format!("issuer: {ACTIONS}\nsubject: {subject}\n");
+            file(&format!("{issuer}claim_pattern: {pattern}\npermissions:\n  contents: read\n")).claims().unwrap()
+        };
+        let pull = claims("repo:o/r:pull_request", "{ref: refs/heads/main, workflow: ci}");
+        assert_eq!((&pull["sub"], &pull["ref"]), (&json!("repo:o/r:pull_request"), &json!("refs/pull/1/merge")));
+        assert_eq!((&pull["event_name"], &pull["workflow"]), (&json!("pull_request"), &json!("ci")));
+        let deploy = claims("repo:o/r:environment:prod", "{environment: staging, ref: refs/heads/x}");
+        assert_eq!((&deploy["environment"], &deploy["ref"]), (&json!("prod"), &json!("refs/heads/x")));
+        assert_eq!(deploy["sub"], "repo:o/r:environment:prod");
+        let immutable = claims("repo:o@1/r@22:ref:refs/tags/v1", "{repository: o/r}");
+        assert_eq!((&immutable["repository_owner_id"], &immutable["repository_id"]), (&json!("1"), &json!("22")));
+        assert_eq!((&immutable["repository"], &immutable["ref_type"]), (&json!("o/r"), &json!("tag")));
+    }
+
+    #[test]
+    fn repositories_with_their_owner_are_played_by_the_emulated_organization() {
+        let text = "issuer: https://a.example\nsubject: repo:acme/os:x\nrepositories: [acme/os, 'acme/os2']\npermissions: {contents: read}\n";
+        let file = PolicyFile::read(Kind::Organization, "p", text.to_owned()).unwrap();
+        let mut policies = Policies { files: vec![file], list: None, ignored: Vec::new() };
+        policies.play_owner();
+        assert_eq!(policies.files[0].written.repository_names(), ["os", "os2"]);
+        assert!(
+            policies.files[0].text.contains("repositories: [octo-org/os, 'octo-org/os2']"),
+            "{}",
+            policies.files[0].text
+        );
+        assert!(policies.files[0].text.contains("subject: repo:acme/os:x"));
     }
 
     #[test]

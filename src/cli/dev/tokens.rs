@@ -1,7 +1,8 @@
 //! Fresh OIDC tokens on loopback, for whoever tries the lines that the tour ends with.
 //!
 //! `GET /token/IDENTITY` (and `/token/org/IDENTITY`) answers a token that satisfies the policy. Each
-//! query parameter sets a claim of it, so that denials can be tried too.
+//! query parameter sets a claim of it, so that denials can be tried too; `exp`, `iat` and `nbf` are
+//! numbers: `?exp=1600000000` is an expired token.
 
 use std::{collections::BTreeMap, convert::Infallible, net::Ipv4Addr, sync::Arc};
 
@@ -74,11 +75,24 @@ async fn serve(socket: TcpStream, signers: Signers) {
     http1::Builder::new().serve_connection(TokioIo::new(socket), service).await.ok();
 }
 
+fn set_default(claims: &mut Value, name: &str, value: Value) {
+    if claims.get(name).is_none() {
+        set(claims, name, value);
+    }
+}
+
 fn token(signers: &Signers, asked: &http::Uri) -> Option<String> {
     let (issuer, claims) = signers.get(asked.path().strip_prefix("/token/")?)?;
     let mut claims = claims.clone();
     for (name, value) in form_urlencoded::parse(asked.query().unwrap_or_default().as_bytes()) {
-        set(&mut claims, &name, json!(value));
+        let is_time = matches!(&*name, "exp" | "iat" | "nbf");
+        let number = value.parse::<i64>().ok().filter(|_| is_time);
+        if let Some(end) = number.filter(|_| name == "exp") {
+            // A token that has ended began before.
+            set_default(&mut claims, "iat", json!(end.saturating_sub(300)));
+            set_default(&mut claims, "nbf", json!(end.saturating_sub(300)));
+        }
+        set(&mut claims, &name, number.map_or_else(|| json!(value), |number| json!(number)));
     }
     Some(issuer.sign(&claims))
 }

@@ -55,6 +55,9 @@ impl Tour<'_> {
             let Some(file) = self.world.policies.files.get(index) else { break };
             let (title, claims) = (format!("{} in {}", file.name, place_of(file.kind)), file.claims());
             self.page.step(&title);
+            for warning in &file.warnings {
+                self.page.warning(warning);
+            }
             match claims {
                 Ok(_) => {
                     as_told &= self.grant(index, "REST").await.0;
@@ -115,7 +118,13 @@ impl Tour<'_> {
         let (exact, may) = self.may(file, &got.token);
         let short: String = got.token.chars().take(8).collect();
         let until = got.until.get(11..16).unwrap_or(&got.until);
-        (self.page.check(exact, format_args!("{short}…  {may}; until {until} UTC")), Some(got))
+        let seen = format!("{short}…  {may}; until {until} UTC");
+        // A token that was made up for the policy proves little where a real one is in doubt.
+        if exact && !file.warnings.is_empty() {
+            self.page.note(format_args!("to a made-up token, in spite of the warnings: {seen}"));
+            return (true, Some(got));
+        }
+        (self.page.check(exact, seen), Some(got))
     }
 
     /// Whether a token may do just what a policy says, and what it may do in words, as GitHub sees it.
@@ -128,10 +137,9 @@ impl Tour<'_> {
         if !file.written.permissions.contains_key("metadata") {
             permissions.remove("metadata");
         }
-        let wanted = match (file.kind, file.written.repositories.as_slice()) {
+        let wanted = match (file.kind, file.written.repository_names()) {
             (Kind::Repository, _) => Some(vec!["hello".to_owned()]),
-            (Kind::Organization, []) => None,
-            (Kind::Organization, names) => Some(names.to_vec()),
+            (Kind::Organization, names) => Some(names).filter(|names| !names.is_empty()),
         };
         let sorted = |names: &Option<Vec<String>>| {
             names.clone().map(|mut names| {
@@ -237,6 +245,18 @@ fn granted(reply: &Reply) -> Result<Got, String> {
         Ok(Got { token: reply.text("/token").to_owned(), until: reply.text("/expiry").to_owned() })
     } else {
         let reason = reply.text("/details/0/reason");
-        Err(format!("{}  {reason}: {}", reply.status.as_u16(), reply.text("/message")))
+        let failed = failed(reply).map(|line| format!("\n        {line}")).collect::<String>();
+        Err(format!("{}  {reason}: {}{failed}", reply.status.as_u16(), reply.text("/message")))
     }
+}
+
+/// The conditions that failed, each with what came, what was wanted, and the hint.
+fn failed(reply: &Reply) -> impl Iterator<Item = String> {
+    let details = reply.body.get("details").and_then(Value::as_array).into_iter().flatten();
+    details.filter(|detail| detail.get("satisfied").is_some_and(|satisfied| satisfied == false)).map(|detail| {
+        let text = |name: &str| detail.get(name).and_then(Value::as_str).unwrap_or_default();
+        let hint = text("hint");
+        let hint = if hint.is_empty() { String::new() } else { format!(" ({hint})") };
+        format!("{}: got {:?}, wanted {:?}{hint}", text("field"), text("got"), text("wanted"))
+    })
 }

@@ -116,8 +116,8 @@ fn furnish(github: &GitHub, app: AppId, policies: &Policies) {
     for name in ["hello", "website"] {
         github.repo(ORG, name, Visibility::Private);
     }
-    for name in policies.files.iter().flat_map(|file| &file.written.repositories) {
-        github.repo(ORG, name, Visibility::Private);
+    for name in policies.files.iter().flat_map(|file| file.written.repository_names()) {
+        github.repo(ORG, &name, Visibility::Private);
     }
     let permissions: Vec<(&str, &str)> = policies.permissions().into_iter().collect();
     github.install(app, ORG, &Selection::All, &permissions);
@@ -160,6 +160,7 @@ fn place(github: &GitHub, issuer: &Issuer, mut policies: Policies) -> Policies {
     for name in &issuers {
         policies.play(name, &player(issuer, name).url());
     }
+    policies.play_owner();
     for (file, written) in policies.files.iter_mut().zip(written) {
         let played = std::mem::replace(&mut file.text, written);
         github.put_file(ORG, file.repository(), &file.name.path(), &played);

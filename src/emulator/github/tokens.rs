@@ -18,6 +18,8 @@ use super::{
     state::{Installation, State, Token, allows, token_key},
 };
 
+use crate::policy::permission;
+
 const MAX_REPOSITORIES: usize = 500;
 const DOCUMENTATION: &str = "https://docs.github.com/rest/apps/apps#create-an-installation-access-token-for-an-app";
 
@@ -115,7 +117,8 @@ fn asked_permissions(
     let mut granted = Permissions::new();
     for (name, level) in wanted {
         let level = level.as_str().unwrap_or_default();
-        if !allows(&installation.permissions, name, level) {
+        // GitHub answers the same to a name that does not exist and to one that is not granted.
+        if permission::known(name).is_none() || !allows(&installation.permissions, name, level) {
             let raised = state.knobs.level_wording && installation.permissions.contains_key(name);
             let what =
                 if raised { "level of access for permissions requested are" } else { "permissions requested are" };

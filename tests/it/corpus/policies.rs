@@ -28,6 +28,8 @@ struct Case {
     #[serde(default)]
     repositories: Value,
     at: Option<(u32, u32)>,
+    #[serde(default)]
+    says: Vec<String>,
 }
 
 impl Case {
@@ -43,8 +45,8 @@ impl Case {
             "POLICY_MISMATCH" => "7 POLICY_MISMATCH",
             other => panic!("{}: {other}", self.name),
         };
-        let says =
-            self.at.map(|(line, column)| format!(" is invalid: line {line}, column {column}: ")).unwrap_or_default();
+        let first = self.at.map(|(line, column)| format!(" is invalid: line {line}, column {column}: "));
+        let says = first.into_iter().chain(self.says.iter().cloned()).collect();
         let expected = Expected::new(verdict, &json!(self.permissions), &self.repositories);
         Expected { says, failed: self.failed.clone(), ..expected }
     }

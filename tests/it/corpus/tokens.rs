@@ -317,7 +317,7 @@ async fn tokens_are_taken_or_refused_as_the_corpus_says() {
     for case in &cases {
         let expected =
             Expected::new(&case.expect, &json!({"issues": "write"}), &json!(["hello"])).failing(&case.failed);
-        let expected = Expected { says: case.says.clone(), ..expected };
+        let expected = Expected { says: vec![case.says.clone()], ..expected };
         let identity = case.policy.as_deref().or(case.issuer.as_deref()).unwrap_or("actions");
         let ask = async || {
             if case.later {

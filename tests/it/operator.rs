@@ -1,0 +1,110 @@
+//! What the operator of a server decides about owners and policies: `STS_OWNERS`,
+//! `STS_REQUIRE_REPOSITORIES`, and what the records say of tokens for all repositories.
+
+use octo_sts::{emulator::Selection, telemetry::Metrics};
+use serde_json::{Value, json};
+
+use crate::harness::{APP_PERMISSIONS, DOMAIN, POLICY, Setup};
+
+/// Serves these owners only.
+async fn serving(owners: &[&str]) -> Setup {
+    let mut setup = Setup::with_policy(POLICY).await;
+    setup.settings.exchange.owners = Some(owners.iter().map(|owner| owner.parse().unwrap()).collect());
+    setup
+}
+
+#[tokio::test]
+async fn an_owner_that_is_not_served_is_refused_before_github_is_called() {
+    let setup = serving(&["other-org", "third"]).await;
+    let world = setup.start().await;
+    for scope in ["octo-org/hello", "OCTO-ORG/hello", "octo-org", "unknown-org/x"] {
+        let answer = world.exchange(scope, "ci", &world.token(json!({}))).await.rest;
+        assert_eq!((answer.code, answer.reason.as_str()), (5, "NO_APP"), "{scope}");
+        assert!(answer.message.starts_with("no GitHub App configured for org "), "{}", answer.message);
+    }
+    assert_eq!(world.calls(), (0, 0));
+    assert!(world.issued().is_empty());
+    let record = &world.audit.at_least(1).await[0];
+    assert!(record["cause"].as_str().unwrap().contains("STS_OWNERS"), "{record}");
+    let forged = world.exchange("octo-org/hello", "ci", &world.issuer.at("/other").sign(&world.claims())).await.rest;
+    assert_eq!(forged.code, 16, "an unverified caller does not learn it");
+}
+
+#[tokio::test]
+async fn an_owner_is_served_in_any_letter_case() {
+    let world = serving(&["third", "Octo-Org"]).await.start().await;
+    assert_eq!(world.usual().await.rest.code, 0);
+    assert_eq!(world.exchange("OCTO-org/hello", "ci", &world.token(json!({}))).await.rest.code, 0);
+}
+
+#[tokio::test]
+async fn unverified_callers_cannot_tell_which_owners_are_served() {
+    let setup = serving(&["octo-org"]).await;
+    setup.github.org("other-org");
+    setup.github.install(setup.app, "other-org", &Selection::All, APP_PERMISSIONS);
+    let unknown = setup.issuer.at("/unknown");
+    let world = setup.start().await;
+    let token = unknown.sign(&json!({"sub": "s", "aud": DOMAIN}));
+    let mut answers = Vec::new();
+    for scope in ["octo-org/hello", "other-org/hello", "unknown-org/hello", "other-org"] {
+        let answer = world.exchange(scope, "ci", &token).await.rest;
+        answers.push((answer.code, answer.reason, answer.message));
+    }
+    assert!(answers.iter().all(|answer| *answer == answers[0]), "{answers:?}");
+    assert_eq!((answers[0].0, answers[0].1.as_str()), (16, "ISSUER_NOT_TRUSTED"));
+    assert_eq!(unknown.fetches().jwks, 0);
+}
+
+fn organization_policy(repositories: &str) -> String {
+    format!("issuer: ${{ISSUER}}\nsubject_pattern: '.*'\npermissions: {{members: read}}\n{repositories}")
+}
+
+#[tokio::test]
+async fn the_operator_can_require_a_list_of_repositories() {
+    let mut setup = Setup::with_policy(POLICY).await;
+    let rules = octo_sts::policy::Rules { require_repositories: true, ..Default::default() };
+    setup.settings.store.rules = std::sync::Arc::new(rules);
+    for (name, repositories) in [("absent", ""), ("empty", "repositories: []\n"), ("listed", "repositories: [hello]\n")]
+    {
+        setup.policy(".github", name, &organization_policy(repositories));
+    }
+    let world = setup.start().await;
+    for scope in ["octo-org", "octo-org/.github"] {
+        for name in ["absent", "empty"] {
+            let answer = world.exchange(scope, name, &world.token(json!({}))).await.rest;
+            assert_eq!(answer.reason, "POLICY_INVALID", "{scope} {name}");
+            assert!(answer.message.contains("STS_REQUIRE_REPOSITORIES"), "{}", answer.message);
+        }
+        assert!(world.issued().is_empty());
+    }
+    assert_eq!(world.exchange("octo-org", "listed", &world.token(json!({}))).await.rest.code, 0);
+    assert_eq!(world.usual().await.rest.code, 0, "a repository policy has no list");
+}
+
+// On one thread, so that the recorder sees what the server counts.
+#[tokio::test(flavor = "current_thread")]
+async fn a_token_for_all_repositories_is_recorded_and_counted() {
+    let (recorder, metrics) = Metrics::recorder().unwrap();
+    let _counting = metrics::set_default_local_recorder(&recorder);
+    let setup = Setup::with_policy(POLICY).await;
+    setup.policy(".github", "absent", &organization_policy(""));
+    setup.policy(".github", "empty", &organization_policy("repositories: []\n"));
+    setup.policy(".github", "listed", &organization_policy("repositories: [hello]\n"));
+    let world = setup.start().await;
+    let exchanges = [
+        ("octo-org", "absent", json!("all")),
+        ("octo-org/.github", "absent", json!([".github"])),
+        ("octo-org", "empty", json!("all")),
+        ("octo-org/.github", "empty", json!("all")),
+        ("octo-org", "listed", json!(["hello"])),
+    ];
+    for (n, (scope, name, repositories)) in exchanges.iter().enumerate() {
+        // Over both wires.
+        assert_eq!(world.exchange(scope, name, &world.token(json!({}))).await.rest.code, 0, "{scope} {name}");
+        let records = world.audit.at_least(2 * (n + 1)).await;
+        let last: &Value = records.last().unwrap();
+        assert_eq!(&last["token"]["repositories"], repositories, "{scope} {name}");
+    }
+    let page = metrics.render();
+    assert!(page.contains("octosts_all_repositories_tokens_total 6"), "{page}");
+}
