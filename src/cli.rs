@@ -112,7 +112,8 @@ pub fn main() -> ExitCode {
 
 /// Runs the command that `arguments` spell, the program's name first.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> Exit {
-    match Cli::try_parse_from(arguments) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    match Cli::try_parse_from(&arguments) {
         Ok(cli) => match cli.command_in(environment) {
             Some(command) => command.run(environment),
             None => {
@@ -124,6 +125,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Done };
             // Help goes to stdout, the rest to stderr; if nobody reads it, that is their choice.
             error.print().ok();
+            if exit != Exit::Done {
+                exchange::fail_in_shell_of(&arguments, exit);
+            }
             exit
         }
     }

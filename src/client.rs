@@ -7,6 +7,7 @@
 pub mod ambient;
 mod call;
 mod error;
+mod identity;
 mod reply;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
@@ -20,6 +21,7 @@ use url::Url;
 use self::call::Caller;
 pub use self::{
     error::{Class, Error},
+    identity::{IdentityToken, NotAnIdentityToken},
     reply::{Checked, Issued},
 };
 use crate::{
@@ -140,7 +142,7 @@ impl Client {
     ///
     /// # Errors
     /// A refusal as the server words it, or why there is no answer.
-    pub async fn exchange(&self, token: &SecretString, scope: &Scope, identity: &PolicyName) -> Result<Issued, Error> {
+    pub async fn exchange(&self, token: &IdentityToken, scope: &Scope, identity: &PolicyName) -> Result<Issued, Error> {
         let url = self.server.at("/sts/exchange", scope, identity);
         // By hand: what backon makes of this the compiler does not let go to another thread.
         let mut pauses =
@@ -160,7 +162,7 @@ impl Client {
         }
     }
 
-    async fn exchange_once(&self, url: &str, token: &SecretString) -> Result<Issued, Error> {
+    async fn exchange_once(&self, url: &str, token: &IdentityToken) -> Result<Issued, Error> {
         let asked = self.clock.now();
         let answer = self.ask(url, token).await?;
         Issued::read(&answer, asked)
@@ -171,27 +173,27 @@ impl Client {
     /// # Errors
     /// A fault, or that the token itself is not taken. A token that is taken and would not be granted is
     /// no error. A server without this question is told in the message.
-    pub async fn check(&self, token: &SecretString, scope: &Scope, identity: &PolicyName) -> Result<Checked, Error> {
+    pub async fn check(&self, token: &IdentityToken, scope: &Scope, identity: &PolicyName) -> Result<Checked, Error> {
         let url = self.server.at("/sts/check", scope, identity);
         let answer = self.ask(&url, token).await.map_err(|error| match error.code {
             _ if error.reason.is_some() => error,
             5 | 12 => error.saying(12, "this server cannot check without minting"),
             _ => error,
         })?;
-        Checked::read(&answer, token)
+        Checked::read(&answer, token.secret())
     }
 
     /// A POST with nothing in its body; an answer of 200.
-    async fn ask(&self, url: &str, token: &SecretString) -> Result<call::Answer, Error> {
+    async fn ask(&self, url: &str, token: &IdentityToken) -> Result<call::Answer, Error> {
         let request = Request::builder()
             .method(Method::POST)
             .uri(url)
-            .header(header::AUTHORIZATION, call::bearer("Bearer", token)?)
+            .header(header::AUTHORIZATION, call::bearer("Bearer", token.secret())?)
             .header(header::ACCEPT, HeaderValue::from_static("application/json"))
             .body(Bytes::new())
             .map_err(|_| Error::usage("the server's address makes no URL"))?;
         let answer = self.caller.send(request).await.map_err(|failure| self.unanswered(failure))?;
-        if answer.status == StatusCode::OK { Ok(answer) } else { Err(Error::of_answer(&answer, token)) }
+        if answer.status == StatusCode::OK { Ok(answer) } else { Err(Error::of_answer(&answer, token.secret())) }
     }
 
     fn unanswered(&self, failure: egress::Error) -> Error {

@@ -7,6 +7,7 @@
 //! How long a request may take is the caller's business; [`Documents`] has it built in.
 
 mod address;
+mod cause;
 mod dial;
 mod document;
 mod origin;
@@ -23,6 +24,7 @@ use hyper_util::{
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 pub use self::{
+    cause::{CertificateCause, ConnectCause},
     dial::Dialer,
     document::{Document, Documents},
     origin::Origin,
@@ -92,12 +94,12 @@ pub enum Error {
     #[error("not an absolute http or https URL without user")]
     Url,
     /// No connection: the name, the address, the proxy, or TLS but for the certificate.
-    #[error("the connection failed")]
-    Connect,
+    #[error("the connection failed: {0}")]
+    Connect(ConnectCause),
     /// The server's certificate does not lead to a root that is trusted here, is another host's, or is
     /// out of its time.
-    #[error("the server's certificate is not trusted")]
-    Certificate,
+    #[error("the server's certificate is not trusted: {0}")]
+    Certificate(CertificateCause),
     /// Not done in time.
     #[error("timed out")]
     Timeout,
@@ -133,11 +135,11 @@ impl Error {
             if error.is::<tower::timeout::error::Elapsed>() || error.is::<tokio::time::error::Elapsed>() {
                 return Self::Timeout;
             }
-            if is_of_certificate(error) {
-                return Self::Certificate;
+            if let Some(tls) = Self::of_tls(error) {
+                return tls;
             }
             if error.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(|error| error.is_connect()) {
-                found = Self::Connect;
+                found = Self::Connect(ConnectCause::Closed);
             }
             if found == Self::Broken && is_closed(error) {
                 found = Self::Closed;
@@ -178,15 +180,6 @@ impl Eq for Roots {}
 impl std::fmt::Debug for Roots {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Roots").field("certificates", &self.store.len()).finish()
-    }
-}
-
-/// Whether TLS ended on the server's certificate. An I/O error holds what it came from, and does not
-/// name it as its source.
-fn is_of_certificate(error: &(dyn StdError + 'static)) -> bool {
-    match error.downcast_ref::<std::io::Error>() {
-        Some(io) => io.get_ref().is_some_and(|inner| is_of_certificate(inner)),
-        None => matches!(error.downcast_ref(), Some(rustls::Error::InvalidCertificate(_))),
     }
 }
 

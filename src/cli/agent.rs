@@ -10,13 +10,13 @@ use tokio::net::TcpListener;
 
 use super::{
     Exit, block_on, say, serve,
-    workload::{Failure, Workload, WorkloadArgs, missing, outward},
+    workload::{Failure, Needed, Workload, WorkloadArgs, missing, outward},
 };
 use crate::{
     agent::{Agent, Command, File, FileToken, Mode, Parts, Settings, Token},
     app::metrics_page,
     clock::{Clock, SystemClock},
-    config::{Environment, Log, Outward, variables as var},
+    config::{Environment, Log, Outward},
     name::Scope,
     telemetry::{self, Metrics},
 };
@@ -27,7 +27,7 @@ pub(super) struct AgentArgs {
     #[command(flatten)]
     workload: WorkloadArgs,
     /// The file that holds the token. Its folder must exist.
-    #[arg(long, value_name = "PATH", required_unless_present = "config")]
+    #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
     /// Who may read the file: 0600, 0640, 0660, 0400 or 0440.
     #[arg(long, default_value = "0600")]
@@ -101,12 +101,15 @@ fn build(args: &AgentArgs, environment: &Environment) -> Result<Agent, Failure> 
 
 /// The token of the command line.
 fn one(args: &AgentArgs, outward: &Outward, environment: &Environment) -> Result<(Workload, Vec<Token>), Failure> {
-    let scope = args.workload.scope(environment)?.ok_or_else(|| missing("scope", &var::STS_SCOPE))?;
+    let mut needed = vec![Needed::Server, Needed::Scope, Needed::Identity];
+    needed.extend(args.out.is_none().then_some(Needed::Out));
+    args.workload.require(&needed, environment)?;
+    let scope = args.workload.scope(environment)?;
     let workload = args.workload.workload(outward, environment)?;
+    let (scope, out) = scope.zip(args.out.clone()).ok_or_else(|| missing(&needed))?;
     let command = Some(&args.on_renewal).filter(|words| !words.is_empty());
     let command = command.map(|words| Command::new(words.iter().cloned())).transpose();
     let on_renewal = command.map_err(|error| Failure::Usage(error.to_string()))?;
-    let out = args.out.clone().unwrap_or_default();
     let token = token(&workload, scope, FileOf { out, mode: args.mode, on_renewal });
     Ok((workload, vec![token]))
 }

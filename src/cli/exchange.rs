@@ -1,9 +1,13 @@
 //! `octo-sts exchange`: one token for GitHub, for a workload that needs it now.
 //!
-//! stdout has the token in the form that was asked for and nothing else; what went wrong is on stderr,
-//! and the exit code says of which kind it is.
+//! stdout has the token in the requested form and nothing else; what went wrong is on stderr, and the
+//! exit code says of which kind it is. With `--output env`, stdout then has a command that fails with that
+//! code, because `eval "$(…)"` does not see the exit code of the program.
 
-use std::io::{self, Write};
+use std::{
+    ffi::OsString,
+    io::{self, Write},
+};
 
 use secrecy::ExposeSecret;
 use serde_json::json;
@@ -11,11 +15,11 @@ use zeroize::Zeroizing;
 
 use super::{
     Exit, block_on, say,
-    workload::{Failure, Workload, WorkloadArgs, missing, outward, quoted, shown},
+    workload::{Failure, Needed, Workload, WorkloadArgs, missing, outward, quoted, shown},
 };
 use crate::{
     client::{Checked, Issued},
-    config::{Environment, variables as var},
+    config::Environment,
     name::Scope,
 };
 
@@ -26,7 +30,7 @@ enum Output {
     Token,
     /// The reply of the server.
     Json,
-    /// Lines for a shell: `eval "$(octo-sts exchange --output env)"`.
+    /// Lines for a shell, which fail there if the exchange fails: `eval "$(octo-sts exchange --output env)"`.
     Env,
 }
 
@@ -48,14 +52,41 @@ pub(super) fn exchange(args: &ExchangeArgs, environment: &Environment) -> Exit {
     block_on(async {
         match Box::pin(run(args, environment)).await {
             Ok(exit) => exit,
-            Err(failure) => failure.tell("exchange"),
+            Err(failure) => {
+                let exit = failure.tell("exchange");
+                if args.output == Output::Env {
+                    fail_in_shell(exit);
+                }
+                exit
+            }
         }
     })
 }
 
+/// Makes the shell that evaluates stdout fail with this exit code.
+fn fail_in_shell(exit: Exit) {
+    print(&format!("(exit {})\n", exit.code()));
+}
+
+/// The same for a command line that clap rejected, as far as it says that a shell evaluates stdout.
+pub(super) fn fail_in_shell_of(arguments: &[OsString], exit: Exit) {
+    let words = || arguments.iter().map(|argument| argument.to_string_lossy());
+    let by_two = words().zip(words().skip(1)).any(|(flag, value)| flag == "--output" && value == "env");
+    let is_exchange = arguments.get(1).is_some_and(|command| command == "exchange");
+    if is_exchange && (by_two || words().any(|word| word == "--output=env")) {
+        fail_in_shell(exit);
+    }
+}
+
 async fn run(args: &ExchangeArgs, environment: &Environment) -> Result<Exit, Failure> {
-    let scope = args.workload.scope(environment)?.ok_or_else(|| missing("scope", &var::STS_SCOPE))?;
+    if args.check && args.output == Output::Env {
+        // What a server says must not be evaluated by a shell.
+        return Err(Failure::Usage("--check has no output for a shell: expected --output token or json".to_owned()));
+    }
+    args.workload.require(&[Needed::Server, Needed::Scope, Needed::Identity], environment)?;
+    let scope = args.workload.scope(environment)?;
     let workload = args.workload.workload(&outward(environment)?, environment)?;
+    let scope = scope.ok_or_else(|| missing(&[Needed::Scope]))?;
     if args.check {
         return check(&workload, &scope, args.output).await;
     }

@@ -3,12 +3,11 @@
 use std::{path::PathBuf, sync::Arc};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
-use secrecy::SecretString;
 
 use super::{Exit, say};
 use crate::{
     client::{
-        self, Class, Client, Issued, Server,
+        self, Class, Client, IdentityToken, Issued, Server,
         ambient::{Kind, NoIdentity, Options, Source},
     },
     clock::{Clock, SystemClock},
@@ -47,6 +46,27 @@ pub(super) struct WorkloadArgs {
 fn kinds() -> impl TypedValueParser<Value = Kind> {
     let names = Kind::ALL.iter().map(|kind| kind.name());
     PossibleValuesParser::new(names).try_map(|name| Kind::named(&name).ok_or("it is none of these"))
+}
+
+/// A value without which there is no exchange: a flag, or the variable that stands in for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needed {
+    Server,
+    Scope,
+    Identity,
+    /// A flag alone.
+    Out,
+}
+
+impl Needed {
+    fn names(self) -> (&'static str, Option<&'static var::Variable>) {
+        match self {
+            Self::Server => ("--server", Some(&var::STS_SERVER)),
+            Self::Scope => ("--scope", Some(&var::STS_SCOPE)),
+            Self::Identity => ("--identity", Some(&var::STS_IDENTITY)),
+            Self::Out => ("--out", None),
+        }
+    }
 }
 
 /// Why a command ends without what it is for.
@@ -146,11 +166,9 @@ pub(super) struct Workload {
 impl WorkloadArgs {
     /// Puts arguments and environment together.
     pub(super) fn workload(&self, outward: &Outward, environment: &Environment) -> Result<Workload, Failure> {
-        let url = either(self.server.as_deref(), environment, &var::STS_SERVER)
-            .ok_or_else(|| missing("server", &var::STS_SERVER))?;
+        let url = self.value(Needed::Server, environment).ok_or_else(|| missing(&[Needed::Server]))?;
         let server = Server::parse(url).map_err(|error| Failure::Usage(error.to_string()))?;
-        let name = either(self.identity.as_deref(), environment, &var::STS_IDENTITY)
-            .ok_or_else(|| missing("identity", &var::STS_IDENTITY))?;
+        let name = self.value(Needed::Identity, environment).ok_or_else(|| missing(&[Needed::Identity]))?;
         let identity = name.parse().map_err(|error| Failure::Usage(format!("{error}")))?;
         let audience = match either(self.audience.as_deref(), environment, &var::STS_AUDIENCE) {
             Some(text) => text.parse().map_err(|error| Failure::Usage(format!("{error}")))?,
@@ -164,16 +182,34 @@ impl WorkloadArgs {
         Ok(Workload { client, identity, audience, source, egress, clock })
     }
 
+    /// Refuses what is incomplete, with everything that is missing in one message.
+    pub(super) fn require(&self, needed: &[Needed], environment: &Environment) -> Result<(), Failure> {
+        let absent: Vec<_> =
+            needed.iter().copied().filter(|needed| self.value(*needed, environment).is_none()).collect();
+        if absent.is_empty() { Ok(()) } else { Err(missing(&absent)) }
+    }
+
+    /// What the flag or the variable says, if it says anything.
+    fn value<'a>(&'a self, needed: Needed, environment: &'a Environment) -> Option<&'a str> {
+        let flag = match needed {
+            Needed::Server => &self.server,
+            Needed::Scope => &self.scope,
+            Needed::Identity => &self.identity,
+            Needed::Out => return None,
+        };
+        either(flag.as_deref(), environment, needed.names().1?)
+    }
+
     /// The scope, if one is set.
     pub(super) fn scope(&self, environment: &Environment) -> Result<Option<Scope>, Failure> {
-        let text = either(self.scope.as_deref(), environment, &var::STS_SCOPE);
+        let text = self.value(Needed::Scope, environment);
         text.map(str::parse).transpose().map_err(|error: crate::name::NameError| Failure::Usage(error.to_string()))
     }
 }
 
 impl Workload {
     /// The workload's own token.
-    pub(super) async fn token(&self) -> Result<SecretString, Failure> {
+    pub(super) async fn token(&self) -> Result<IdentityToken, Failure> {
         Ok(self.source.token(self.audience.as_str(), &self.egress, &self.clock).await?)
     }
 
@@ -189,8 +225,14 @@ pub(super) fn outward(environment: &Environment) -> Result<Outward, Failure> {
 }
 
 /// What is missing of the arguments.
-pub(super) fn missing(flag: &str, variable: &var::Variable) -> Failure {
-    Failure::Usage(format!("--{flag} or {} is needed", variable.name))
+pub(super) fn missing(needed: &[Needed]) -> Failure {
+    let names = needed.iter().map(|needed| match needed.names() {
+        (flag, Some(variable)) => format!("{flag} (or {})", variable.name),
+        (flag, None) => flag.to_owned(),
+    });
+    let names: Vec<_> = names.collect();
+    let verb = if names.len() == 1 { "is" } else { "are" };
+    Failure::Usage(format!("{} {verb} missing", names.join(", ")))
 }
 
 fn either<'a>(flag: Option<&'a str>, environment: &'a Environment, variable: &var::Variable) -> Option<&'a str> {

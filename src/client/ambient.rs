@@ -22,9 +22,9 @@ use secrecy::{ExposeSecret, SecretString};
 
 use self::{aws::Aws, file::TokenFile, gcp::Gcp};
 use super::{
-    Error,
+    Error, IdentityToken,
     call::{self, Caller},
-    hex, token,
+    hex,
 };
 use crate::{
     clock::Clock,
@@ -160,7 +160,7 @@ pub struct Source {
 #[derive(Debug, Clone)]
 enum How {
     File(TokenFile),
-    Token(SecretString),
+    Token(IdentityToken),
     Actions(ci::Actions),
     Buildkite(ci::Buildkite),
     Circleci(ci::Circleci),
@@ -204,7 +204,7 @@ impl Source {
         };
         let what = match &self.how {
             How::File(file) => file.path().display().to_string(),
-            How::Token(token) => secret(token),
+            How::Token(token) => secret(token.secret()),
             How::Actions(actions) => secret(actions.request_token()),
             How::Buildkite(buildkite) => buildkite.url().to_owned(),
             How::Circleci(circleci) => circleci.job_token().map(secret).unwrap_or_default(),
@@ -218,8 +218,8 @@ impl Source {
     /// gives that, whatever its audience.
     ///
     /// # Errors
-    /// The place does not give one.
-    pub async fn token(&self, audience: &str, egress: &Egress, clock: &Arc<dyn Clock>) -> Result<SecretString, Error> {
+    /// The place does not give one, or what it gives is not an identity token.
+    pub async fn token(&self, audience: &str, egress: &Egress, clock: &Arc<dyn Clock>) -> Result<IdentityToken, Error> {
         let way = Way { egress, clock, near: self.near, far: self.far };
         match &self.how {
             How::File(file) => file.read(),
@@ -291,9 +291,10 @@ impl Search<'_> {
         self.options.token_file.clone().or_else(named)
     }
 
-    fn given(&self) -> Result<Option<SecretString>, NoIdentity> {
+    fn given(&self) -> Result<Option<IdentityToken>, NoIdentity> {
         let given = self.environment.text(var::STS_ID_TOKEN.name);
-        given.map(|text| token(text).ok_or_else(|| NoIdentity::new("STS_ID_TOKEN holds no token"))).transpose()
+        let parsed = given.map(IdentityToken::parse).transpose();
+        parsed.map_err(|error| NoIdentity(format!("STS_ID_TOKEN holds {error}")))
     }
 
     fn absent(&self, kind: Kind) -> NoIdentity {

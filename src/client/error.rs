@@ -92,11 +92,11 @@ impl Error {
     pub(super) fn unanswered(whom: &str, failure: egress::Error) -> Self {
         use egress::Error as E;
         let code = match failure {
-            E::Connect | E::Certificate | E::Closed | E::Broken => UNAVAILABLE,
+            E::Connect(_) | E::Certificate(_) | E::Closed | E::Broken => UNAVAILABLE,
             E::Timeout => DEADLINE_EXCEEDED,
             E::Refused | E::Url | E::TooLarge | E::Encoding | E::Status(_) => INTERNAL,
         };
-        let again = matches!(failure, E::Connect | E::Closed | E::Broken);
+        let again = matches!(failure, E::Connect(_) | E::Closed | E::Broken);
         Self { again, ..Self::new(code, format!("no answer from {whom}: {failure}")) }
     }
 

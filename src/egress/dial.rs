@@ -19,7 +19,7 @@ use hyper_util::{
 use tokio::{net::TcpStream, time::timeout};
 use tower::Service;
 
-use super::{Access, AddressRule, Error, Origin, Resolve, address};
+use super::{Access, AddressRule, ConnectCause, Error, Origin, Resolve, address};
 use crate::name;
 
 /// How long one address may take before the next is tried.
@@ -99,7 +99,7 @@ impl Dialer {
         if let Some(auth) = proxy.basic_auth() {
             tunnel = tunnel.with_auth(auth.clone());
         }
-        tunnel.call(uri).await.map_err(|_| Error::Connect)
+        tunnel.call(uri).await.map_err(|error| Error::Connect(ConnectCause::of_tunnel(&error)))
     }
 }
 
@@ -132,16 +132,16 @@ impl Network {
         port: u16,
         admits: impl Fn(IpAddr) -> bool,
     ) -> Result<TokioIo<TcpStream>, Error> {
-        let found = self.addresses(host).await.map_err(|_| Error::Connect)?;
-        let mut outcome = if found.is_empty() { Error::Connect } else { Error::Refused };
+        let found = self.addresses(host).await.map_err(|_| Error::Connect(ConnectCause::Name))?;
+        let mut outcome = if found.is_empty() { Error::Connect(ConnectCause::Name) } else { Error::Refused };
         for address in found.into_iter().filter(|address| admits(*address)).take(MOST_ADDRESSES) {
             outcome = match timeout(EACH_ADDRESS, TcpStream::connect(SocketAddr::new(address, port))).await {
                 Ok(Ok(stream)) => {
                     // Without it, small requests wait for delayed acknowledgements.
-                    stream.set_nodelay(true).map_err(|_| Error::Connect)?;
+                    stream.set_nodelay(true).map_err(|error| Error::Connect(ConnectCause::of_io(&error)))?;
                     return Ok(TokioIo::new(stream));
                 }
-                Ok(Err(_)) => Error::Connect,
+                Ok(Err(error)) => Error::Connect(ConnectCause::of_io(&error)),
                 Err(_) => Error::Timeout,
             };
         }

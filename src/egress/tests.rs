@@ -176,7 +176,7 @@ async fn a_name_that_rebinds_gains_nothing() {
     let egress = Egress::new(resolving(&["127.0.0.1", "169.254.169.254", "::ffff:169.254.169.254 fe80::1"])).unwrap();
     let documents = egress.documents(&Access::by(AddressRule::PrivateToo));
     // The first is allowed and fails for want of TLS; each connection is checked anew.
-    assert_eq!(documents.get(&url, None, SOON).await.unwrap_err(), Error::Connect);
+    assert_eq!(documents.get(&url, None, SOON).await.unwrap_err(), Error::Connect(ConnectCause::NotTls));
     assert_eq!(documents.get(&url, None, SOON).await.unwrap_err(), Error::Refused);
     assert_eq!(documents.get(&url, None, SOON).await.unwrap_err(), Error::Refused);
     assert_eq!(server.connects(), 1);
@@ -191,7 +191,7 @@ async fn of_several_addresses_only_the_admitted_are_tried() {
     // TLS then fails on the answer: what matters is who was connected to.
     let request = http::Request::get(format!("https://issuer.example:{port}/")).body(Empty::new()).unwrap();
     let error = tower::ServiceExt::oneshot(&mut client, request).await.unwrap_err();
-    assert_eq!(Error::of(&error), Error::Connect);
+    assert_eq!(Error::of(&error), Error::Connect(ConnectCause::NotTls));
     assert_eq!(server.connects(), 1);
 }
 
@@ -206,7 +206,10 @@ async fn a_private_origin_is_one_scheme_host_and_port() {
         documents.get(&url, None, SOON).await.unwrap_err()
     };
     // TLS then fails: what matters is that it was connected to.
-    assert_eq!(get("127.0.0.1", format!("https://GHES.example:{port}/_services/token")).await, Error::Connect);
+    assert_eq!(
+        get("127.0.0.1", format!("https://GHES.example:{port}/_services/token")).await,
+        Error::Connect(ConnectCause::NotTls)
+    );
     assert_eq!(server.connects(), 1);
     for url in [
         format!("https://ghes.example:{other_port}/"),
@@ -329,8 +332,10 @@ async fn a_closed_port_and_an_unknown_name_are_failed_connections() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let closed = format!("http://{}/", listener.local_addr().unwrap());
     drop(listener);
-    assert_eq!(get(Settings::default(), AddressRule::PrivateToo, &closed).await.unwrap_err(), Error::Connect);
-    assert_eq!(get(resolving(&[""]), AddressRule::Public, "https://a.example/").await.unwrap_err(), Error::Connect);
+    let failed = get(Settings::default(), AddressRule::PrivateToo, &closed).await.unwrap_err();
+    assert_eq!(failed, Error::Connect(ConnectCause::Refused));
+    let failed = get(resolving(&[""]), AddressRule::Public, "https://a.example/").await.unwrap_err();
+    assert_eq!(failed, Error::Connect(ConnectCause::Name));
 }
 
 #[tokio::test]
@@ -344,7 +349,8 @@ async fn the_proxy_is_for_github_alone() {
     let url = format!("https://github.example:{}/x", proxy.address.port());
     assert_eq!(get(settings(""), AddressRule::Public, &url).await.unwrap_err(), Error::Refused);
     assert_eq!(proxy.connects(), 0);
-    assert_eq!(get(settings(""), AddressRule::Any, &url).await.unwrap_err(), Error::Connect);
+    let failed = get(settings(""), AddressRule::Any, &url).await.unwrap_err();
+    assert_eq!(failed, Error::Connect(ConnectCause::ProxyCredentials));
     let heard = proxy.heard.lock().unwrap().clone();
     assert!(heard.starts_with(&format!("CONNECT github.example:{} HTTP/1.1\r\n", proxy.address.port())), "{heard}");
     assert!(heard.contains("Proxy-Authorization: Basic dXNlcjpzZWNyZXQ="), "{heard}");
@@ -355,11 +361,19 @@ async fn the_proxy_is_for_github_alone() {
 /// A TLS server for `issuer.example` that answers with the HTTP version it was asked in. Gives its URL
 /// and its certificate in PEM form.
 async fn tls_server() -> (String, String) {
-    let key = rcgen::generate_simple_self_signed(vec!["issuer.example".to_owned()]).unwrap();
-    let private = rustls::pki_types::PrivateKeyDer::try_from(key.signing_key.serialize_der()).unwrap();
+    tls_server_with(|_| ()).await
+}
+
+/// The same with a certificate of other parameters.
+async fn tls_server_with(change: impl FnOnce(&mut rcgen::CertificateParams)) -> (String, String) {
+    let mut parameters = rcgen::CertificateParams::new(vec!["issuer.example".to_owned()]).unwrap();
+    change(&mut parameters);
+    let key = rcgen::KeyPair::generate().unwrap();
+    let certificate = parameters.self_signed(&key).unwrap();
+    let private = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut tls = builder.with_no_client_auth().with_single_cert(vec![key.cert.der().clone()], private).unwrap();
+    let mut tls = builder.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], private).unwrap();
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://issuer.example:{}/", listener.local_addr().unwrap().port());
@@ -375,7 +389,7 @@ async fn tls_server() -> (String, String) {
             server.serve_connection(hyper_util::rt::TokioIo::new(stream), version).await.ok();
         }
     });
-    (url, key.cert.pem())
+    (url, certificate.pem())
 }
 
 #[tokio::test]
@@ -387,11 +401,13 @@ async fn trust_comes_from_the_given_roots() {
     std::fs::write(&roots, certificate).unwrap();
     std::fs::write(&empty, "").unwrap();
     let with = |ca_files| Settings { ca_files, ..resolving(&["127.0.0.1"]) };
-    assert_eq!(get(with(vec![]), AddressRule::PrivateToo, &url).await.unwrap_err(), Error::Certificate);
+    let untrusted = get(with(vec![]), AddressRule::PrivateToo, &url).await.unwrap_err();
+    assert_eq!(untrusted, Error::Certificate(CertificateCause::UnknownIssuer));
     let answer = get(with(vec![roots.clone()]), AddressRule::PrivateToo, &url).await.unwrap();
     assert_eq!(answer.body, "HTTP/2.0", "the newest that both sides speak");
     let other_name = url.replace("issuer.example", "other.example");
-    assert_eq!(get(with(vec![roots]), AddressRule::PrivateToo, &other_name).await.unwrap_err(), Error::Certificate);
+    let other = get(with(vec![roots]), AddressRule::PrivateToo, &other_name).await.unwrap_err();
+    assert_eq!(other, Error::Certificate(CertificateCause::WrongHost));
     assert!(Egress::new(with(vec![empty])).unwrap_err().ends_with("no certificate in PEM form"));
     assert!(Egress::new(with(vec![directory.join("absent.pem")])).is_err());
     std::fs::remove_dir_all(directory).unwrap();
@@ -408,7 +424,7 @@ async fn a_proxy_takes_an_issuer_where_its_access_says_so_but_no_address_that_is
         assert_eq!(get(refused).await, Error::Refused, "{refused}");
     }
     assert_eq!(proxy.connects(), 0);
-    assert_eq!(get("https://issuer.example/").await, Error::Connect);
+    assert_eq!(get("https://issuer.example/").await, Error::Connect(ConnectCause::ProxyCredentials));
     assert!(proxy.heard.lock().unwrap().starts_with("CONNECT issuer.example:443 HTTP/1.1\r\n"));
 }
 
@@ -419,16 +435,19 @@ async fn roots_of_ones_own_are_the_only_ones() {
     let own = Roots::read(certificate.as_bytes()).unwrap();
     let by = |roots| Access { roots, ..Access::by(AddressRule::PrivateToo) };
     egress.documents(&by(Some(own.clone()))).get(&url, None, SOON).await.unwrap();
-    assert_eq!(egress.documents(&by(None)).get(&url, None, SOON).await.unwrap_err(), Error::Certificate);
+    let untrusted = egress.documents(&by(None)).get(&url, None, SOON).await.unwrap_err();
+    assert_eq!(untrusted, Error::Certificate(CertificateCause::UnknownIssuer));
     let (_, other) = tls_server().await;
     let other = Roots::read(other.as_bytes()).unwrap();
-    assert_eq!(egress.documents(&by(Some(other.clone()))).get(&url, None, SOON).await.unwrap_err(), Error::Certificate);
+    let untrusted = egress.documents(&by(Some(other.clone()))).get(&url, None, SOON).await.unwrap_err();
+    assert!(matches!(untrusted, Error::Certificate(_)), "{untrusted}");
     // Even where the machine trusts it, for this access it is the given roots that count.
     let file = crate::tests::Folder::new();
     let trusted = Settings { ca_files: vec![file.file("ca.pem", &certificate).into()], ..resolving(&["127.0.0.1"]) };
     let egress = Egress::new(trusted).unwrap();
     egress.documents(&by(None)).get(&url, None, SOON).await.unwrap();
-    assert_eq!(egress.documents(&by(Some(other))).get(&url, None, SOON).await.unwrap_err(), Error::Certificate);
+    let untrusted = egress.documents(&by(Some(other))).get(&url, None, SOON).await.unwrap_err();
+    assert!(matches!(untrusted, Error::Certificate(_)), "{untrusted}");
     assert!(Roots::read(b"").is_err() && Roots::read(b"junk").is_err());
     assert_eq!(own, Roots::read(certificate.as_bytes()).unwrap());
 }
@@ -486,5 +505,37 @@ async fn metadata_servers_are_addresses_nearby() {
     {
         let expected = nearby != "::ffff:169.254.169.254";
         assert_eq!(address::is_metadata(nearby.parse().unwrap()), expected, "{nearby}");
+    }
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_out_of_its_time_says_so() {
+    let directory = std::env::temp_dir().join(format!("octo-sts-egress-dates-{}", std::process::id()));
+    std::fs::create_dir_all(&directory).unwrap();
+    for (from, to, cause) in [(2001, 2002, CertificateCause::Expired), (2100, 2101, CertificateCause::NotYetValid)] {
+        let (url, certificate) = tls_server_with(|parameters| {
+            parameters.not_before = rcgen::date_time_ymd(from, 1, 1);
+            parameters.not_after = rcgen::date_time_ymd(to, 1, 1);
+        })
+        .await;
+        let roots = directory.join("roots.pem");
+        std::fs::write(&roots, certificate).unwrap();
+        let settings = Settings { ca_files: vec![roots], ..resolving(&["127.0.0.1"]) };
+        let failed = get(settings, AddressRule::PrivateToo, &url).await.unwrap_err();
+        assert_eq!(failed, Error::Certificate(cause));
+    }
+    std::fs::remove_dir_all(directory).unwrap();
+}
+
+#[tokio::test]
+async fn a_proxy_that_fails_says_how() {
+    let closed = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let gone = closed.local_addr().unwrap();
+    drop(closed);
+    let forbids = Server::saying("HTTP/1.1 403 Forbidden\r\n\r\n").await;
+    for (proxy, cause) in [(gone, ConnectCause::Proxy), (forbids.address, ConnectCause::ProxyRefused)] {
+        let settings = Settings { https_proxy: Some(format!("http://{proxy}")), ..Settings::default() };
+        let failed = get(settings, AddressRule::Any, "https://github.example/").await.unwrap_err();
+        assert_eq!(failed, Error::Connect(cause));
     }
 }

@@ -98,7 +98,7 @@ impl Remote {
         let documents = if at_home { &self.home } else { &self.elsewhere };
         let retries = ExponentialBuilder::default().with_min_delay(Duration::from_millis(100)).with_max_times(2);
         let is_retryable = |error: &egress::Error| {
-            matches!(error, egress::Error::Connect | egress::Error::Closed | egress::Error::Status(500..=504))
+            matches!(error, egress::Error::Connect(_) | egress::Error::Closed | egress::Error::Status(500..=504))
         };
         (|| documents.get(url, bearer.as_ref(), time)).retry(retries).when(is_retryable).await.map_err(fault)
     }

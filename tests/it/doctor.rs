@@ -297,7 +297,7 @@ async fn an_issuer_with_a_certificate_of_an_unknown_ca() {
         }
     });
     let said = Surroundings::new().await.with("OIDC_ISSUERS", &url).said(&[]).await;
-    said.only(69, "fail", &format!("issuer {url}"), &["the server's certificate is not trusted"]);
+    said.only(69, "fail", &format!("issuer {url}"), &["issued by an authority that is not trusted here"]);
     assert!(said.text.contains("ca_file"));
     serving.abort();
 }

@@ -87,12 +87,12 @@ fn of_fetch(fault: Fault, error: egress::Error) -> (Exit, String, String) {
             "the address is private or uses http: set OIDC_ALLOW_PRIVATE_NETWORKS=known or `private_network` in the issuers \
              file, if the issuer is meant to be on a private network; http is for loopback only",
         ),
-        egress::Error::Certificate => (
+        egress::Error::Certificate(_) => (
             Exit::Unavailable,
             "name the issuer's CA in `ca_file` of the issuers file, or add it to SSL_CERT_FILE; look at the certificate's \
              names and dates",
         ),
-        egress::Error::Connect => (
+        egress::Error::Connect(_) => (
             Exit::Unavailable,
             "see whether the host's name resolves here and the port is open: DNS, NetworkPolicy, firewall",
         ),

@@ -12,7 +12,7 @@ use http::{HeaderValue, Request, StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
 
 use self::credentials::{Credentials, Origin};
-use super::{Error, NoIdentity, Places, Way, token};
+use super::{Error, IdentityToken, NoIdentity, Places, Way};
 use crate::{client::call::Answer, config::Environment};
 
 /// The content type of a request to STS.
@@ -78,7 +78,7 @@ impl Aws {
     }
 
     /// A token for `audience` that says who signed for it.
-    pub(super) async fn token(&self, audience: &str, way: &Way<'_>) -> Result<SecretString, Error> {
+    pub(super) async fn token(&self, audience: &str, way: &Way<'_>) -> Result<IdentityToken, Error> {
         let region = match &self.region {
             Some(region) => region.clone(),
             None => {
@@ -97,9 +97,8 @@ impl Aws {
         ]);
         let scope = sign::Scope { region: &region.0, service: "sts", now: way.clock.now() };
         let answer = sts.ask(&form, Some((&credentials, &scope))).await?;
-        within(answer.text().unwrap_or_default(), "WebIdentityToken")
-            .and_then(token)
-            .ok_or_else(|| Error::internal("AWS's answer holds no ID token"))
+        let token = within(answer.text().unwrap_or_default(), "WebIdentityToken").unwrap_or_default();
+        IdentityToken::parse(token).map_err(|error| Error::internal(format!("AWS answered with {error}")))
     }
 }
 

@@ -14,9 +14,9 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use url::Url;
 
-use super::{Error, NoIdentity, Way, token};
+use super::{Error, IdentityToken, NoIdentity, Way};
 use crate::{
-    client::call::{Answer, MOST_BYTES, bearer},
+    client::call::{MOST_BYTES, bearer},
     config::Environment,
 };
 
@@ -50,7 +50,7 @@ impl Actions {
         &self.token
     }
 
-    pub(super) async fn token(&self, audience: &str, way: &Way<'_>) -> Result<SecretString, Error> {
+    pub(super) async fn token(&self, audience: &str, way: &Way<'_>) -> Result<IdentityToken, Error> {
         let mut url =
             Url::parse(self.url.expose_secret()).map_err(|_| Error::usage("ACTIONS_ID_TOKEN_REQUEST_URL is no URL"))?;
         url.query_pairs_mut().append_pair("audience", audience);
@@ -90,7 +90,7 @@ impl Buildkite {
         &self.url
     }
 
-    pub(super) async fn token(&self, audience: &str, way: &Way<'_>) -> Result<SecretString, Error> {
+    pub(super) async fn token(&self, audience: &str, way: &Way<'_>) -> Result<IdentityToken, Error> {
         let request = Request::post(&self.url)
             .header(header::AUTHORIZATION, bearer("Token", &self.token)?)
             .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
@@ -105,7 +105,7 @@ async fn ask(
     way: &Way<'_>,
     request: Result<Request<Bytes>, http::Error>,
     member: &str,
-) -> Result<SecretString, Error> {
+) -> Result<IdentityToken, Error> {
     let request = request.map_err(|_| Error::usage(format!("the address of {whom} in the environment is no URL")))?;
     let answer = way.far().send(request).await;
     let answer = answer.map_err(|failure| Error::unanswered(whom, failure))?;
@@ -113,18 +113,16 @@ async fn ask(
         let message = format!("{whom} gives no ID token: it answered {}", answer.status.as_u16());
         return Err(Error::of_status(answer.status, message));
     }
-    member_of(&answer, member).ok_or_else(|| Error::internal(format!("the answer of {whom} holds no ID token")))
-}
-
-fn member_of(answer: &Answer, member: &str) -> Option<SecretString> {
-    let answer: Value = serde_json::from_slice(&answer.body).ok()?;
-    token(answer.get(member)?.as_str()?)
+    let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
+    let token = body.get(member).and_then(Value::as_str);
+    let token = token.ok_or_else(|| Error::internal(format!("the answer of {whom} holds no ID token")))?;
+    IdentityToken::parse(token).map_err(|error| Error::internal(format!("{whom} answered with {error}")))
 }
 
 /// CircleCI gives each job a token for the organization, and a program that asks for others.
 #[derive(Debug, Clone)]
 pub(super) struct Circleci {
-    token: Option<SecretString>,
+    token: Option<IdentityToken>,
     program: PathBuf,
 }
 
@@ -134,15 +132,16 @@ impl Circleci {
             return Ok(None);
         }
         let given = ["CIRCLE_OIDC_TOKEN_V2", "CIRCLE_OIDC_TOKEN"].iter().find_map(|name| environment.text(name));
-        Ok(Some(Self { token: given.and_then(token), program: program.to_owned() }))
+        // What is not a token is not used; the program gives out others.
+        Ok(Some(Self { token: given.and_then(|text| IdentityToken::parse(text).ok()), program: program.to_owned() }))
     }
 
     /// The job's own token.
     pub(super) fn job_token(&self) -> Option<&SecretString> {
-        self.token.as_ref()
+        self.token.as_ref().map(IdentityToken::secret)
     }
 
-    pub(super) async fn token(&self, audience: &str, way: &Way<'_>) -> Result<SecretString, Error> {
+    pub(super) async fn token(&self, audience: &str, way: &Way<'_>) -> Result<IdentityToken, Error> {
         if let Some(token) = self.token.as_ref().filter(|token| is_for(token.expose_secret(), audience)) {
             return Ok(token.clone());
         }
@@ -151,7 +150,7 @@ impl Circleci {
     }
 
     /// `circleci run oidc get`, as it is on every machine of CircleCI's.
-    async fn ask(&self, audience: &str) -> Result<SecretString, Error> {
+    async fn ask(&self, audience: &str) -> Result<IdentityToken, Error> {
         let mut command = tokio::process::Command::new(&self.program);
         command.args(["run", "oidc", "get", "--claims"]).arg(json!({ "aud": audience }).to_string());
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
@@ -168,9 +167,12 @@ impl Circleci {
         }
         let ended = running.wait().await.map_err(|error| Error::internal(format!("circleci: {}", error.kind())))?;
         let told = zeroize::Zeroizing::new(told);
-        let text = std::str::from_utf8(&told).ok().filter(|_| ended.success());
-        text.and_then(token)
-            .ok_or_else(|| Error::unavailable("circleci gives no ID token: `circleci run oidc get` failed"))
+        if !ended.success() {
+            return Err(Error::unavailable("circleci gives no ID token: `circleci run oidc get` failed"));
+        }
+        let text = std::str::from_utf8(&told).unwrap_or_default();
+        IdentityToken::parse(text)
+            .map_err(|error| Error::unavailable(format!("`circleci run oidc get` printed {error}")))
     }
 }
 

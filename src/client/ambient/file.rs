@@ -9,7 +9,8 @@ use std::{
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-use super::{Error, NoIdentity, token};
+use super::{Error, IdentityToken, NoIdentity};
+use crate::client::token;
 
 /// No token is larger.
 const MOST_BYTES: u64 = 64 << 10;
@@ -37,18 +38,28 @@ impl TokenFile {
     }
 
     /// The token that is there now.
-    pub(super) fn read(&self) -> Result<SecretString, Error> {
+    pub(super) fn read(&self) -> Result<IdentityToken, Error> {
+        IdentityToken::parse(&self.text()?).map_err(|error| Error::usage(format!("{} holds {error}", self.0.display())))
+    }
+
+    /// The credential that is there now, whatever its form: for a metadata server on this machine alone.
+    pub(super) fn read_credential(&self) -> Result<SecretString, Error> {
+        token(&self.text()?).ok_or_else(|| Error::usage(format!("{} holds no credential", self.0.display())))
+    }
+
+    fn text(&self) -> Result<Zeroizing<String>, Error> {
         let path = self.0.display();
         let unreadable = |error: std::io::Error| Error::usage(format!("{path}: {}", error.kind()));
         if !self.0.metadata().map_err(unreadable)?.is_file() {
-            return Err(Error::usage(format!("{path} is no file")));
+            return Err(Error::usage(format!("{path} is not a file")));
         }
         let mut text = Zeroizing::new(String::new());
         let file = File::open(&self.0).map_err(unreadable)?;
         file.take(MOST_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
-        token(&text)
-            .filter(|_| text.len() as u64 <= MOST_BYTES)
-            .ok_or_else(|| Error::usage(format!("{path} holds no token")))
+        if text.len() as u64 > MOST_BYTES {
+            return Err(Error::usage(format!("{path} holds more than 64 KiB; expected a token")));
+        }
+        Ok(text)
     }
 }
 

@@ -4,9 +4,8 @@ use std::path::Path;
 
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, StatusCode};
-use secrecy::SecretString;
 
-use super::{Error, Way, firmware_says, token};
+use super::{Error, IdentityToken, Way, firmware_says};
 use crate::{config::Environment, egress::AddressRule};
 
 /// Both sides say it: the request, so that no page can be made to send it, and the answer.
@@ -32,7 +31,7 @@ impl Gcp {
     }
 
     /// The token of the machine's default service account, with the machine's own claims.
-    pub(super) async fn token(&self, audience: &str, way: &Way<'_>) -> Result<SecretString, Error> {
+    pub(super) async fn token(&self, audience: &str, way: &Way<'_>) -> Result<IdentityToken, Error> {
         let path = "computeMetadata/v1/instance/service-accounts/default/identity";
         let query = form_urlencoded::Serializer::new(String::new())
             .append_pair("audience", audience)
@@ -49,10 +48,8 @@ impl Gcp {
             return Err(Error::internal(format!("what answers at the address of {whom} is not it")));
         }
         match answer.status {
-            StatusCode::OK => answer
-                .text()
-                .and_then(token)
-                .ok_or_else(|| Error::internal(format!("the answer of {whom} is no ID token"))),
+            StatusCode::OK => IdentityToken::parse(answer.text().unwrap_or_default())
+                .map_err(|error| Error::internal(format!("{whom} answered with {error}"))),
             StatusCode::NOT_FOUND => Err(Error::of_status(
                 answer.status,
                 format!("{whom} gives no ID token: this machine has no service account"),

@@ -9,7 +9,8 @@ use octo_sts::client::{
 use serde_json::json;
 
 use super::fake::{
-    AUDIENCE, Fake, TOKEN, environment, find, holds_against_wrongs, nowhere, patient, refused, said, token,
+    AUDIENCE, Fake, NO_TOKENS, TOKEN, environment, find, holds_against_wrongs, nowhere, patient, refused, said, token,
+    token_of,
 };
 
 /// A folder of this test's own, empty at first.
@@ -180,7 +181,8 @@ async fn circleci_is_asked_for_another_audience_by_its_program() {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         patient(Places { circleci: path, ..nowhere() })
     };
-    let given = |aud: &str| format!("e30.{}.c2ln", URL_SAFE_NO_PAD.encode(json!({"aud": aud}).to_string()));
+    let given =
+        |aud: &str| format!("eyJhbGciOiJSUzI1NiJ9.{}.c2ln", URL_SAFE_NO_PAD.encode(json!({"aud": aud}).to_string()));
     let good = program(
         "good",
         &format!("[ \"$*\" = 'run oidc get --claims {{\"aud\":\"{AUDIENCE}\"}}' ] || exit 1\necho {TOKEN}"),
@@ -207,8 +209,8 @@ async fn a_file_is_read_anew_each_time() {
     fs::write(&file, format!("{TOKEN}\n")).unwrap();
     let source = find(&[("STS_TOKEN_FILE", file.to_str().unwrap())], nowhere()).unwrap();
     assert_eq!((source.kind(), token(&source).await.unwrap().as_str()), (Kind::File, TOKEN));
-    fs::write(&file, "rotated.to.another").unwrap();
-    assert_eq!(token(&source).await.unwrap(), "rotated.to.another");
+    fs::write(&file, token_of("rotated")).unwrap();
+    assert_eq!(token(&source).await.unwrap(), token_of("rotated"));
     for bad in ["", " \n", "two words", "a\0b", &"x".repeat(70_000)] {
         fs::write(&file, bad).unwrap();
         assert_eq!(refused(&source).await.class(), Class::Usage);
@@ -217,6 +219,47 @@ async fn a_file_is_read_anew_each_time() {
     assert_eq!(refused(&source).await.class(), Class::Usage);
     fs::create_dir(&file).unwrap();
     assert_eq!(refused(&source).await.class(), Class::Usage);
+}
+
+/// A source of each kind that asks somebody, all of whom answer `content` in the place of a token.
+#[cfg(unix)]
+async fn sources_that_answer(content: &'static str) -> Vec<Source> {
+    use std::os::unix::fs::PermissionsExt;
+
+    let folder = folder("no-token");
+    let file = folder.join("token");
+    fs::write(&file, content).unwrap();
+    let ci = Fake::start(move |_| said(200, json!({"value": content, "token": content}).to_string())).await;
+    let gcp = Fake::start(move |_| (200, vec![("metadata-flavor", "Google".to_owned())], content.to_owned())).await;
+    let aws = Fake::start(move |_| said(200, format!("<WebIdentityToken>{content}</WebIdentityToken>"))).await;
+    let program = folder.join("circleci");
+    fs::write(&program, format!("#!/bin/sh\ncat <<'END'\n{content}\nEND\n")).unwrap();
+    fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+    let key = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "key"), ("AWS_REGION", "us-east-1")];
+    let places = patient(nowhere());
+    vec![
+        find(&[("STS_TOKEN_FILE", file.to_str().unwrap())], places.clone()).unwrap(),
+        find(&[], Places { pod_files: vec![file], ..places.clone() }).unwrap(),
+        of_actions(&ci.url, "t", places.clone()),
+        of_buildkite(&ci.url, "t", places.clone()),
+        find(&[("CIRCLECI", "true")], Places { circleci: program, ..places.clone() }).unwrap(),
+        google(&gcp.url, places.clone()),
+        find(&key, Places { aws_sts: Some(aws.url.clone()), ..places }).unwrap(),
+    ]
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn what_is_not_an_identity_token_is_refused_by_its_kind_from_every_source() {
+    for (content, kind) in NO_TOKENS {
+        let told = find(&[("STS_ID_TOKEN", content)], nowhere()).unwrap_err().to_string();
+        assert!(told.contains(kind) && !told.contains("s3cret"), "{told}");
+        for source in sources_that_answer(content).await {
+            let error = refused(&source).await;
+            let told = error.to_string();
+            assert!(told.contains(kind) && told.contains("expected an OIDC token"), "{source:?}: {told}");
+        }
+    }
 }
 
 #[tokio::test]
@@ -229,10 +272,10 @@ async fn a_pods_files_are_found_and_its_api_token_is_not_used() {
     let places = Places { pod_files: vec![ours.clone(), seeds.clone()], api_token: api.clone(), ..nowhere() };
     let none = find(&[], places.clone()).unwrap_err().to_string();
     assert!(none.contains("must not be shown") && none.contains("serviceAccountToken"), "{none}");
-    fs::write(&seeds, "seeds").unwrap();
-    assert_eq!(token(&find(&[], places.clone()).unwrap()).await.unwrap(), "seeds");
-    fs::write(&ours, "ours").unwrap();
-    assert_eq!(token(&find(&[], places.clone()).unwrap()).await.unwrap(), "ours");
+    fs::write(&seeds, token_of("seeds")).unwrap();
+    assert_eq!(token(&find(&[], places.clone()).unwrap()).await.unwrap(), token_of("seeds"));
+    fs::write(&ours, token_of("ours")).unwrap();
+    assert_eq!(token(&find(&[], places.clone()).unwrap()).await.unwrap(), token_of("ours"));
 
     // Named as such, and by way of a link.
     let named = Options { token_file: Some(api.clone()), places: places.clone(), ..Options::default() };

@@ -10,7 +10,8 @@ use octo_sts::client::{
 use serde_json::json;
 
 use super::fake::{
-    AUDIENCE, Fake, Heard, Said, TOKEN, environment, find, holds_against_wrongs, nowhere, patient, refused, said, token,
+    AUDIENCE, Fake, Heard, Said, TOKEN, environment, find, holds_against_wrongs, nowhere, patient, refused, said,
+    token, token_of,
 };
 
 const ID: &str = "AKIDEXAMPLE";
@@ -58,7 +59,7 @@ fn sts(heard: &Heard, session: &str) -> Said {
     assert_eq!(heard.header("content-type"), "application/x-www-form-urlencoded; charset=utf-8");
     if heard.parameter("Action") == "AssumeRoleWithWebIdentity" {
         assert_eq!(heard.header("authorization"), "");
-        if heard.parameter("WebIdentityToken") != "projected.by.eks" || heard.parameter("RoleArn") != ROLE {
+        if heard.parameter("WebIdentityToken") != token_of("projected-by-eks") || heard.parameter("RoleArn") != ROLE {
             return error(403, "AccessDenied");
         }
         return said(
@@ -142,7 +143,7 @@ async fn an_account_that_gives_out_no_tokens_is_told_how_to() {
 async fn a_web_identity_is_exchanged_for_credentials() {
     let (server, places) = region_sts(SESSION).await;
     let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("aws-web-identity");
-    fs::write(&file, "projected.by.eks").unwrap();
+    fs::write(&file, token_of("projected-by-eks")).unwrap();
     let pod = [("AWS_WEB_IDENTITY_TOKEN_FILE", file.to_str().unwrap()), ("AWS_ROLE_ARN", ROLE), ("AWS_REGION", REGION)];
     assert_eq!(token(&find(&pod, places.clone()).unwrap()).await.unwrap(), TOKEN);
     assert_eq!(server.heard().len(), 2);

@@ -10,7 +10,7 @@ use std::{
 use octo_sts::clock::{Clock, SystemClock};
 use serde_json::{Value, json};
 
-use super::fake::{Fake, said};
+use super::fake::{Fake, NO_TOKENS, TOKEN, said};
 use crate::harness::{DOMAIN, POLICY, Setup, World, process};
 
 /// A world in our time, since processes read the machine's clock.
@@ -162,14 +162,14 @@ async fn exit_codes_are_by_cause() {
         (&unknown.url, 70),
         ("http://sts.example.com", 64),
     ] {
-        let (code, out, err) = run(&["exchange"], &variables(server, "a.b.c"), "").await;
+        let (code, out, err) = run(&["exchange"], &variables(server, TOKEN), "").await;
         assert_eq!((code, out.as_str()), (wanted, ""), "{err}");
     }
-    let (_, _, err) = run(&["exchange"], &variables(&limited.url, "a.b.c"), "").await;
+    let (_, _, err) = run(&["exchange"], &variables(&limited.url, TOKEN), "").await;
     assert!(err.contains("try again in 30 s"), "{err}");
     for left_out in ["STS_SERVER", "STS_SCOPE", "STS_IDENTITY"] {
         let rest: Vec<_> =
-            variables("http://127.0.0.1:1", "a.b.c").into_iter().filter(|(name, _)| *name != left_out).collect();
+            variables("http://127.0.0.1:1", TOKEN).into_iter().filter(|(name, _)| *name != left_out).collect();
         let (code, _, err) = run(&["exchange"], &rest, "").await;
         assert!(code == 64 && err.contains(left_out), "{err}");
     }
@@ -180,12 +180,119 @@ async fn exit_codes_are_by_cause() {
         ("HTTPS_PROXY", "socks5://x"),
         ("SSL_CERT_FILE", "/nonexistent"),
     ] {
-        let all: Vec<_> = variables("http://127.0.0.1:1", "a.b.c")
+        let all: Vec<_> = variables("http://127.0.0.1:1", TOKEN)
             .into_iter()
             .filter(|(name, _)| *name != odd.0)
             .chain([odd])
             .collect();
         assert_eq!(run(&["exchange"], &all, "").await.0, 64, "{odd:?}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_an_identity_token_is_never_sent() {
+    let server = Fake::start(|_| said(200, json!({"token": "ghs_x"}).to_string())).await;
+    let folder = folder("no-token");
+    let (file, out) = (folder.join("id"), folder.join("out"));
+    let (file, out) = (file.to_str().unwrap(), out.to_str().unwrap());
+    let question = "protocol=https\nhost=github.com\npath=octo-org/hello.git\n\n";
+    for (content, kind) in NO_TOKENS {
+        fs::write(file, content).unwrap();
+        let mut by_file = variables(&server.url, content);
+        by_file.retain(|(name, _)| *name != "STS_ID_TOKEN");
+        for arguments in [
+            &["exchange", "--token-file", file][..],
+            &["exchange", "--check", "--token-file", file],
+            &["agent", "--once", "--out", out, "--token-file", file],
+            &["git-credential", "--no-cache", "--token-file", file, "get"],
+        ] {
+            let (code, out, err) = run(arguments, &by_file, question).await;
+            assert_eq!((code, out.as_str()), (64, ""), "{arguments:?}: {err}");
+            assert!(err.contains(kind) && err.contains(file) && !err.contains("s3cret"), "{arguments:?}: {err}");
+        }
+        let (code, _, err) = run(&["exchange"], &variables(&server.url, content), "").await;
+        assert!(code == 64 && err.contains(kind) && !err.contains("s3cret"), "{err}");
+    }
+    assert_eq!(server.heard().len(), 0);
+}
+
+#[tokio::test]
+async fn a_failed_connection_names_its_cause() {
+    let not_tls = Fake::start(|_| said(200, "{}")).await.url.replace("http://", "https://");
+    let proxy = Fake::start(|_| said(403, "")).await.url;
+    let gone = "http://127.0.0.1:1";
+    for (server, proxy, cause) in [
+        (gone, "", "connection refused"),
+        ("https://octo-sts.invalid", "", "cannot be resolved"),
+        (&not_tls, "", "does not speak TLS"),
+        ("https://octo-sts.example.com", gone, "the proxy that HTTPS_PROXY names cannot be reached"),
+        ("https://octo-sts.example.com", &proxy, "the proxy that HTTPS_PROXY names did not connect"),
+    ] {
+        let mut environment = variables(server, TOKEN);
+        environment.extend(Some(("HTTPS_PROXY", proxy)).filter(|(_, proxy)| !proxy.is_empty()));
+        let (code, _, err) = run(&["exchange"], &environment, "").await;
+        assert!(code == 69 && err.contains(cause), "{server} {err}");
+    }
+}
+
+/// What a shell does that evaluates the output of `exchange`.
+async fn evaluated(shell: &str, options: &str, arguments: &str, environment: &[(&str, &str)]) -> (i32, String) {
+    let program = env!("CARGO_BIN_EXE_octo-sts");
+    let script = format!("set {options}\neval \"$('{program}' exchange {arguments})\"\nprintf '%s' \"$?:$GH_TOKEN\"");
+    let Output { status, stdout, .. } = tokio::process::Command::new(shell)
+        .args(["-c", &script])
+        .env_clear()
+        .envs(environment.iter().copied())
+        .output()
+        .await
+        .unwrap();
+    (status.code().unwrap(), String::from_utf8(stdout).unwrap())
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_shell_that_evaluates_the_output_fails_when_the_exchange_fails() {
+    let world = world().await;
+    let server = format!("http://{}", world.address);
+    let (good, bad) = (world.token(json!({})), world.token(json!({"sub": "somebody"})));
+    for shell in ["sh", "bash", "dash"] {
+        if std::process::Command::new(shell).args(["-c", ":"]).output().is_err() {
+            eprintln!("{shell}: skipped, it is not there");
+            continue;
+        }
+        let (code, out) = evaluated(shell, "-e", "--output env", &variables(&server, &good)).await;
+        assert!(code == 0 && out.starts_with("0:ghs_"), "{shell} {out}");
+        for (arguments, environment, failed) in [
+            ("--output env", variables(&server, &bad), 77),
+            ("--output=env", variables("http://127.0.0.1:1", &good), 69),
+            ("--output env", vec![], 64),
+            ("--output env --scop x", variables(&server, &good), 64),
+            ("--output=env --check", variables(&server, &bad), 64),
+        ] {
+            let with_e = evaluated(shell, "-e", arguments, &environment).await;
+            assert_eq!(with_e, (failed, String::new()), "{shell} {arguments}");
+            let without = evaluated(shell, "+e", arguments, &environment).await;
+            assert_eq!(without, (0, format!("{failed}:")), "{shell} {arguments}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn everything_that_is_missing_is_named_in_one_message() {
+    for (command, absent) in [
+        ("exchange", &["--server (or STS_SERVER)", "--scope (or STS_SCOPE)", "--identity (or STS_IDENTITY)"][..]),
+        ("agent", &["--server (or STS_SERVER)", "--scope (or STS_SCOPE)", "--identity (or STS_IDENTITY)", "--out"]),
+    ] {
+        let (code, out, err) = run(&[command], &[], "").await;
+        assert_eq!((code, out.as_str()), (64, ""));
+        assert_eq!(err, format!("octo-sts {command}: {} are missing\n", absent.join(", ")));
+        let (_, _, err) = run(
+            &[command, "--server", "x", "--identity", "x", "--out", "x"][..if command == "agent" { 7 } else { 5 }],
+            &[],
+            "",
+        )
+        .await;
+        assert_eq!(err, format!("octo-sts {command}: --scope (or STS_SCOPE) is missing\n"));
     }
 }
 

@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex};
 
 use axum::{Router, body::Body, extract::Request};
+use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::{HeaderMap, Response};
 use octo_sts::{
     client::{
@@ -21,6 +22,24 @@ use tokio::{
 
 /// What every place gives out in these tests: in the form of a token, and told in no error.
 pub const TOKEN: &str = "eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiJqb2IifQ.c2lnbmF0dXJl";
+/// Another token of that form, told apart by its subject.
+pub fn token_of(subject: &str) -> String {
+    let claims = URL_SAFE_NO_PAD.encode(serde_json::json!({"sub": subject}).to_string());
+    format!("eyJhbGciOiJSUzI1NiJ9.{claims}.c2lnbmF0dXJl")
+}
+
+/// What is not an identity token, and the word by which an error names its kind. The content is in no error.
+pub const NO_TOKENS: [(&str, &str); 8] = [
+    ("ghp_s3cret", "a GitHub token"),
+    ("github_pat_s3cret", "a GitHub token"),
+    ("-----BEGIN PRIVATE KEY-----\ns3cret\n-----END PRIVATE KEY-----\n", "PEM"),
+    ("{\"value\": \"s3cret.s3cret.s3cret\"}", "a JSON document"),
+    ("Bearer s3cret", "without `Bearer`"),
+    ("s3cret s3cret", "more than one word"),
+    ("hvs.s3cret", "not a JWT"),
+    ("ya29.c.s3cret", "not those of a JWT"),
+];
+
 /// What tokens are asked for.
 pub const AUDIENCE: &str = "sts.example.com";
 

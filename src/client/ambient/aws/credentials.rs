@@ -111,7 +111,7 @@ impl Authorization {
         let secret = match self {
             Self::None => return Ok(None),
             Self::Given(secret) => secret.clone(),
-            Self::File(file) => file.read()?,
+            Self::File(file) => file.read_credential()?,
         };
         let value = secret_value(&secret);
         value.map(Some).ok_or_else(|| Error::usage("AWS_CONTAINER_AUTHORIZATION_TOKEN is not plain text"))
