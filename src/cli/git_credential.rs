@@ -3,16 +3,21 @@
 //! git writes what it wants to reach and reads a user name and a password. Answered are https and the
 //! configured GitHub alone; to anything else the answer is silence, so that other helpers get their
 //! turn. A token is kept until shortly before it ends, because git asks for every fetch and push.
+//!
+//! `erase` revokes the refused token if it is ours, whichever scope, identity or server the helper is
+//! called with: an entry of the cache is found by its token. Without a cache no tokens are remembered, so
+//! there an installation token under our user name counts as ours.
 
 mod cache;
 mod protocol;
 
 use std::{
     io::{self, Read, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
+    sync::Arc,
 };
 
-use secrecy::{ExposeSecret, SecretString};
+use secrecy::ExposeSecret;
 use zeroize::Zeroizing;
 
 use self::{
@@ -25,21 +30,24 @@ use super::{
 };
 use crate::{
     client,
+    clock::{Clock, SystemClock},
     config::{Environment, Outward},
     name::Scope,
 };
 
 /// What git writes is short.
 const MOST_BYTES: u64 = 64 << 10;
-/// The user name that GitHub wants with a token of an App.
+/// The user name that GitHub expects with a token of an App.
 const USERNAME: &str = "x-access-token";
+/// How an installation token begins.
+const INSTALLATION_TOKEN: &str = "ghs_";
 
 /// Arguments of `git-credential`.
 #[derive(Debug, Clone, clap::Args)]
 pub(super) struct GitCredentialArgs {
     #[command(flatten)]
     workload: WorkloadArgs,
-    /// The folder in which tokens are kept until they end [default: octo-sts in $XDG_RUNTIME_DIR,
+    /// The folder in which tokens are kept until they end, as an absolute path [default: octo-sts in $XDG_RUNTIME_DIR,
     /// $XDG_CACHE_HOME or ~/.cache].
     #[arg(long, value_name = "DIR", conflicts_with = "no_cache")]
     cache: Option<PathBuf>,
@@ -69,30 +77,58 @@ async fn run(args: &GitCredentialArgs, environment: &Environment) -> Result<(), 
     }
     let wanted = read()?;
     let outward = outward(environment)?;
-    if !wanted.is_of(&outward.github) {
+    if !wanted.is_of(&outward.github) || !wanted.is_for(USERNAME) {
         return Ok(());
+    }
+    let cache = args.folder(environment)?.map(Cache::new);
+    if args.operation == "erase" {
+        return args.erase(cache, &wanted, &outward).await;
     }
     let scope = match args.workload.scope(environment)? {
         Some(scope) => scope,
         None => wanted.scope().map_err(|text| Failure::Usage(text.to_owned()))?,
     };
     let workload = args.workload.workload(&outward, environment)?;
-    let credential = Credential { cache: args.folder(environment).map(Cache::new), workload, scope };
-    if args.operation == "get" { credential.get().await } else { credential.erase(&wanted, &outward).await }
+    Credential { cache, workload, scope }.get().await
 }
 
 impl GitCredentialArgs {
-    /// Where tokens are kept.
-    fn folder(&self, environment: &Environment) -> Option<PathBuf> {
+    /// Where tokens are kept. git runs helpers in the repository's folder, so a relative path would put
+    /// tokens there.
+    fn folder(&self, environment: &Environment) -> Result<Option<PathBuf>, Failure> {
         if self.no_cache {
-            return None;
+            return Ok(None);
         }
-        let under = |name: &str, below: &str| environment.text(name).map(|folder| PathBuf::from(folder).join(below));
-        self.cache
-            .clone()
-            .or_else(|| under("XDG_RUNTIME_DIR", "octo-sts"))
-            .or_else(|| under("XDG_CACHE_HOME", "octo-sts"))
-            .or_else(|| under("HOME", ".cache/octo-sts"))
+        if let Some(folder) = &self.cache {
+            let refused = || Failure::Usage("--cache: expected an absolute path".to_owned());
+            return folder.is_absolute().then(|| Some(folder.clone())).ok_or_else(refused);
+        }
+        let places = [("XDG_RUNTIME_DIR", "octo-sts"), ("XDG_CACHE_HOME", "octo-sts"), ("HOME", ".cache/octo-sts")];
+        for (name, below) in places {
+            match environment.text(name).map(Path::new) {
+                Some(folder) if folder.is_absolute() => return Ok(Some(folder.join(below))),
+                Some(_) => say(format_args!("octo-sts git-credential: {name} is not used: expected an absolute path")),
+                None => {}
+            }
+        }
+        Ok(None)
+    }
+
+    /// Drops and revokes the token that git was refused with, if it is ours.
+    async fn erase(&self, cache: Option<Cache>, wanted: &Wanted, outward: &Outward) -> Result<(), Failure> {
+        let Some(refused) = &wanted.password else { return Ok(()) };
+        let is_ours = match cache {
+            Some(cache) => {
+                let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+                cache.forget(refused, &clock).await
+            }
+            None => refused.expose_secret().starts_with(INSTALLATION_TOKEN),
+        };
+        if !is_ours {
+            return Ok(());
+        }
+        let egress = self.workload.egress(outward)?;
+        Ok(client::revoke(&outward.github.api, &egress, refused).await?)
     }
 }
 
@@ -100,7 +136,7 @@ fn read() -> Result<Wanted, Failure> {
     let mut text = Zeroizing::new(String::new());
     let read = io::stdin().lock().take(MOST_BYTES).read_to_string(&mut text);
     read.map_err(|_| Failure::Usage("what git wants cannot be read from stdin".to_owned()))?;
-    Ok(Wanted::parse(&text))
+    Wanted::parse(&text).map_err(|text| Failure::Usage(text.to_owned()))
 }
 
 /// One credential.
@@ -126,18 +162,11 @@ impl Credential {
         let entry = Entry { token: issued.token, expires_at: issued.expires_at };
         if let Some(slot) = slot {
             slot.write(&entry);
+            if let Some(cache) = &self.cache {
+                cache.prune(&slot, now);
+            }
         }
         answer(&entry)
-    }
-
-    /// Drops and revokes the token, if it is the one that git was refused with.
-    async fn erase(&self, wanted: &Wanted, outward: &Outward) -> Result<(), Failure> {
-        let Some(cache) = &self.cache else { return Ok(()) };
-        let Some(slot) = cache.slot(&self.key(), &self.workload.clock).await else { return Ok(()) };
-        let same = |token: &SecretString| wanted.password.as_ref().is_some_and(|given| client::same(given, token));
-        let Some(entry) = slot.read().filter(|entry| same(&entry.token)) else { return Ok(()) };
-        slot.remove();
-        Ok(client::revoke(&outward.github.api, &self.workload.egress, &entry.token).await?)
     }
 
     fn key(&self) -> Key {

@@ -176,10 +176,15 @@ impl WorkloadArgs {
         };
         let options = Options { kind: self.source, token_file: self.token_file.clone(), ..Options::default() };
         let source = Source::find(environment, &options)?;
-        let egress = client::way_out(&outward.proxy, self.ca_file.clone()).map_err(Failure::Usage)?;
+        let egress = self.egress(outward)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let client = Client::new(server, &egress, Arc::clone(&clock));
         Ok(Workload { client, identity, audience, source, egress, clock })
+    }
+
+    /// The way out: the environment's proxy and roots, and the roots of `--ca-file`.
+    pub(super) fn egress(&self, outward: &Outward) -> Result<Egress, Failure> {
+        client::way_out(&outward.proxy, self.ca_file.clone()).map_err(Failure::Usage)
     }
 
     /// Refuses what is incomplete, with everything that is missing in one message.

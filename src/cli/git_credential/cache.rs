@@ -8,7 +8,7 @@ use std::{
     io::{self, Read, Write},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use aws_lc_rs::digest;
@@ -27,6 +27,8 @@ const MARGIN: Duration = Duration::from_secs(5 * 60);
 /// How long another process may hold an entry before we do without it.
 const PATIENCE: Duration = Duration::from_secs(30);
 const LOCK_AGAIN: Duration = Duration::from_millis(50);
+/// Files without a token that are older were left behind.
+const LEFT_BEHIND: Duration = Duration::from_secs(60 * 60);
 /// No entry is larger.
 const MOST_BYTES: u64 = 64 << 10;
 
@@ -41,6 +43,18 @@ impl Key {
             context.update(part.as_bytes());
         }
         Self(client::hex(context.finish().as_ref()))
+    }
+}
+
+impl Key {
+    /// The key of an entry's file.
+    fn of_file(path: &Path) -> Option<Self> {
+        let stem = path.file_stem()?.to_str()?;
+        Self::is_name(stem).then(|| Self(stem.to_owned()))
+    }
+
+    fn is_name(stem: &str) -> bool {
+        stem.len() == 64 && stem.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
     }
 }
 
@@ -87,7 +101,86 @@ impl Cache {
         }
     }
 
+    /// Drops the entry that holds this token, under whichever key. Whether there was one.
+    pub(super) async fn forget(&self, token: &SecretString, clock: &Arc<dyn Clock>) -> bool {
+        let is_same = |entry: &Entry| client::same(&entry.token, token);
+        let mut found = false;
+        if !self.folder.exists() {
+            return found;
+        }
+        let ours = match self.prepare() {
+            Ok(ours) => ours,
+            Err(error) => return told(&self.folder, &error).unwrap_or(found),
+        };
+        for key in self.files("json").into_iter().filter_map(|path| Key::of_file(&path)) {
+            let held = self.unlocked(&key, &ours).stored().ok();
+            if !held.as_ref().is_some_and(is_same) {
+                continue;
+            }
+            // Whoever renews the entry meanwhile has put another token into it.
+            if let Some(slot) = self.slot(&key, clock).await
+                && slot.read().as_ref().is_some_and(is_same)
+            {
+                slot.remove();
+            }
+            found = true;
+        }
+        found
+    }
+
+    /// Removes what is left of tokens that have ended and of processes that were killed. `own` is the
+    /// entry that stays. Only files that we name so are touched; what cannot be removed is left for the
+    /// next time.
+    pub(super) fn prune(&self, own: &Slot, now: UnixTime) {
+        let is_old = |path: &Path| {
+            let modified = fs::symlink_metadata(path).and_then(|found| found.modified());
+            modified.is_ok_and(|time| unix_time(time).plus(LEFT_BEHIND) < now)
+        };
+        for path in self.files("json").into_iter().filter(|path| *path != own.path) {
+            let Some(key) = Key::of_file(&path) else { continue };
+            let stored = self.unlocked(&key, &own.ours).stored();
+            let has_ended = stored.map_or_else(|_| is_old(&path), |entry| entry.expires_at <= now);
+            if has_ended {
+                remove_unless_locked(&path);
+            }
+        }
+        for path in self.files("lock") {
+            if path != own.path.with_extension("lock") && !path.with_extension("json").exists() && is_old(&path) {
+                remove_unless_locked(&path);
+            }
+        }
+        let left_behind = ["new", "probe"].iter().flat_map(|ending| self.files(ending));
+        left_behind.filter(|path| is_old(path)).for_each(|path| drop(fs::remove_file(path)));
+    }
+
+    /// Our files with this ending.
+    fn files(&self, ending: &str) -> Vec<PathBuf> {
+        let paths = fs::read_dir(&self.folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+        let is_ours = |path: &PathBuf| {
+            let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
+            let named_by_us = if ending == "probe" { uuid::Uuid::try_parse(stem).is_ok() } else { Key::is_name(stem) };
+            named_by_us && path.extension().is_some_and(|found| found == ending)
+        };
+        paths.filter(is_ours).collect()
+    }
+
+    /// An entry as it is now, which another process may be about to change.
+    fn unlocked(&self, key: &Key, ours: &fs::Metadata) -> Slot {
+        Slot { path: self.at(key, "json"), ours: ours.clone(), _lock: None }
+    }
+
+    fn at(&self, key: &Key, ending: &str) -> PathBuf {
+        self.folder.join(format!("{}.{ending}", key.0))
+    }
+
     fn open(&self, key: &Key) -> io::Result<(Slot, File)> {
+        let slot = self.unlocked(key, &self.prepare()?);
+        let lock = private_file().read(true).write(true).create(true).truncate(false).open(self.at(key, "lock"))?;
+        Ok((slot, lock))
+    }
+
+    /// Makes the folder, and makes sure that it is ours alone. Gives the metadata of a file of ours.
+    fn prepare(&self) -> io::Result<fs::Metadata> {
         if let Some(parent) = self.folder.parent() {
             fs::create_dir_all(parent)?;
         }
@@ -108,9 +201,7 @@ impl Cache {
         fs::remove_file(&probe)?;
         let ours = ours?;
         same_owner(&found, &ours)?;
-        let at = |ending: &str| self.folder.join(format!("{}.{ending}", key.0));
-        let lock = private_file().read(true).write(true).create(true).truncate(false).open(at("lock"))?;
-        Ok((Slot { path: at("json"), ours, _lock: None }, lock))
+        Ok(ours)
     }
 }
 
@@ -187,10 +278,27 @@ impl Slot {
     }
 }
 
+/// Removes the files of an entry, unless a process works on it.
+fn remove_unless_locked(path: &Path) {
+    let lock_path = path.with_extension("lock");
+    let lock = private_file().read(true).write(true).open(&lock_path).ok();
+    if lock.as_ref().is_some_and(|lock| lock.try_lock().is_err()) {
+        return;
+    }
+    for ending in ["json", "new", "lock"] {
+        fs::remove_file(path.with_extension(ending)).ok();
+    }
+}
+
 /// Says why a cache is done without.
 fn told<T>(path: &Path, error: &io::Error) -> Option<T> {
     say(format_args!("octo-sts git-credential: {} is not used: {error}", path.display()));
     None
+}
+
+fn unix_time(time: SystemTime) -> UnixTime {
+    let secs = time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    UnixTime::from_secs(i64::try_from(secs).unwrap_or(i64::MAX))
 }
 
 fn private_file() -> OpenOptions {

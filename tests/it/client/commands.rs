@@ -372,6 +372,159 @@ async fn git_is_answered_from_the_cache_until_it_is_refused() {
     assert_eq!(world.issued().len(), 2);
 }
 
+/// Everything that changes under which key a token is kept, with and without a path.
+#[tokio::test]
+async fn a_refused_token_is_revoked_under_every_option() {
+    let world = world().await;
+    let api = world.github.url();
+    let host = api.trim_start_matches("http://").to_owned();
+    let with_path = format!("protocol=https\nhost={host}\npath=octo-org/hello.git\n");
+    let without_path = format!("protocol=https\nhost={host}\n");
+    let none: &[(&str, &str)] = &[];
+    let scope = &[("STS_SCOPE", "octo-org/hello")][..];
+    let all_else = &[("STS_SCOPE", "octo-org"), ("STS_AUDIENCE", "other"), ("STS_ID_TOKEN", "no token")][..];
+    let cases = [
+        ("scope", scope, &with_path, none, &with_path),
+        ("no-path", scope, &without_path, none, &without_path),
+        ("path-at-erase", scope, &without_path, none, &with_path),
+        ("no-path-at-erase", none, &with_path, none, &without_path),
+        ("other-variables", none, &with_path, all_else, &with_path),
+    ];
+    for (number, (name, at_get, asked, at_erase, refused)) in cases.into_iter().enumerate() {
+        let mut helper = Helper::new(&world, &format!("erase-{name}"));
+        let github = [("GITHUB_BASE_URL", api.as_str())];
+        let (code, out, err) = helper.run("get", &format!("{asked}\n"), &[at_get, &github].concat()).await;
+        assert_eq!(code, 0, "{name}: {err}");
+        let password = out.lines().find_map(|line| line.strip_prefix("password=")).unwrap();
+        // Neither the server nor the identity nor the workload's own token is needed to give a token back.
+        helper.arguments.truncate(0);
+        helper.arguments.extend(["--cache".to_owned(), helper.cache.to_str().unwrap().to_owned()]);
+        let told = format!("{refused}username=x-access-token\npassword={password}\n\n");
+        let erased = helper.run("erase", &told, &[at_erase, &github].concat()).await;
+        assert_eq!(erased, (0, String::new(), String::new()), "{name}");
+        assert!(world.issued()[number].revoked, "{name}");
+        assert!(!fs::read_dir(&helper.cache).unwrap().any(|file| file.unwrap().path().extension().unwrap() == "json"));
+    }
+}
+
+#[tokio::test]
+async fn without_a_cache_a_refused_installation_token_is_revoked_and_nothing_else() {
+    let world = world().await;
+    let api = world.github.url();
+    let environment = [("GITHUB_BASE_URL", api.as_str())];
+    let question = format!("protocol=https\nhost={}\n", api.trim_start_matches("http://"));
+    let helper = Helper::new(&world, "no-cache");
+    let mut arguments: Vec<_> = vec!["git-credential".to_owned(), "--no-cache".to_owned()];
+    arguments.extend(helper.arguments.iter().take(6).cloned());
+    let command = async |operation: &str, stdin: &str| {
+        let all: Vec<_> = arguments.iter().map(String::as_str).chain([operation]).collect();
+        run(&all, &environment, stdin).await
+    };
+    let (_, out, err) = command("get", &format!("{question}path=octo-org/hello\n\n")).await;
+    let password = out.lines().find_map(|line| line.strip_prefix("password=")).unwrap_or_else(|| panic!("{err}"));
+    for other in [
+        format!("{question}username=octocat\npassword={password}\n\n"),
+        format!("{question}username=x-access-token\npassword=ghp_x\n\n"),
+        format!("{question}username=x-access-token\n\n"),
+        format!("protocol=https\nhost=github.com\nusername=x-access-token\npassword={password}\n\n"),
+    ] {
+        assert_eq!(command("erase", &other).await, (0, String::new(), String::new()), "{other}");
+        assert!(!world.issued()[0].revoked, "{other}");
+    }
+    let erased = command("erase", &format!("{question}username=x-access-token\npassword={password}\n\n")).await;
+    assert_eq!((erased, world.issued()[0].revoked), ((0, String::new(), String::new()), true));
+}
+
+#[tokio::test]
+async fn what_git_writes_is_answered_only_if_it_is_plain_and_ours() {
+    let world = world().await;
+    let helper = Helper::new(&world, "protocol");
+    for foreign in ["octocat", "", "x-access-token "] {
+        let question = format!("username={foreign}\n{WANTED}");
+        assert_eq!(helper.run("get", &question, &[]).await, (0, String::new(), String::new()), "{foreign}");
+    }
+    for odd in [WANTED.replace('\n', "\r\n"), WANTED.replace("github.com", "github.com\r"), format!("a=\r\n{WANTED}")] {
+        let (code, out, err) = helper.run("get", &odd, &[]).await;
+        assert!(code == 64 && out.is_empty() && err.contains("carriage return"), "{odd:?} {err}");
+    }
+    assert_eq!(world.issued().len(), 0);
+    let (code, out, _) = helper.run("get", &format!("username=x-access-token\n{WANTED}"), &[]).await;
+    assert!(code == 0 && out.contains("password=ghs_"));
+}
+
+#[tokio::test]
+async fn tokens_are_kept_under_absolute_paths_alone() {
+    let world = world().await;
+    let helper = Helper::new(&world, "relative");
+    let arguments: Vec<_> = helper.arguments.iter().take(6).map(String::as_str).collect();
+    let home = folder("relative-home");
+    let relative = format!("target/{}", "never-made");
+    for name in ["XDG_RUNTIME_DIR", "XDG_CACHE_HOME"] {
+        let all = [&["git-credential"], &arguments[..], &["get"]].concat();
+        let environment = [(name, relative.as_str()), ("HOME", home.to_str().unwrap())];
+        let (code, out, err) = run(&all, &environment, WANTED).await;
+        assert!(code == 0 && out.contains("password=ghs_"), "{err}");
+        assert!(err.contains(&format!("{name} is not used: expected an absolute path")), "{err}");
+    }
+    assert!(home.join(".cache/octo-sts").is_dir());
+    let all = [&["git-credential"], &arguments[..], &["--cache", &relative, "get"]].concat();
+    let (code, out, err) = run(&all, &[], WANTED).await;
+    assert!(code == 64 && out.is_empty() && err.contains("--cache: expected an absolute path"), "{err}");
+    assert!(!Path::new(env!("CARGO_MANIFEST_DIR")).join(&relative).exists());
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn files_of_tokens_that_have_ended_are_removed_and_no_others() {
+    use std::{
+        os::unix::fs::PermissionsExt,
+        time::{Duration, UNIX_EPOCH},
+    };
+
+    let world = world().await;
+    let helper = Helper::new(&world, "prune");
+    helper.get().await;
+    let entry = helper.entry();
+    let file = |name: &str, content: &str, age: u64| {
+        let path = helper.cache.join(name);
+        fs::write(&path, content).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        let now = u64::try_from(SystemClock.now().as_secs()).unwrap();
+        let file = fs::File::options().write(true).open(&path).unwrap();
+        file.set_modified(UNIX_EPOCH + Duration::from_secs(now - age)).unwrap();
+        path
+    };
+    let (a, b, c, d) = ("a".repeat(64), "b".repeat(64), "c".repeat(64), "d".repeat(64));
+    let alive = format!("{{\"token\":\"ghs_x\",\"expires_at\":{}}}", SystemClock.now().as_secs() + 60);
+    let gone = [
+        file(&format!("{a}.json"), "{\"token\":\"ghs_x\",\"expires_at\":1}", 0),
+        file(&format!("{a}.lock"), "", 0),
+        file(&format!("{b}.lock"), "", 7200),
+        file(&format!("{b}.new"), "half", 7200),
+        file(&format!("{c}.json"), "broken", 7200),
+        file("00000000-0000-4000-8000-000000000000.probe", "", 7200),
+    ];
+    let kept = [
+        file(&format!("{d}.json"), &alive, 7200),
+        file(&format!("{d}.lock"), "", 7200),
+        file(&format!("{}.json", "e".repeat(64)), "just being written", 0),
+        file(&format!("{}.lock", "f".repeat(64)), "", 0),
+        file("notes.json", "{}", 7200),
+        file("notes.lock", "", 7200),
+        file("README", "", 7200),
+    ];
+    helper.get().await;
+    assert!(gone.iter().all(|path| path.exists()), "an answer from the cache looks for nothing");
+    fs::remove_file(&entry).unwrap();
+    helper.get().await;
+    for path in gone {
+        assert!(!path.exists(), "{}", path.display());
+    }
+    for path in kept.iter().chain([&entry]) {
+        assert!(path.exists(), "{}", path.display());
+    }
+}
+
 #[tokio::test]
 async fn several_at_once_ask_once() {
     let world = world().await;
