@@ -14,10 +14,7 @@ use std::{
 use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::{
-    config::{
-        Environment,
-        variables::{self, Origin, Variable},
-    },
+    config::{Environment, variables},
     telemetry,
 };
 
@@ -26,7 +23,9 @@ mod agent;
 mod dev;
 mod doctor;
 mod exchange;
+mod generate;
 mod git_credential;
+mod help;
 #[cfg(feature = "emulator")]
 mod policy_folder;
 mod serve;
@@ -74,7 +73,7 @@ impl From<Exit> for ExitCode {
 /// A workload shows an OIDC token and names a trust policy in a repository; if the token satisfies
 /// it, the workload gets a short-lived GitHub token with the policy's permissions.
 #[derive(Debug, Parser)]
-#[command(name = "octo-sts", version, after_help = "Without a command, it serves if STS_DOMAIN is set.")]
+#[command(name = "octo-sts", version = help::version(), after_help = help::PROGRAM, max_term_width = help::MAX_WIDTH)]
 struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -83,24 +82,32 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server. It is configured by environment variables, which `serve --help` lists.
-    #[command(after_long_help = environment_help())]
+    #[command(after_help = help::SERVE, after_long_help = help::serve())]
     Serve,
     /// Say what is wrong with the configuration and with what it leads to, and what to do.
     ///
     /// Reads the environment of `serve`, and asks GitHub and the issuers that are known.
+    #[command(after_help = help::DOCTOR)]
     Doctor(doctor::DoctorArgs),
     /// Exchange this workload's own OIDC token for a GitHub token.
-    #[command(after_help = client_help())]
+    #[command(after_help = help::exchange())]
     Exchange(exchange::ExchangeArgs),
     /// Keep files with fresh GitHub tokens for this workload's programs.
-    #[command(after_help = client_help())]
+    #[command(after_help = help::agent())]
     Agent(agent::AgentArgs),
     /// Answer git as a credential helper, with GitHub tokens for this workload.
-    #[command(name = "git-credential", after_help = client_help())]
+    #[command(name = "git-credential", after_help = help::git_credential())]
     GitCredential(git_credential::GitCredentialArgs),
     /// Show an exchange from end to end on this machine, without an account anywhere.
     #[cfg(feature = "emulator")]
+    #[command(after_help = help::DEV)]
     Dev(dev::DevArgs),
+    /// Print completions of these commands for a shell.
+    #[command(after_help = help::COMPLETIONS)]
+    Completions(generate::CompletionsArgs),
+    /// Write manual pages of these commands to a folder.
+    #[command(hide = true)]
+    Man(generate::ManArgs),
 }
 
 /// Runs the command that the process was started with.
@@ -150,6 +157,8 @@ impl Command {
             Self::GitCredential(args) => git_credential::git_credential(&args, environment),
             #[cfg(feature = "emulator")]
             Self::Dev(args) => dev::dev(args, environment),
+            Self::Completions(args) => generate::completions(args),
+            Self::Man(args) => generate::man(&args),
         }
     }
 }
@@ -174,31 +183,6 @@ fn block_on(work: impl Future<Output = Exit>) -> Exit {
 fn say(text: impl std::fmt::Display) {
     // A stderr that is gone is no reason to end otherwise.
     writeln!(io::stderr(), "{text}").ok();
-}
-
-/// The variables of `serve`, as its long help shows them.
-fn environment_help() -> String {
-    help_on(variables::table().filter(|variable| matches!(variable.origin, Origin::Shared | Origin::Own)))
-}
-
-/// The variables of the commands for workloads.
-fn client_help() -> String {
-    let own = variables::table().filter(|variable| variable.origin == Origin::Client);
-    help_on(own.chain([
-        &variables::GITHUB_BASE_URL,
-        &variables::HTTPS_PROXY,
-        &variables::NO_PROXY,
-        &variables::SSL_CERT_FILE,
-    ]))
-}
-
-fn help_on<'v>(variables: impl IntoIterator<Item = &'v Variable>) -> String {
-    let mut help = "Environment:\n".to_owned();
-    for variable in variables {
-        let default = variable.default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
-        help.push_str(&format!("  {}{default}\n          {}\n", variable.name, variable.meaning));
-    }
-    help
 }
 
 #[cfg(test)]

@@ -1,4 +1,7 @@
+use clap::CommandFactory;
+
 use super::*;
+use crate::config::variables::Origin;
 
 fn exit(arguments: &[&str], environment: &[(&str, &str)]) -> Exit {
     let arguments = ["octo-sts"].iter().chain(arguments).map(OsString::from);
@@ -41,7 +44,7 @@ fn a_server_that_is_not_configured_does_not_start() {
 
 #[test]
 fn help_lists_the_variables_that_do_something() {
-    let help = environment_help();
+    let help = help::serve();
     for variable in variables::table() {
         let of_serve = matches!(variable.origin, Origin::Shared | Origin::Own);
         assert_eq!(
@@ -51,6 +54,60 @@ fn help_lists_the_variables_that_do_something() {
             variable.name
         );
     }
+}
+
+#[test]
+fn every_command_shows_an_example_and_no_line_is_too_wide() {
+    let mut program = Cli::command();
+    program.build();
+    let mut names = vec![String::new()];
+    names.extend(program.get_subcommands().map(|command| command.get_name().to_owned()));
+    assert!(names.len() >= 8, "{names:?}");
+    for name in names.iter().filter(|name| !["help", "man"].contains(&name.as_str())) {
+        let command = if name.is_empty() { &mut program } else { program.find_subcommand_mut(name).unwrap() };
+        let (short, long) = (command.render_help().to_string(), command.render_long_help().to_string());
+        for help in [short, long] {
+            assert!(help.contains("Examples:\n  "), "{name}:\n{help}");
+            // A word that is wider is not broken.
+            let wide = |line: &&str| line.chars().count() > help::MAX_WIDTH && line.trim().contains(' ');
+            assert_eq!(help.lines().filter(wide).collect::<Vec<_>>(), [""; 0], "{name}");
+        }
+    }
+}
+
+#[test]
+fn examples_are_command_lines_that_the_program_accepts() {
+    let program = Cli::command();
+    let helps = program.get_subcommands().chain([&program]).filter_map(|command| command.get_after_help());
+    let mut count = 0;
+    for help in helps.map(ToString::to_string) {
+        let examples = help.split("Examples:\n").nth(1).unwrap().split("\n\n").next().unwrap().replace("\\\n", "");
+        for call in examples.lines().filter_map(|line| line.split_once("octo-sts ")).map(|(_, call)| call) {
+            let call = call.split([')', '#', '>', '\'']).next().unwrap();
+            let mut words: Vec<_> = ["octo-sts"].into_iter().chain(call.split_whitespace()).collect();
+            if words.get(1) == Some(&"git-credential") {
+                words.push("get");
+            }
+            if let Err(error) = Cli::try_parse_from(&words) {
+                panic!("{words:?}: {error}");
+            }
+            count += 1;
+        }
+    }
+    assert!(count >= 14, "{count}");
+}
+
+#[test]
+fn the_version_says_what_was_built() {
+    let version = Cli::command().render_version();
+    assert!(version.starts_with(&format!("octo-sts {} (commit ", env!("CARGO_PKG_VERSION"))), "{version}");
+    let features = if cfg!(feature = "emulator") { "features: emulator)\n" } else { "features: none)\n" };
+    assert!(version.ends_with(features), "{version}");
+}
+
+#[test]
+fn the_commands_are_consistent() {
+    Cli::command().debug_assert();
 }
 
 #[cfg(feature = "emulator")]

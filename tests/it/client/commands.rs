@@ -296,6 +296,31 @@ async fn everything_that_is_missing_is_named_in_one_message() {
     }
 }
 
+#[tokio::test]
+async fn completions_and_manual_pages_cover_every_command() {
+    let (code, help, _) = run(&["--help"], &[], "").await;
+    assert_eq!(code, 0);
+    let list = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
+    let names: Vec<&str> = list.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
+    let names: Vec<&str> = names.into_iter().filter(|name| !name.is_empty() && *name != "help").collect();
+    assert!(names.len() >= 6, "{names:?}");
+    for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
+        let (code, script, err) = run(&["completions", shell], &[], "").await;
+        assert_eq!((code, err.as_str()), (0, ""), "{shell}");
+        for word in names.iter().chain(&["token-file"]) {
+            assert!(script.contains(word), "{shell} {word}");
+        }
+    }
+    let folder = folder("man").join("man1");
+    let (code, out, err) = run(&["man", folder.to_str().unwrap()], &[], "").await;
+    assert_eq!((code, out.as_str(), err.as_str()), (0, "", ""));
+    for name in names {
+        let page = fs::read_to_string(folder.join(format!("octo-sts-{name}.1"))).unwrap();
+        assert!(page.contains("Examples:"), "{name}");
+    }
+    assert_eq!(run(&["man", "/dev/null/x"], &[], "").await.0, 70);
+}
+
 /// git's question about a repository of github.com.
 const WANTED: &str = "protocol=https\nhost=github.com\npath=octo-org/hello.git\n\n";
 
