@@ -85,6 +85,41 @@ fn every_yaml_example_is_valid() {
     assert!(policies >= 8);
 }
 
+/// A release of the action that lacks an input ignores it, and without `domain` it sends the workflow's
+/// token to another service.
+#[test]
+fn every_use_of_the_action_is_of_a_release_that_has_its_inputs() {
+    #[derive(Debug, serde::Deserialize)]
+    struct Release {
+        version: String,
+        commit: String,
+        inputs: Vec<String>,
+    }
+    #[derive(serde::Deserialize)]
+    struct Releases {
+        releases: Vec<Release>,
+    }
+    let Releases { releases } = yaml::load(read("interop/action/releases.yaml").as_bytes()).unwrap();
+    assert!(releases.iter().any(|release| !release.inputs.contains(&"domain".to_owned())), "{releases:?}");
+    let mut count = 0;
+    for path in documents() {
+        let text = fs::read_to_string(&path).unwrap();
+        for (at, uses) in text.match_indices("uses: octo-sts/action@") {
+            let (pin, step) = text[at + uses.len()..].split_once('\n').unwrap();
+            let release = releases.iter().find(|release| pin == format!("{} # {}", release.commit, release.version));
+            let release = release.unwrap_or_else(|| panic!("{}: {pin} is not a release that we know", path.display()));
+            let step = step.split("\n  - ").next().unwrap();
+            let with = step.split("with:\n").nth(1).unwrap().split("```").next().unwrap();
+            let inputs: BTreeSet<&str> = with.lines().filter_map(|line| Some(line.trim().split_once(": ")?.0)).collect();
+            assert_eq!(inputs, ["domain", "identity", "scope"].into(), "{}", path.display());
+            let known: BTreeSet<&str> = release.inputs.iter().map(String::as_str).collect();
+            assert!(inputs.is_subset(&known), "{} has no {inputs:?}", release.version);
+            count += 1;
+        }
+    }
+    assert!(count > 0);
+}
+
 #[test]
 fn every_issuers_file_is_valid() {
     let folder = Folder::new();
