@@ -24,7 +24,11 @@ start_deployment() {
   ROOT="$WORK/pods/$name"
   lay_out_image "$ROOT"
   mount_pod "$namespace" "$name" "$ROOT"
-  variables="$(jq -r '.spec.containers[0].env[]? | "\(.name)=\(.value)"' <<<"$POD")"
+  variables="$(jq -r '.spec.containers[0].env[]? | select(.valueFrom | not) | "\(.name)=\(.value)"' <<<"$POD")"
+  local from secret key
+  while read -r from secret key; do
+    variables+="$(printf '\n%s=' "$from"; kubectl get secret "$secret" --namespace "$namespace" -o json | jq -r --arg key "$key" '.data[$key] | @base64d')"
+  done < <(jq -r '.spec.containers[0].env[]? | select(.valueFrom.secretKeyRef) | "\(.name) \(.valueFrom.secretKeyRef.name) \(.valueFrom.secretKeyRef.key)"' <<<"$POD")
   for map in $(jq -r '.spec.containers[0].envFrom[]?.configMapRef.name' <<<"$POD"); do
     variables+="$(printf '\n'; kubectl get configmap "$map" --namespace "$namespace" -o json | jq -r '.data | to_entries[] | "\(.key)=\(.value)"')"
   done

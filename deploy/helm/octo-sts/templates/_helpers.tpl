@@ -14,14 +14,14 @@
 {{- end -}}
 
 {{- define "octo-sts.selector" -}}
-app.kubernetes.io/name: {{ include "octo-sts.name" . }}
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/name: {{ include "octo-sts.name" . | quote }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 {{- end -}}
 
 {{- define "octo-sts.labels" -}}
 {{ include "octo-sts.selector" . }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- end -}}
 
@@ -50,6 +50,13 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- end -}}
 {{- end -}}
 
+{{/* The hosts of the Ingress. A host there has no port; the domain may. */}}
+{{- define "octo-sts.ingressHosts" -}}
+{{- range default (list .Values.domain) .Values.ingress.hosts }}
+- {{ regexReplaceAll ":[0-9]+$" . "" | quote }}
+{{- end -}}
+{{- end -}}
+
 {{/* What the schema cannot say in words of use. */}}
 {{- define "octo-sts.required" -}}
 {{- $_ := required "domain is required: the host by which callers reach this server" .Values.domain -}}
@@ -59,6 +66,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- end -}}
 {{- if not (or .Values.githubApp.existingSecret .Values.githubApp.privateKey) -}}
 {{- fail "githubApp: the App's private key is required: existingSecret, or privateKey" -}}
+{{- end -}}
+{{- if and .Values.proxy.url .Values.proxy.existingSecret -}}
+{{- fail "proxy: only one of url and existingSecret" -}}
+{{- end -}}
+{{- if and .Values.ingress.enabled (not (hasKey .Values.settings "STS_TRUSTED_PROXY_HOPS")) -}}
+{{- fail "settings.STS_TRUSTED_PROXY_HOPS is required with ingress.enabled: how many proxies in front add to X-Forwarded-For, as text; \"1\" where the ingress controller is the only one. Without it all callers share one address and its rate limit" -}}
 {{- end -}}
 {{- if and .Values.issuers.onlyListed (not .Values.issuers.list) -}}
 {{- fail "issuers.onlyListed without issuers.list: nobody could exchange anything" -}}
