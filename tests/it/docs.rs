@@ -110,7 +110,8 @@ fn every_use_of_the_action_is_of_a_release_that_has_its_inputs() {
             let release = release.unwrap_or_else(|| panic!("{}: {pin} is not a release that we know", path.display()));
             let step = step.split("\n  - ").next().unwrap();
             let with = step.split("with:\n").nth(1).unwrap().split("```").next().unwrap();
-            let inputs: BTreeSet<&str> = with.lines().filter_map(|line| Some(line.trim().split_once(": ")?.0)).collect();
+            let inputs: BTreeSet<&str> =
+                with.lines().filter_map(|line| Some(line.trim().split_once(": ")?.0)).collect();
             assert_eq!(inputs, ["domain", "identity", "scope"].into(), "{}", path.display());
             let known: BTreeSet<&str> = release.inputs.iter().map(String::as_str).collect();
             assert!(inputs.is_subset(&known), "{} has no {inputs:?}", release.version);
@@ -265,8 +266,8 @@ fn the_flags_of_clients_exist() {
     };
     let help = help("exchange") + &help("git-credential");
     let flags = page.split(|c: char| !(c.is_ascii_lowercase() || c == '-')).filter(|word| word.starts_with("--"));
-    // git's own.
-    for flag in flags.filter(|flag| *flag != "--global" && flag.contains(|c: char| c != '-')) {
+    // Those of git and gh.
+    for flag in flags.filter(|flag| !["--global", "--repo"].contains(flag) && flag.contains(|c: char| c != '-')) {
         assert!(help.contains(&format!("{flag} ")) || help.contains(&format!("{flag}\n")), "{flag}");
     }
 }
