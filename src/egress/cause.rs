@@ -63,6 +63,7 @@ pub enum CertificateCause {
 
 impl ConnectCause {
     /// The cause in an error of the operating system.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the causes that are not named have one meaning here")]
     pub(super) fn of_io(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Self::Refused,
@@ -90,6 +91,7 @@ impl ConnectCause {
 impl Error {
     /// What a TLS error comes to, if `error` is or holds one. An I/O error holds what it came from and
     /// does not name it as its source.
+    #[expect(clippy::wildcard_enum_match_arm, reason = "the causes that are not named have one meaning here")]
     pub(super) fn of_tls(error: &(dyn StdError + 'static)) -> Option<Self> {
         if let Some(io) = error.downcast_ref::<io::Error>() {
             return io.get_ref().and_then(|inner| Self::of_tls(inner));
@@ -102,6 +104,7 @@ impl Error {
     }
 }
 
+#[expect(clippy::wildcard_enum_match_arm, reason = "the causes that are not named have one meaning here")]
 fn of_certificate(reason: &rustls::CertificateError) -> CertificateCause {
     use rustls::CertificateError as E;
     match reason {
