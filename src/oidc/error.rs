@@ -190,8 +190,8 @@ impl Fault {
                 | egress::Error::TooLarge
                 | egress::Error::Broken
                 | egress::Error::Encoding => true,
-                egress::Error::Connect
-                | egress::Error::Certificate
+                egress::Error::Connect(_)
+                | egress::Error::Certificate(_)
                 | egress::Error::Timeout
                 | egress::Error::Closed => false,
             },
@@ -227,8 +227,8 @@ mod tests {
             status(429),
             status(500),
             status(503),
-            keys(egress::Error::Connect),
-            keys(egress::Error::Certificate),
+            keys(egress::Error::Connect(egress::ConnectCause::Refused)),
+            keys(egress::Error::Certificate(egress::CertificateCause::Expired)),
             keys(egress::Error::Closed),
             Fault::TooSlow,
             Fault::UnknownKey,
