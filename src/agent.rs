@@ -31,6 +31,9 @@ use crate::{
     name::{PolicyName, Scope},
 };
 
+/// At least so long after an exchange that may have led to a token there is no other.
+const AFTER_LOST_TOKEN: Duration = Duration::from_secs(15);
+
 /// One token and where it is kept.
 #[derive(Debug, Clone)]
 pub struct Token {
@@ -172,6 +175,10 @@ impl Failed {
 
     fn retry_after(&self) -> Option<Duration> {
         match self {
+            // The next exchange is not made soon: each may leave a token behind.
+            Self::Exchange(error) if error.may_have_minted => {
+                Some(error.retry_after.unwrap_or_default().max(AFTER_LOST_TOKEN))
+            }
             Self::Identity(error) | Self::Exchange(error) => error.retry_after,
             Self::Slow | Self::Clock { .. } | Self::File(..) | Self::Stopped => None,
         }

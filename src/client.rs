@@ -31,12 +31,12 @@ use crate::{
     name::{Audience, PolicyName, Scope, is_loopback},
 };
 
-/// Tries after the first.
+/// Attempts after the first.
 const RETRIES: usize = 2;
-/// Before the second try; about twice that before the third.
+/// Before the second attempt; about twice that before the third.
 const FIRST_BACKOFF: Duration = Duration::from_millis(250);
-/// A longer `Retry-After` is handed on, not waited for.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
+/// A longer `Retry-After` is returned, not waited for.
+const MAX_WAIT: Duration = Duration::from_secs(2);
 
 /// Why a text is not the address of a server. The text is not repeated: it may hold credentials.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -137,8 +137,10 @@ impl Client {
         &self.server
     }
 
-    /// Exchanges `token` for a GitHub token by the policy `identity` in `scope`. A failed connection
-    /// and 502 to 504 get two more tries, unless the server asks for a longer wait than two seconds.
+    /// Exchanges `token` for a GitHub token by the policy `identity` in `scope`. After a failed connection
+    /// and 502 to 504 there are two more attempts, unless the server asks for a longer wait than two
+    /// seconds. Nothing is repeated that may have led to a token: not an exchange of which the server says
+    /// so, and not a request whose connection broke after it was sent.
     ///
     /// # Errors
     /// A refusal as the server words it, or why there is no answer.
@@ -152,9 +154,9 @@ impl Client {
                 Ok(issued) => return Ok(issued),
                 Err(error) => error,
             };
-            let ours = pauses.next().filter(|_| error.is_worth_another_try());
+            let ours = pauses.next().filter(|_| error.is_repeatable());
             let pause = match error.retry_after {
-                Some(told) => ours.filter(|_| told <= LONGEST_WAIT).map(|ours| ours.max(told)),
+                Some(server) => ours.filter(|_| server <= MAX_WAIT).map(|ours| ours.max(server)),
                 None => ours,
             };
             let Some(pause) = pause else { return Err(error) };

@@ -15,7 +15,7 @@ use std::{sync::Arc, time::Duration};
 
 pub use attempt::{Asked, Attempt, Caller, Terms};
 use attempt::{Checking, Issuing, Journal};
-use decide::Decision;
+use decide::{Authorized, Decision};
 use strangers::Strangers;
 
 use crate::{
@@ -23,10 +23,11 @@ use crate::{
     cache::Standing,
     clock::Clock,
     cpu_limiter::{self, CpuLimiter},
-    github::{self, GitHub, IssuedToken},
+    github::{self, GitHub, IssuedToken, MintCalls},
     name::Owner,
     oidc::{Oidc, Unverified},
-    reason::Refusal,
+    policy::Repositories,
+    reason::{Reason, Refusal},
     store::Store,
 };
 
@@ -109,17 +110,25 @@ impl Exchange {
         self.parts.audit.ready()
     }
 
-    /// One exchange, within the deadline, recorded once. A caller that hangs up ends it; what was
-    /// minted for it by then is revoked.
+    /// One exchange, within the deadline, recorded once. A caller that disconnects ends it; what was
+    /// minted for it by then, or is minted later by a call in flight, is revoked.
     ///
     /// # Errors
-    /// Why no token was issued, as this caller may know it.
+    /// Why no token was issued, as this caller may know it, and whether GitHub may have minted one.
     pub async fn exchange(&self, attempt: Attempt) -> Result<IssuedToken, Refusal> {
         let mut journal = Journal::<Issuing>::open(self, &attempt);
+        let calls = journal.mint_calls();
         let outcome = self
             .within_deadline(&attempt, async |asked| {
-                let decision = self.decide(asked, &attempt.caller, &mut journal).await?;
-                self.mint(decision).await
+                // A second time, if the owner's name was found to have changed hands since the policy was read.
+                for _ in 0..2 {
+                    let decision = self.decide(asked, &attempt.caller, &mut journal).await?;
+                    if let Some(token) = self.mint(decision, &calls).await? {
+                        return Ok(token);
+                    }
+                }
+                Err(Refusal::new(Reason::GithubUnavailable, "GitHub is unavailable")
+                    .because("the owner's name belonged to three accounts during one exchange"))
             })
             .await;
         journal.close(outcome)
@@ -166,19 +175,34 @@ impl Exchange {
         }
     }
 
-    /// Mints. An installation id that GitHub no longer knows is looked up once more.
-    async fn mint(&self, decision: Decision<Issuing>) -> Result<IssuedToken, Refusal> {
-        let (grant, installation, _recorded) = decision.into_parts();
-        let github = &self.parts.github;
-        let refuse = |error: github::Error| error.refusal(grant.owner());
-        match github.mint(&grant, &installation).await {
-            Err(github::Error::Stale) => {
-                github.forget_installation(grant.owner());
-                let installation = github.installation(grant.owner(), Standing::Verified).await.map_err(refuse)?;
-                github.mint(&grant, &installation).await.map_err(refuse)
-            }
-            outcome => outcome.map_err(refuse),
+    /// Mints by a decision, through an installation of the very account whose policy decided. If GitHub
+    /// no longer knows the installation, or its reply is for another account or wider than the request,
+    /// the installation is looked up once more. `None`: the owner's name belongs to another account now,
+    /// and the decision is void.
+    async fn mint(&self, decision: Decision<Issuing>, calls: &MintCalls) -> Result<Option<IssuedToken>, Refusal> {
+        let Authorized { grant, mut installation, policy, recorded: _recorded } = decision.authorized();
+        let (github, owner) = (&self.parts.github, grant.owner());
+        let refuse = |error: github::Error| error.refusal(owner);
+        // The reply to such a mint names no repository, and so no account.
+        if *grant.repositories() == Repositories::All {
+            installation = github.installation_since(owner, policy.proven_at).await.map_err(refuse)?;
         }
+        if installation.account() != policy.account {
+            return Ok(None);
+        }
+        let error = match github.mint(&grant, &installation, calls).await {
+            Err(error) if error.doubts_installation() => error,
+            outcome => return outcome.map(Some).map_err(refuse),
+        };
+        github.forget_installation(owner);
+        let again = github.installation(owner, Standing::Verified).await.map_err(refuse)?;
+        if again.account() != policy.account {
+            return Ok(None);
+        }
+        if matches!(error, github::Error::Wider(_)) && again.id() == installation.id() {
+            return Err(refuse(error));
+        }
+        github.mint(&grant, &again, calls).await.map(Some).map_err(refuse)
     }
 }
 

@@ -3,18 +3,25 @@
 //! The way through: [`GitHub::installation`] finds the owner's installation of our App,
 //! [`GitHub::read_token`] mints a token that reads one repository, [`GitHub::file`] reads a policy
 //! with it, and [`GitHub::mint`] mints what a [`Grant`] says. All calls pass one gate, which
-//! remembers the limits that GitHub announced, and then one client, which tries three times. A
-//! token that was minted and not handed over is revoked, whatever happened in between.
+//! obeys the limits that GitHub announced and says what a failure means, and then one client, which
+//! repeats what may be repeated. A token that was minted and not handed over is revoked, whatever
+//! happened in between.
 
 mod about;
 mod client;
 mod contents;
+mod drift;
 mod error;
+mod explain;
+mod failure;
 mod installation;
 mod jwt;
 mod lag;
 mod limits;
+mod meaning;
 mod mint;
+mod mint_calls;
+mod mint_reply;
 mod revoke;
 mod signer;
 #[cfg(test)]
@@ -26,25 +33,28 @@ use http::Uri;
 use tokio_util::task::TaskTracker;
 
 pub use self::{
-    about::{About, AboutApp, AboutInstallation, Refused},
+    about::{AboutApp, AboutInstallation, Refused},
     contents::{File, ReadToken},
+    drift::WORTH_A_WARNING,
     error::{Cause, Error},
     installation::Installation,
     jwt::{MOST_AHEAD, MOST_BEHIND},
     mint::{IssuedToken, check_pin},
+    mint_calls::MintCalls,
     signer::{KeyError, PemSigner, Signer, SignerError},
 };
 use self::{
-    client::{Call, Client, Patience, Reply},
-    error::Failure,
+    client::{Call, Client, Limits, Reply},
+    explain::Checked,
     installation::Installations,
     jwt::AppJwt,
     limits::{Gate, Lane},
+    meaning::Meaning,
     revoke::Revoker,
 };
 use crate::{
     cache::Standing,
-    clock::Clock,
+    clock::{Clock, Moment},
     egress::Egress,
     name::{AppId, Owner, RepoName},
     policy::Grant,
@@ -106,6 +116,7 @@ struct Inner {
     gate: Arc<Gate>,
     app: Option<App>,
     installations: Installations,
+    checked_repositories: Checked,
     revoker: Revoker,
     /// Mints go on when their caller does not, so that their tokens can be revoked.
     minting: TaskTracker,
@@ -132,12 +143,13 @@ impl GitHub {
         if !matches!(api.scheme_str(), Some("https" | "http")) {
             return Err(ApiAddressError);
         }
-        let patience = Patience { each_try: try_timeout, first_backoff, max_body };
-        let client = Client::new(&api, patience, egress).ok_or(ApiAddressError)?;
+        let limits = Limits { attempt_timeout: try_timeout, first_backoff, max_body };
+        let client = Client::new(&api, limits, egress).ok_or(ApiAddressError)?;
         let app = app.map(|app| App { id: app.id, jwt: AppJwt::new(app, try_timeout, Arc::clone(&clock)) });
         let gate = Arc::new(Gate::new(client, Arc::clone(&clock)));
         let inner = Inner {
             revoker: Revoker::start(Arc::clone(&gate)),
+            checked_repositories: explain::cache(Arc::clone(&clock)),
             installations: installation::cache(clock),
             minting: TaskTracker::new(),
             gate,
@@ -154,7 +166,7 @@ impl GitHub {
         self.inner.app()?.jwt.header().await.map(|_| ())
     }
 
-    /// The owner's installation of the App: held for an hour, its absence for 30 s.
+    /// The owner's installation of the App: cached for an hour, its absence for seconds.
     ///
     /// # Errors
     /// [`Error::NotInstalled`], [`Error::Suspended`], or that GitHub could not be asked.
@@ -162,12 +174,30 @@ impl GitHub {
         installation::find(&self.inner, owner, standing).await
     }
 
-    /// Asks GitHub about the App itself, and what time it is there.
+    /// The owner's installation, by a lookup that was made at `since` or later, up to two seconds of
+    /// leeway. A token for all repositories of an installation needs it: GitHub's reply to such a mint
+    /// does not say whose they are. With `since` the moment at which the policy was last read, the
+    /// account that has the name, and not one that had it earlier, both wrote the policy and gives the
+    /// token.
     ///
     /// # Errors
-    /// [`Error::NoApp`], [`Error::Signer`].
-    pub async fn about_app(&self) -> Result<About<AboutApp>, Error> {
+    /// As [`GitHub::installation`].
+    pub async fn installation_since(&self, owner: &Owner, since: Moment) -> Result<Installation, Error> {
+        installation::find_since(&self.inner, owner, Standing::Verified, since).await
+    }
+
+    /// Asks GitHub about the App itself.
+    ///
+    /// # Errors
+    /// Why GitHub does not say, told apart further than exchanges need it.
+    pub async fn about_app(&self) -> Result<AboutApp, Refused> {
         about::app(&self.inner).await
+    }
+
+    /// Seconds by which this machine's clock is ahead of GitHub's, by the latest reply; negative if
+    /// it is behind, `None` before the first reply.
+    pub fn clock_drift(&self) -> Option<i64> {
+        self.inner.gate.drift.seconds()
     }
 
     /// The App's installations, a hundred at most, and whether there are more.
@@ -186,8 +216,7 @@ impl GitHub {
         about::installation(&self.inner, installation).await
     }
 
-    /// Forgets what is held of the owner's installation. To be called when GitHub no longer knows
-    /// it ([`Error::Stale`]) or says that it changed.
+    /// Evicts the owner's cached installation: see [`Error::doubts_installation`].
     pub fn forget_installation(&self, owner: &Owner) {
         self.inner.installations.invalidate(owner);
     }
@@ -196,7 +225,8 @@ impl GitHub {
     ///
     /// # Errors
     /// [`Error::RepositoryNotAccessible`], [`Error::Forbidden`], [`Error::Stale`],
-    /// [`Error::Suspended`], [`Error::Wider`], or that GitHub could not be asked.
+    /// [`Error::Suspended`], [`Error::Wider`], or that GitHub could not be asked. The call may take
+    /// minutes: GitHub may mint and answer late, and it is not repeated then.
     pub async fn read_token(&self, installation: &Installation, repo: &RepoName) -> Result<ReadToken, Error> {
         contents::read_token(&self.inner, installation, repo).await
     }
@@ -220,14 +250,24 @@ impl GitHub {
         contents::repository_visible(&self.inner, token).await
     }
 
-    /// Mints what the grant says, and nothing wider. If the caller goes away meanwhile, the token
-    /// is revoked.
+    /// Mints what the grant says, and nothing wider, and counts the calls. If the caller goes away
+    /// meanwhile, the call goes on, and the token is revoked when it arrives.
     ///
     /// # Errors
     /// [`Error::Pin`], [`Error::PermissionRefused`], [`Error::RepositoryRefused`], [`Error::Stale`],
     /// [`Error::Suspended`], [`Error::Wider`], or that GitHub could not be asked.
-    pub async fn mint(&self, grant: &Grant, installation: &Installation) -> Result<IssuedToken, Error> {
-        mint::mint(&self.inner, grant, installation).await
+    pub async fn mint(
+        &self,
+        grant: &Grant,
+        installation: &Installation,
+        calls: &MintCalls,
+    ) -> Result<IssuedToken, Error> {
+        mint::mint(&self.inner, grant, installation, calls).await
+    }
+
+    /// How long a caller waits for something that is looked up for it.
+    pub fn lookup_timeout(&self) -> Duration {
+        self.inner.gate.client.attempt_timeout()
     }
 
     /// Waits for mints that are under way and revokes what is queued, for no longer than `within`.
@@ -263,13 +303,11 @@ impl Inner {
         self.app.as_ref().ok_or(Error::NoApp)
     }
 
-    /// A call that was made with the App's own credential. One that GitHub does not take is not used
-    /// again: after the operator mended the clock or the key, a new one works.
-    async fn call_as(&self, app: &App, lane: Lane, call: &Call) -> Result<Reply, Failure> {
+    /// A call with the App's own credential. One that GitHub does not accept is not used again: after
+    /// the operator corrected the clock or the key, a new one works.
+    async fn call_as(&self, app: &App, lane: Lane, call: &Call) -> Result<Reply, Meaning> {
         let outcome = self.gate.call(lane, call).await;
-        if let Err(Failure::Answered(answer)) = &outcome
-            && answer.refuses_app()
-        {
+        if outcome.as_ref().is_err_and(Meaning::refuses_app) {
             app.jwt.forget();
         }
         outcome

@@ -381,6 +381,11 @@ number_name! {
 }
 
 number_name! {
+    /// The numeric id of an account on GitHub, which it keeps when it is renamed.
+    AccountId
+}
+
+number_name! {
     /// The numeric id of one installation of an App on an owner's account.
     InstallationId
 }

@@ -142,12 +142,22 @@ pub struct Refusal {
     pub conditions: Vec<Condition>,
     /// Who the token that was held against them speaks for, if it is of a Kubernetes cluster.
     pub workload: Option<Box<Workload>>,
+    /// Whether GitHub may have minted a token that nobody has. Such an exchange is better not repeated.
+    pub may_have_minted: bool,
 }
 
 impl Refusal {
     /// A refusal with its public text.
     pub fn new(reason: Reason, message: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, message: message.into(), cause: None, retry_after: None, conditions: Vec::new(), workload: None }
+        Self {
+            reason,
+            message: message.into(),
+            cause: None,
+            retry_after: None,
+            conditions: Vec::new(),
+            workload: None,
+            may_have_minted: false,
+        }
     }
 
     /// Adds what operators should know.

@@ -20,7 +20,7 @@ use crate::{
     clock::Clock,
     cpu_limiter::{self, CpuLimiter},
     github::{self, GitHub},
-    name::{Owner, PolicyName, RepoName, Scope},
+    name::{AccountId, Owner, PolicyName, RepoName, Scope},
     policy::{self, Kind, TrustedIssuers},
     reason::Reason,
     yaml::Errors,
@@ -105,9 +105,11 @@ impl Error {
     }
 }
 
-/// The key of a policy: where it is, not what it is called for.
+/// The key of a policy: where it is, not what it is called for. The account is part of it: who takes
+/// over a name does not take over what was read under it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct PolicyKey {
+    account: AccountId,
     owner: Owner,
     repo: RepoName,
     name: PolicyName,
@@ -119,7 +121,7 @@ pub struct Store {
     settings: Settings,
     reader: Reader,
     policies: Cache<PolicyKey, policies::Held, Error>,
-    lists: Cache<Owner, list::Held, Error>,
+    lists: Cache<(AccountId, Owner), list::Held, Error>,
     compiler: Arc<CpuLimiter>,
     clock: Arc<dyn Clock>,
 }
@@ -150,10 +152,12 @@ impl Store {
     pub async fn policy(&self, scope: &Scope, name: &PolicyName, standing: Standing) -> Result<Located, Error> {
         let repo = scope.repo().unwrap_or(&self.settings.policy_repo).clone();
         let kind = Kind::of(scope, &self.settings.policy_repo);
-        let key = || PolicyKey { owner: scope.owner().clone(), repo: repo.clone(), name: name.clone() };
+        let account = self.reader.installation(scope.owner(), standing).await?.account();
+        let key = || PolicyKey { account, owner: scope.owner().clone(), repo: repo.clone(), name: name.clone() };
         let load = |held| self.clone().load_policy(key(), kind, held, standing);
         let held = self.policies.get_or_load(key(), standing, |held| self.is_fresh_policy(held), load).await?;
-        Ok(Located { found: held.value.found, owner: scope.owner().clone(), repo, path: name.path() })
+        let policies::Held { found, proven_at, .. } = held.value;
+        Ok(Located { found, proven_at, account, owner: scope.owner().clone(), repo, path: name.path() })
     }
 
     /// The list of issuers that `owner` trusts; `None` where every issuer may be named by a policy.
@@ -165,8 +169,10 @@ impl Store {
         owner: &Owner,
         standing: Standing,
     ) -> Result<Option<Arc<TrustedIssuers>>, Error> {
+        let account = self.reader.installation(owner, standing).await?.account();
         let load = |held| self.clone().load_list(owner.clone(), held, standing);
-        let held = self.lists.get_or_load(owner.clone(), standing, |held| self.is_fresh_list(held), load).await?;
+        let key = (account, owner.clone());
+        let held = self.lists.get_or_load(key, standing, |held| self.is_fresh_list(held), load).await?;
         held.value.list.map(List::into_trusted_issuers).map_err(Error::ListInvalid)
     }
 

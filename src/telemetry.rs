@@ -61,6 +61,8 @@ pub mod metric {
     pub const GITHUB_REQUESTS: &str = "octosts_github_requests_total";
     /// Counter: policy-read tokens given back to GitHub, by [`super::label::OUTCOME`].
     pub const GITHUB_REVOCATIONS: &str = "octosts_github_revocations_total";
+    /// Gauge: seconds by which this machine's clock is ahead of GitHub's; negative if it is behind.
+    pub const CLOCK_DRIFT: &str = "octosts_clock_drift_seconds";
     /// Counter: fetches of issuers' documents and keys, by [`super::label::OUTCOME`].
     pub const ISSUER_FETCHES: &str = "octosts_issuer_fetches_total";
     /// Gauge: 1 while the issuers file is in use as it stands, 0 after a mistake in it.
@@ -253,6 +255,7 @@ fn describe() {
     metrics::describe_histogram!(metric::EXCHANGE_DURATION, metrics::Unit::Seconds, "Time to answer an exchange");
     metrics::describe_counter!(metric::GITHUB_REQUESTS, "Calls to GitHub, by kind and status");
     metrics::describe_counter!(metric::GITHUB_REVOCATIONS, "Tokens given back to GitHub, by outcome");
+    metrics::describe_gauge!(metric::CLOCK_DRIFT, metrics::Unit::Seconds, "How far this clock is ahead of GitHub's");
     metrics::describe_counter!(metric::ISSUER_FETCHES, "Fetches from issuers, by outcome");
     metrics::describe_gauge!(metric::AUDIT_QUEUE_DEPTH, "Audit records that wait to be written");
     metrics::describe_counter!(metric::AUDIT_UNRECORDED, "Attempts without a place in the audit queue");

@@ -69,6 +69,13 @@ pub struct Record {
     /// Each condition of the policy, as it was held against the token.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<ConditionRecord>,
+    /// Calls to mint that GitHub may have seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub mint_calls: Option<u32>,
+    /// Nothing was issued, but the outcome of a call to mint is unknown: a token may exist. One that
+    /// arrives later is revoked.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub may_have_minted: bool,
     /// What was minted.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub token: Option<TokenRecord>,
@@ -199,6 +206,8 @@ impl Record {
             policy: None,
             trusted_issuers: None,
             conditions: Vec::new(),
+            mint_calls: None,
+            may_have_minted: false,
             token: None,
         }
     }
@@ -213,6 +222,12 @@ impl Record {
     /// Notes the conditions.
     pub fn hold(&mut self, conditions: &[Condition]) {
         self.conditions = conditions.iter().map(ConditionRecord::from).collect();
+    }
+
+    /// Notes the calls to mint.
+    pub fn minting(&mut self, calls: u32, may_have_minted: bool) {
+        self.mint_calls = Some(calls).filter(|calls| *calls > 0);
+        self.may_have_minted = may_have_minted && self.result != Outcome::Granted;
     }
 
     /// Notes how long the attempt took.

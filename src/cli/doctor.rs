@@ -88,7 +88,7 @@ impl Parts {
     }
 
     async fn look(&self, args: &DoctorArgs, config: &Config, report: &mut Report) {
-        let is_app_in_order = github::look(&self.github, config, self.clock.as_ref(), report).await;
+        let is_app_in_order = github::look(&self.github, config, report).await;
         let asked = |kind: IssuerKind| !(args.skip_built_in && kind.is_built_in());
         let now = self.clock.now();
         self.oidc.diagnose(asked).await.iter().for_each(|diagnosis| report.add(issuers::tell(diagnosis, now)));

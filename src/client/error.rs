@@ -50,8 +50,11 @@ pub struct Error {
     pub retry_after: Option<Duration>,
     /// By which the server's operator finds the request.
     pub request_id: Option<String>,
+    /// Whether a token may have been minted that nobody got: the server says so, or the connection broke
+    /// after the request was sent. Such an exchange is not repeated.
+    pub may_have_minted: bool,
     usage: bool,
-    again: bool,
+    is_repeatable: bool,
 }
 
 impl Error {
@@ -83,8 +86,9 @@ impl Error {
             conditions: Vec::new(),
             retry_after: None,
             request_id: None,
+            may_have_minted: false,
             usage: false,
-            again: false,
+            is_repeatable: false,
         }
     }
 
@@ -96,13 +100,14 @@ impl Error {
             E::Timeout => DEADLINE_EXCEEDED,
             E::Refused | E::Url | E::TooLarge | E::Encoding | E::Status(_) => INTERNAL,
         };
-        let again = matches!(failure, E::Connect(_) | E::Closed | E::Broken);
-        Self { again, ..Self::new(code, format!("no answer from {whom}: {failure}")) }
+        let is_repeatable = matches!(failure, E::Connect(_));
+        let may_have_minted = matches!(failure, E::Closed | E::Broken | E::Timeout | E::TooLarge | E::Encoding);
+        Self { is_repeatable, may_have_minted, ..Self::new(code, format!("no answer from {whom}: {failure}")) }
     }
 
     /// An answer that is told by its status alone.
     pub(super) fn of_status(status: StatusCode, message: String) -> Self {
-        Self { again: matches!(status.as_u16(), 502..=504), ..Self::new(code_of(status), message) }
+        Self { is_repeatable: matches!(status.as_u16(), 502..=504), ..Self::new(code_of(status), message) }
     }
 
     /// A refusal in the form of this service, or of whatever stands in front of it.
@@ -125,7 +130,10 @@ impl Error {
     fn add(&mut self, detail: Detail, token: &SecretString) {
         let plain = |text: String| plain(&text, token);
         match detail {
-            Detail::Info { reason } => self.reason = Some(plain(reason)),
+            Detail::Info { reason, metadata } => {
+                self.reason = Some(plain(reason));
+                self.may_have_minted |= metadata.may_have_minted.as_deref() == Some("true");
+            }
             Detail::Condition(condition) if self.conditions.len() < MOST_CONDITIONS => {
                 self.conditions.push(condition.plain(token));
             }
@@ -143,8 +151,8 @@ impl Error {
         }
     }
 
-    pub(super) fn is_worth_another_try(&self) -> bool {
-        self.again
+    pub(super) fn is_repeatable(&self) -> bool {
+        self.is_repeatable && !self.may_have_minted
     }
 }
 
@@ -197,11 +205,22 @@ struct Body {
 #[serde(tag = "@type")]
 enum Detail {
     #[serde(rename = "type.googleapis.com/google.rpc.ErrorInfo")]
-    Info { reason: String },
+    Info {
+        reason: String,
+        #[serde(default)]
+        metadata: Metadata,
+    },
     #[serde(rename = "type.googleapis.com/octosts.v1.Condition")]
     Condition(WireCondition),
     #[serde(other)]
     Other,
+}
+
+/// What is read of `ErrorInfo.metadata`. A member of another type is as good as none.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Metadata {
+    may_have_minted: Option<String>,
 }
 
 /// A condition as it comes over the wire.

@@ -11,7 +11,7 @@ use crate::{
         record::{self, Operation, Outcome, PolicyRef, TokenRecord, cut},
     },
     clock::Moment,
-    github::IssuedToken,
+    github::{IssuedToken, MintCalls},
     name::{PolicyName, RequestId, Scope},
     oidc::{Unverified, VerifiedToken},
     policy::{Denied, Grant, Permissions, Repositories},
@@ -123,6 +123,7 @@ pub(super) struct Journal<'a, P: Purpose> {
     expired: CancellationToken,
     record: Record,
     place: Option<Place>,
+    mint_calls: MintCalls,
     written: bool,
     purpose: PhantomData<P>,
 }
@@ -138,7 +139,13 @@ impl<'a, P: Purpose> Journal<'a, P> {
         record.scope = scope.as_deref().map(record::name);
         record.identity = identity.as_deref().map(record::name);
         let audit = &exchange.parts.audit;
-        Self { audit, exchange, began, expired, record, place: None, written: false, purpose: PhantomData }
+        let mint_calls = MintCalls::default();
+        Self { audit, exchange, began, expired, record, place: None, mint_calls, written: false, purpose: PhantomData }
+    }
+
+    /// Where the calls to mint are counted. It is read when the record is written, however the attempt ends.
+    pub(super) fn mint_calls(&self) -> MintCalls {
+        self.mint_calls.clone()
     }
 
     /// Notes what the token claims before anything of it is believed.
@@ -166,7 +173,7 @@ impl<'a, P: Purpose> Journal<'a, P> {
     pub(super) fn policy(&mut self, located: &Located) {
         let file = match &located.found {
             Found::Present(file) => Some(file),
-            Found::Absent | Found::Invalid(_) | Found::Inaccessible | Found::Forbidden => None,
+            Found::Absent | Found::Invalid(_) | Found::Inaccessible(_) | Found::Forbidden(_) => None,
         };
         self.record.policy = Some(PolicyRef {
             repository: format!("{}/{}", located.owner, located.repo),
@@ -191,6 +198,8 @@ impl<'a, P: Purpose> Journal<'a, P> {
     /// Writes the record. A refusal that finds no place is answered as such; an issued token has
     /// had its place since before it was minted.
     pub(super) fn close(mut self, outcome: Result<P::Outcome, Refusal>) -> Result<P::Outcome, Refusal> {
+        let may_have_minted = self.mint_calls.may_have_minted();
+        let outcome = outcome.map_err(|refusal| Refusal { may_have_minted, ..refusal });
         match &outcome {
             Ok(outcome) => {
                 self.record.result = Outcome::Granted;
@@ -219,6 +228,7 @@ impl<'a, P: Purpose> Journal<'a, P> {
         self.written = true;
         let took = self.exchange.parts.clock.monotonic().since(self.began);
         self.record.took(took);
+        self.record.minting(self.mint_calls.made(), self.mint_calls.may_have_minted());
         let operation = P::OPERATION.as_str();
         let labels = [
             (label::OPERATION, operation),

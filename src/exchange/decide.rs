@@ -12,8 +12,9 @@ use super::{
 };
 use crate::{
     cache::Standing,
+    clock::Moment,
     github::{self, Installation},
-    name::{Owner, PolicyName, Scope},
+    name::{AccountId, Owner, PolicyName, Scope},
     oidc::{self, VerifiedToken},
     policy::{self, Denied, Grant, TrustedIssuers, Verdict},
     reason::{Reason, Refusal, Workload},
@@ -24,15 +25,34 @@ use crate::{
 pub(super) struct Decision<P> {
     grant: Grant,
     installation: Installation,
+    policy: PolicyProof,
     audience: Audience,
     workload: Option<Workload>,
     recorded: Recorded<P>,
 }
 
+/// Whose policy decided, and as of when.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PolicyProof {
+    /// The account that had the owner's name when the policy was read.
+    pub(super) account: AccountId,
+    /// When GitHub last showed the policy.
+    pub(super) proven_at: Moment,
+}
+
+/// All that a mint needs.
+pub(super) struct Authorized {
+    pub(super) grant: Grant,
+    pub(super) installation: Installation,
+    pub(super) policy: PolicyProof,
+    pub(super) recorded: Recorded<Issuing>,
+}
+
 impl Decision<Issuing> {
-    /// All that a mint needs.
-    pub(super) fn into_parts(self) -> (Grant, Installation, Recorded<Issuing>) {
-        (self.grant, self.installation, self.recorded)
+    /// Gives out what a mint needs.
+    pub(super) fn authorized(self) -> Authorized {
+        let Self { grant, installation, policy, recorded, .. } = self;
+        Authorized { grant, installation, policy, recorded }
     }
 }
 
@@ -71,7 +91,8 @@ impl Exchange {
         journal.evaluated(&evaluated);
         let grant = evaluated.map_err(|denied| refuse::mismatch(&denied, audience, workload.clone()))?;
         let installation = self.pinned(&grant).await?;
-        Ok(Decision { grant, installation, audience, workload, recorded })
+        let policy = PolicyProof { account: located.account, proven_at: located.proven_at };
+        Ok(Decision { grant, installation, policy, audience, workload, recorded })
     }
 
     /// Whether this server serves the owner. Decided before anything is looked up at GitHub.

@@ -93,8 +93,8 @@ pub(super) fn not_present(found: &Found) -> Cow<'static, str> {
         Found::Present(_) => "the policy is there".into(),
         Found::Absent => "no such policy".into(),
         Found::Invalid(invalid) => format!("the policy is invalid: {invalid}").into(),
-        Found::Inaccessible => "the App does not see the repository".into(),
-        Found::Forbidden => "the App may not read the repository's contents".into(),
+        Found::Inaccessible(cause) => cause.clone(),
+        Found::Forbidden(cause) => format!("the App may not read the repository's contents: {cause}").into(),
     }
 }
 
@@ -102,10 +102,10 @@ pub(super) fn not_present(found: &Found) -> Cow<'static, str> {
 pub(super) fn policy(found: &Found, audience: Audience, identity: &PolicyName) -> Refusal {
     let not_found = || Refusal::new(Reason::PolicyNotFound, format!("unable to find trust policy for \"{identity}\""));
     let refusal = match (found, audience) {
-        (Found::Forbidden, Audience::Insider) => {
+        (Found::Forbidden(_), Audience::Insider) => {
             Refusal::new(Reason::PolicyForbidden, "the App may not read the repository's contents")
         }
-        (Found::Inaccessible, Audience::Insider) => {
+        (Found::Inaccessible(_), Audience::Insider) => {
             Refusal::new(Reason::RepositoryNotAccessible, "the App's installation does not see the repository")
         }
         (Found::Invalid(invalid), Audience::Insider) => {

@@ -5,29 +5,17 @@
 
 use std::collections::BTreeMap;
 
-use http::StatusCode;
 use serde::Deserialize;
 
 use super::{
     Inner,
     client::{Call, Kind, Reply},
-    error::{Answer, Cause, Error, Failure, date},
+    error::{Cause, Error},
     installation::Installation,
     limits::Lane,
+    meaning::{AppFault, Meaning},
 };
-use crate::{
-    clock::UnixTime,
-    policy::{Level, Permissions},
-};
-
-/// What came of a question, and GitHub's time where it answered.
-#[derive(Debug, Clone)]
-pub struct About<T> {
-    /// The `Date` of the reply.
-    pub date: Option<UnixTime>,
-    /// The answer.
-    pub answer: Result<T, Refused>,
-}
+use crate::policy::{Level, Permissions};
 
 /// Why GitHub does not say who the App is.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -93,18 +81,15 @@ struct Account {
 }
 
 /// As [`super::GitHub::about_app`].
-pub(super) async fn app(inner: &Inner) -> Result<About<AboutApp>, Error> {
-    let told = match ask(inner, "/app".to_owned()).await? {
-        Ok(reply) => About { date: date(&reply.headers), answer: read_app(&reply) },
-        Err(Failure::Answered(answer)) => About { date: answer.date, answer: Err(refused(*answer)) },
-        Err(failure) => About { date: None, answer: Err(Refused::Other(failure.into())) },
-    };
-    Ok(told)
+pub(super) async fn app(inner: &Inner) -> Result<AboutApp, Refused> {
+    let reply = call(inner, "/app".to_owned()).await.map_err(Refused::Other)?.map_err(refused)?;
+    let AppReply { id, slug, permissions } = reply.json().map_err(Refused::Other)?;
+    Ok(AboutApp { id, slug: slug.unwrap_or_default(), permissions: known(permissions) })
 }
 
 /// As [`super::GitHub::installations`].
 pub(super) async fn installations(inner: &Inner) -> Result<(Vec<AboutInstallation>, bool), Error> {
-    let reply = ask(inner, "/app/installations?per_page=100".to_owned()).await??;
+    let reply = call(inner, "/app/installations?per_page=100".to_owned()).await??;
     let has_more = reply.headers.get("link").is_some_and(|link| link.as_bytes().windows(4).any(|part| part == b"next"));
     let found: Vec<InstallationReply> = reply.json()?;
     Ok((found.into_iter().map(AboutInstallation::from).collect(), has_more))
@@ -112,31 +97,26 @@ pub(super) async fn installations(inner: &Inner) -> Result<(Vec<AboutInstallatio
 
 /// As [`super::GitHub::about_installation`].
 pub(super) async fn installation(inner: &Inner, installation: &Installation) -> Result<AboutInstallation, Error> {
-    match ask(inner, format!("/app/installations/{}", installation.id())).await? {
+    match call(inner, format!("/app/installations/{}", installation.id())).await? {
         Ok(reply) => Ok(reply.json::<InstallationReply>()?.into()),
-        Err(Failure::Answered(answer)) if answer.status == StatusCode::NOT_FOUND => Err(Error::Stale),
-        Err(failure) => Err(failure.into()),
+        Err(Meaning::NotFound(cause)) => Err(Error::Stale(cause)),
+        Err(meaning) => Err(meaning.into()),
     }
 }
 
-async fn ask(inner: &Inner, path: String) -> Result<Result<Reply, Failure>, Error> {
+async fn call(inner: &Inner, path: String) -> Result<Result<Reply, Meaning>, Error> {
     let app = inner.app()?;
     let call = Call::get(Kind::App, path, app.jwt.header().await?);
     Ok(inner.call_as(app, Lane::App, &call).await)
 }
 
-fn read_app(reply: &Reply) -> Result<AboutApp, Refused> {
-    let AppReply { id, slug, permissions } = reply.json().map_err(|failure| Refused::Other(failure.into()))?;
-    Ok(AboutApp { id, slug: slug.unwrap_or_default(), permissions: known(permissions) })
-}
-
-fn refused(answer: Answer) -> Refused {
-    let is_of_times = answer.says("claim ('exp')") || answer.says("claim ('iat')");
-    match answer.status {
-        StatusCode::UNAUTHORIZED if is_of_times => Refused::Clock(answer.cause()),
-        StatusCode::UNAUTHORIZED => Refused::Key(answer.cause()),
-        StatusCode::NOT_FOUND if answer.says("Integration not found") => Refused::Id(answer.cause()),
-        _ => Refused::Other(Failure::Answered(Box::new(answer)).into()),
+#[expect(clippy::wildcard_enum_match_arm, reason = "what has no special consequence here is decided in one place")]
+fn refused(meaning: Meaning) -> Refused {
+    match meaning {
+        Meaning::AppRefused(AppFault::Key, cause) | Meaning::Unauthorized(cause) => Refused::Key(cause),
+        Meaning::AppRefused(AppFault::Id, cause) => Refused::Id(cause),
+        Meaning::AppRefused(AppFault::Clock, cause) => Refused::Clock(cause),
+        other => Refused::Other(other.into()),
     }
 }
 

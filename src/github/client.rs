@@ -1,8 +1,9 @@
-//! One call to GitHub's API: the stack, the headers, the tries.
+//! One call to GitHub's API: the stack, the headers, the attempts.
 //!
-//! octocrab builds on a tower service that is ours: headers outermost, then the deadline of one
-//! try, which covers the body too, then the cap on the body, then the pooled client. Retries are
-//! outside of it all, so that each try is counted and has its own deadline.
+//! octocrab builds on a tower service that is ours: headers outermost, then the cap on the body,
+//! then the pooled client. The timeout of one attempt covers the body too. Retries are outside of
+//! it all, so that each attempt is counted and has its own timeout. A call that mints is retried
+//! less than others: see [`MintCalls`].
 //!
 //! Every address is put together here from the configured root and a path, and nothing follows a
 //! redirect, so a credential never leaves for another host.
@@ -16,7 +17,7 @@ use http_body_util::{BodyExt, Full, Limited};
 use octocrab::{AuthState, OctoBody, Octocrab, OctocrabBuilder};
 use tower::{BoxError, ServiceBuilder};
 
-use super::error::Failure;
+use super::{error::Error, failure::Failure, mint_calls::MintCalls};
 use crate::{
     egress::{AddressRule, Egress},
     telemetry::{label, metric},
@@ -28,10 +29,15 @@ const API_VERSION_HEADER: HeaderName = HeaderName::from_static("x-github-api-ver
 const ACCEPT: HeaderValue = HeaderValue::from_static("application/vnd.github+json");
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("octo-sts/", env!("CARGO_PKG_VERSION")));
 
-/// A longer `Retry-After` is handed on, not waited for.
-const LONGEST_WAIT: Duration = Duration::from_secs(2);
-/// Tries after the first.
+/// A longer `Retry-After` is returned to the caller, not waited for.
+const MAX_WAIT: Duration = Duration::from_secs(2);
+/// Attempts after the first.
 const RETRIES: usize = 2;
+/// The same for a call that mints.
+const MINT_RETRIES: usize = 1;
+/// How long a mint call may take. It is not repeated after a timeout, so it gets far longer than its
+/// exchange waits: what GitHub returns late can only be revoked if somebody still reads it.
+const MINT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What a call is for: the `kind` of the metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,7 +65,7 @@ impl Kind {
     }
 }
 
-/// One call, in a form that can be tried again.
+/// One call, in a form that can be repeated.
 #[derive(Debug)]
 pub(super) struct Call {
     pub(super) kind: Kind,
@@ -71,11 +77,13 @@ pub(super) struct Call {
     pub(super) etag: Option<HeaderValue>,
     /// JSON.
     pub(super) body: Option<String>,
+    /// Counts the attempts of a call that mints, and bounds them.
+    pub(super) mint: Option<MintCalls>,
 }
 
 impl Call {
     pub(super) fn get(kind: Kind, path: String, authorization: HeaderValue) -> Self {
-        Self { kind, method: Method::GET, path, authorization, etag: None, body: None }
+        Self { kind, method: Method::GET, path, authorization, etag: None, body: None, mint: None }
     }
 }
 
@@ -89,13 +97,11 @@ pub(super) struct Reply {
 
 impl Reply {
     /// The body's JSON. What it holds is not repeated in the error: it may be a token.
-    pub(super) fn json<'a, T: serde::Deserialize<'a>>(&'a self) -> Result<T, Failure> {
+    pub(super) fn json<'a, T: serde::Deserialize<'a>>(&'a self) -> Result<T, Error> {
         serde_json::from_slice(&self.body).map_err(|e| {
-            Failure::odd(format!(
-                "the reply is not what it should be ({:?} error at byte {})",
-                e.classify(),
-                e.column()
-            ))
+            Error::Unexpected(
+                format!("the reply is not what it should be ({:?} error at byte {})", e.classify(), e.column()).into(),
+            )
         })
     }
 }
@@ -116,56 +122,71 @@ impl Root {
 pub(super) struct Client {
     octocrab: Octocrab,
     root: Root,
-    first_backoff: Duration,
+    limits: Limits,
 }
 
-/// How patient a client is.
+/// What bounds a call.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
-    /// For one try, from the connection to the end of the body.
-    pub(super) each_try: Duration,
-    /// Before the second try; about twice that before the third.
+pub(super) struct Limits {
+    /// For one attempt, from the connection to the end of the body.
+    pub(super) attempt_timeout: Duration,
+    /// Before the second attempt; about twice that before the third.
     pub(super) first_backoff: Duration,
     /// The largest body that is read, in bytes.
     pub(super) max_body: usize,
 }
 
 impl Client {
-    /// Builds the stack; `None` if `api` is no absolute URI. octocrab keeps a task of its own, so
+    /// Builds the stack; `None` if `api` is not an absolute URI. octocrab keeps its own task, so
     /// this must run within a tokio runtime.
-    pub(super) fn new(api: &Uri, patience: Patience, egress: &Egress) -> Option<Self> {
+    pub(super) fn new(api: &Uri, limits: Limits, egress: &Egress) -> Option<Self> {
         let root = Root::new(api)?;
         let service = ServiceBuilder::new()
             .map_request(with_our_headers)
-            .timeout(patience.each_try)
-            .and_then(move |response| read_body(response, patience.max_body))
+            .and_then(move |response| read_body(response, limits.max_body))
             .service(egress.client::<OctoBody>(AddressRule::Any));
         let built = OctocrabBuilder::new_empty().with_service(service).with_auth(AuthState::None).build();
         let octocrab = match built {
             Ok(octocrab) => octocrab,
             Err(never) => match never {},
         };
-        Some(Self { octocrab, root, first_backoff: patience.first_backoff })
+        Some(Self { octocrab, root, limits })
     }
 
-    /// The wait before a second try.
+    /// The wait before a second attempt.
     pub(super) fn first_backoff(&self) -> Duration {
-        self.first_backoff
+        self.limits.first_backoff
     }
 
-    /// Makes the call: three tries, on a connection that fails, a try that takes too long, or an
-    /// answer of 500 to 504.
+    /// How long one attempt may take, and a caller waits for a token to read with.
+    pub(super) fn attempt_timeout(&self) -> Duration {
+        self.limits.attempt_timeout
+    }
+
+    /// Makes the call: up to three attempts, repeated after a connection that fails, an attempt that
+    /// takes too long, or an answer of 500 to 504. A mint has two attempts, and is not repeated after
+    /// a timeout.
     pub(super) async fn call(&self, call: &Call) -> Result<Reply, Failure> {
+        let retries = if call.mint.is_some() { MINT_RETRIES } else { RETRIES };
         let backoff = ExponentialBuilder::new()
-            .with_min_delay(self.first_backoff)
+            .with_min_delay(self.limits.first_backoff)
             .with_factor(2.0)
-            .with_max_times(RETRIES)
+            .with_max_times(retries)
             .with_jitter();
-        (|| self.try_once(call)).retry(backoff).when(is_worth_another_try).adjust(wait_as_told).await
+        let is_repeatable = |failure: &Failure| match &call.mint {
+            Some(mint) => mint.may_repeat_after(failure),
+            None => failure.is_repeatable(),
+        };
+        (|| self.attempt(call)).retry(backoff).when(is_repeatable).adjust(backoff_or_server_wait).await
     }
 
-    async fn try_once(&self, call: &Call) -> Result<Reply, Failure> {
-        let outcome = self.send(call).await;
+    async fn attempt(&self, call: &Call) -> Result<Reply, Failure> {
+        let counted = call.mint.as_ref().map(MintCalls::begin);
+        let timeout = if call.mint.is_some() { MINT_TIMEOUT } else { self.limits.attempt_timeout };
+        let outcome = tokio::time::timeout(timeout, self.send(call)).await.unwrap_or(Err(Failure::TimedOut));
+        if let Some(counted) = counted {
+            counted.end(&outcome);
+        }
         let status = match &outcome {
             Ok(reply) => Some(reply.status),
             Err(failure) => failure.status(),
@@ -179,8 +200,9 @@ impl Client {
     async fn send(&self, call: &Call) -> Result<Reply, Failure> {
         let mut request = Request::new(call.body.clone().map_or_else(OctoBody::empty, OctoBody::from));
         *request.method_mut() = call.method.clone();
-        *request.uri_mut() =
-            format!("{}{}", self.root.0, call.path).parse().map_err(|_| Failure::odd("the path is no URI"))?;
+        *request.uri_mut() = format!("{}{}", self.root.0, call.path)
+            .parse()
+            .map_err(|_| Failure::Unexpected("the path is not a URI".into()))?;
         let headers = request.headers_mut();
         headers.insert(header::AUTHORIZATION, call.authorization.clone());
         if let Some(etag) = &call.etag {
@@ -213,22 +235,10 @@ async fn read_body(response: Response<hyper::body::Incoming>, max: usize) -> Res
     Ok(Response::from_parts(head, Full::new(body)))
 }
 
-fn is_worth_another_try(failure: &Failure) -> bool {
-    match failure {
-        Failure::Unanswered { again, .. } => *again,
-        Failure::Answered(answer) => (500..=504).contains(&answer.status.as_u16()),
-        Failure::Limited(_) => false,
-    }
-}
-
-/// The wait before the next try: what GitHub says, or else ours; `None` ends the tries.
-fn wait_as_told(failure: &Failure, ours: Option<Duration>) -> Option<Duration> {
-    let told = match failure {
-        Failure::Answered(answer) => answer.retry_after.map(Duration::from_secs),
-        Failure::Limited(_) | Failure::Unanswered { .. } => None,
-    };
-    match (ours, told) {
-        (Some(ours), Some(told)) => (told <= LONGEST_WAIT).then_some(told.max(ours)),
+/// The wait before the next attempt: what GitHub asks for, or else ours; `None` ends the attempts.
+fn backoff_or_server_wait(failure: &Failure, ours: Option<Duration>) -> Option<Duration> {
+    match (ours, failure.server_wait()) {
+        (Some(ours), Some(server)) => (server <= MAX_WAIT).then_some(server.max(ours)),
         (ours, _) => ours,
     }
 }

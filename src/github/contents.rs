@@ -14,12 +14,15 @@ use serde::{Deserialize, de::IgnoredAny};
 use super::{
     Inner,
     client::{Call, Kind, Reply},
-    error::{Error, Failure},
+    error::Error,
     installation::Installation,
     jwt::bearer,
     lag,
     limits::Lane,
-    mint::{Asked, Minted, mint_checked},
+    meaning::Meaning,
+    mint::{MintRefused, mint_checked},
+    mint_calls::MintCalls,
+    mint_reply::{Minted, Requested},
     revoke::Held,
 };
 use crate::{
@@ -107,16 +110,18 @@ pub(super) async fn read_token(
     installation: &Installation,
     repo: &RepoName,
 ) -> Result<ReadToken, Error> {
-    let asked = Asked {
+    let requested = Requested {
         kind: Kind::ReadMint,
         repositories: Some(vec![repo.clone()]),
         permissions: Permissions::from([("contents".to_owned(), Level::Read)]),
     };
-    let Minted { token, expires_at, repositories, .. } = mint_checked(inner, installation, asked).await?;
-    let authorization = bearer(token.expose()).ok_or_else(|| Error::unavailable("the token is no header value"))?;
-    // That each of them is the one asked for has been checked; none at all is no proof of anything.
+    let minted = mint_checked(inner, installation, requested, &MintCalls::default()).await;
+    let Minted { token, expires_at, repositories, .. } = minted.map_err(refused_mint)?;
+    let authorization =
+        bearer(token.expose()).ok_or_else(|| Error::Unexpected("the token is not a header value".into()))?;
+    // That each of them is the requested one has been checked; none at all proves nothing.
     let seen = repositories.unwrap_or_default().into_iter().next();
-    let seen = seen.ok_or_else(|| Error::unavailable("the reply names no repository"))?;
+    let seen = seen.ok_or_else(|| Error::Unexpected("the reply names no repository".into()))?;
     Ok(ReadToken {
         authorization,
         installation: installation.id(),
@@ -129,6 +134,17 @@ pub(super) async fn read_token(
     })
 }
 
+/// What it means that GitHub does not mint a token to read with.
+fn refused_mint(refused: MintRefused) -> Error {
+    match refused {
+        MintRefused::Error(error) => error,
+        MintRefused::Answer(Meaning::NotFound(cause)) => Error::Stale(cause),
+        MintRefused::Answer(Meaning::RepositoryNotAccessible(_)) => Error::RepositoryNotAccessible,
+        MintRefused::Answer(Meaning::PermissionsNotGranted(cause)) => Error::Forbidden(cause),
+        MintRefused::Answer(meaning) => meaning.into(),
+    }
+}
+
 /// As [`super::GitHub::file`].
 pub(super) async fn file(inner: &Inner, token: &ReadToken, path: &str, etag: Option<&str>) -> Result<File, Error> {
     let escaped = utf8_percent_encode(path, PATH);
@@ -137,12 +153,10 @@ pub(super) async fn file(inner: &Inner, token: &ReadToken, path: &str, etag: Opt
     let call = Call { etag, ..Call::get(Kind::Contents, address, token.authorization.clone()) };
     match lag::call(&inner.gate, Lane::Read(token.installation), &call, token.issued_at).await {
         Ok(reply) if reply.status == StatusCode::NOT_MODIFIED => Ok(File::Unchanged),
-        Ok(reply) => Ok(parse(&reply, path)?),
-        Err(Failure::Answered(answer)) if answer.status == StatusCode::NOT_FOUND => Ok(File::Absent),
-        Err(Failure::Answered(answer)) if answer.status == StatusCode::FORBIDDEN && answer.too_large => {
-            Ok(File::NotAFile)
-        }
-        Err(failure) => Err(refused(failure)),
+        Ok(reply) => parse(&reply, path),
+        Err(Meaning::NotFound(_)) => Ok(File::Absent),
+        Err(Meaning::TooLarge(_)) => Ok(File::NotAFile),
+        Err(meaning) => Err(refused_read(meaning)),
     }
 }
 
@@ -152,18 +166,17 @@ pub(super) async fn repository_visible(inner: &Inner, token: &ReadToken) -> Resu
     let call = Call::get(Kind::Repository, address, token.authorization.clone());
     match lag::call(&inner.gate, Lane::Read(token.installation), &call, token.issued_at).await {
         Ok(_) => Ok(true),
-        Err(failure) if failure.status() == Some(StatusCode::NOT_FOUND) => Ok(false),
-        Err(failure) => Err(refused(failure)),
+        Err(Meaning::NotFound(_)) => Ok(false),
+        Err(meaning) => Err(refused_read(meaning)),
     }
 }
 
-fn refused(failure: Failure) -> Error {
-    let Failure::Answered(answer) = failure else { return failure.into() };
-    match answer.status {
-        _ if answer.moved() => Error::Moved,
-        StatusCode::UNAUTHORIZED => Error::TokenRefused,
-        StatusCode::FORBIDDEN if !answer.says("suspended") => Error::Forbidden(answer.cause()),
-        _ => Failure::Answered(answer).into(),
+/// What it means that GitHub does not let the token read.
+#[expect(clippy::wildcard_enum_match_arm, reason = "what has no special consequence here is decided in one place")]
+fn refused_read(meaning: Meaning) -> Error {
+    match meaning {
+        Meaning::Unauthorized(_) | Meaning::AppRefused(..) => Error::TokenRefused,
+        meaning => meaning.into(),
     }
 }
 
@@ -184,7 +197,7 @@ struct Entry {
     content: Option<String>,
 }
 
-pub(super) fn parse(reply: &Reply, path: &str) -> Result<File, Failure> {
+pub(super) fn parse(reply: &Reply, path: &str) -> Result<File, Error> {
     let entry = match reply.json()? {
         Contents::Directory(_) => return Ok(File::NotAFile),
         Contents::Entry(entry) if entry.r#type != "file" || entry.path != path => return Ok(File::NotAFile),
@@ -194,12 +207,12 @@ pub(super) fn parse(reply: &Reply, path: &str) -> Result<File, Failure> {
         (Some("base64"), Some(content)) => content,
         // What is over a megabyte comes without content.
         (Some("none"), _) => return Ok(File::NotAFile),
-        _ => return Err(Failure::odd("the file has no content in base64")),
+        _ => return Err(Error::Unexpected("the file has no content in base64".into())),
     };
     let packed: Vec<u8> = content.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    let bytes = STANDARD.decode(packed).map_err(|_| Failure::odd("the file's content is not base64"))?;
+    let bytes = STANDARD.decode(packed).map_err(|_| Error::Unexpected("the file's content is not base64".into()))?;
     if entry.size.is_some_and(|size| size != bytes.len()) {
-        return Err(Failure::odd("the file's content is not complete"));
+        return Err(Error::Unexpected("the file's content is not complete".into()));
     }
     let etag = reply.headers.get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
     Ok(File::Present { bytes: bytes.into(), sha: entry.sha, etag })

@@ -10,13 +10,15 @@ use serde::Deserialize;
 use super::{
     App, Inner,
     client::{Call, Kind},
-    error::{Error, Failure},
+    error::{Cause, Error},
+    failure::one_line,
     limits::Lane,
+    meaning::Meaning,
 };
 use crate::{
     cache::{Bounds, Cache, Stamped, Standing, heap_bytes},
     clock::{Clock, Moment},
-    name::{AppId, InstallationId, Owner},
+    name::{AccountId, AppId, InstallationId, Owner},
 };
 
 /// How long a found installation is used. A mint through one that is gone says so at once.
@@ -26,10 +28,16 @@ const ABSENT: Duration = Duration::from_secs(30);
 /// Memory of the cached owners: about 14,000 that are served, and 900 that unverified callers name.
 const BOUNDS: Bounds = Bounds { verified: 16 << 20, unverified: 1 << 20 };
 
-/// An installation whose account and App are those that were asked for.
+/// So much earlier than what it is compared with a lookup may have been: see
+/// [`super::GitHub::installation_since`].
+const LOOKUP_LEEWAY: Duration = Duration::from_secs(2);
+
+/// An installation whose account and App are the requested ones.
 #[derive(Debug, Clone)]
 pub struct Installation {
     id: InstallationId,
+    account: AccountId,
+    looked_up_at: Moment,
     app: AppId,
     slug: Arc<str>,
     owner: Owner,
@@ -51,9 +59,19 @@ impl Installation {
         &self.slug
     }
 
-    /// The account, as GitHub spells it.
+    /// The account, which keeps its id when it is renamed.
+    pub fn account(&self) -> AccountId {
+        self.account
+    }
+
+    /// The account's name, as GitHub spells it.
     pub fn owner(&self) -> &Owner {
         &self.owner
+    }
+
+    /// Whether the account had the name at this moment, or shortly before it.
+    fn is_as_of(&self, moment: Moment) -> bool {
+        self.looked_up_at.plus(LOOKUP_LEEWAY) >= moment
     }
 }
 
@@ -61,8 +79,10 @@ impl Installation {
 #[derive(Debug, Clone)]
 pub(super) enum Known {
     Installed(Installation),
-    Suspended,
+    Suspended(Cause),
     Absent,
+    /// Absent, and GitHub redirects from the name.
+    Moved(Cause),
 }
 
 pub(super) type Installations = Cache<Owner, Known, Error>;
@@ -75,38 +95,56 @@ fn weigh(owner: &Owner, known: &Known) -> usize {
     let name = |owner: &Owner| 2 * heap_bytes(owner.as_str());
     let found = match known {
         Known::Installed(installation) => name(&installation.owner) + heap_bytes(&installation.slug),
-        Known::Suspended | Known::Absent => 0,
+        Known::Suspended(cause) | Known::Moved(cause) => heap_bytes(cause),
+        Known::Absent => 0,
     };
     name(owner) + found
 }
 
-/// As [`super::GitHub::installation`]. While GitHub limits us or does not answer, an installation
-/// that was found earlier serves on: minting through it is its own proof.
+/// As [`super::GitHub::installation`]. While GitHub cannot be asked, an installation that was found
+/// earlier stays in use: minting through it is its own proof. Any other failure ends it.
 pub(super) async fn find(inner: &Arc<Inner>, owner: &Owner, standing: Standing) -> Result<Installation, Error> {
+    find_since(inner, owner, standing, Moment::default()).await
+}
+
+/// As [`super::GitHub::installation_since`].
+pub(super) async fn find_since(
+    inner: &Arc<Inner>,
+    owner: &Owner,
+    standing: Standing,
+    since: Moment,
+) -> Result<Installation, Error> {
     inner.app()?;
     let now = inner.gate.clock.monotonic();
-    let (task, asked) = (Arc::clone(inner), owner.clone());
+    let (task, key) = (Arc::clone(inner), owner.clone());
     let load = |held: Option<Stamped<Known>>| async move {
-        let found = look_up(&task, &asked).await;
+        let found = look_up(&task, &key).await;
         match (found, held.map(|held| held.value)) {
-            (Err(error), Some(held @ Known::Installed(_))) if error.is_transient() => Ok(held),
+            (Err(error), Some(held @ Known::Installed(_))) if error.is_outage() => Ok(held),
+            (Err(error), Some(_)) if !error.is_outage() => {
+                task.installations.invalidate(&key);
+                Err(error)
+            }
             (found, _) => found,
         }
     };
-    let known = inner.installations.get_or_load(owner.clone(), standing, |held| is_fresh(held, now), load).await?;
+    let fresh = |held: &Stamped<Known>| is_fresh(held, now, since);
+    let known = inner.installations.get_or_load(owner.clone(), standing, fresh, load).await?;
     match known.value {
-        Known::Installed(installation) => Ok(installation),
-        Known::Suspended => Err(Error::Suspended),
+        Known::Installed(installation) if installation.is_as_of(since) => Ok(installation),
+        Known::Installed(_) => Err(Error::unavailable("the owner's installation could not be looked up again")),
+        Known::Suspended(cause) => Err(Error::Suspended(cause)),
         Known::Absent => Err(Error::NotInstalled),
+        Known::Moved(cause) => Err(Error::AccountMoved(cause)),
     }
 }
 
-fn is_fresh(held: &Stamped<Known>, now: Moment) -> bool {
-    let lives = match held.value {
-        Known::Installed(_) => PRESENT,
-        Known::Suspended | Known::Absent => ABSENT,
-    };
-    now.since(held.at) < lives
+fn is_fresh(held: &Stamped<Known>, now: Moment, since: Moment) -> bool {
+    let age = now.since(held.at);
+    match &held.value {
+        Known::Installed(installation) => age < PRESENT && installation.is_as_of(since),
+        Known::Suspended(_) | Known::Absent | Known::Moved(_) => age < ABSENT,
+    }
 }
 
 #[derive(Deserialize)]
@@ -120,43 +158,44 @@ struct InstallationReply {
 
 #[derive(Deserialize)]
 struct Account {
+    id: Option<u64>,
     login: Option<String>,
 }
 
 async fn look_up(inner: &Inner, owner: &Owner) -> Result<Known, Error> {
     let app = inner.app()?;
+    let looked_up_at = inner.gate.clock.monotonic();
+    let mut absent = Known::Absent;
     for kind in ["users", "orgs"] {
         let path = format!("/{kind}/{owner}/installation");
         let call = Call::get(Kind::Installation, path, app.jwt.header().await?);
         match inner.call_as(app, Lane::App, &call).await {
-            Ok(reply) => return judge(&reply.json::<InstallationReply>()?, app, owner),
-            Err(Failure::Answered(answer)) if answer.refuses_app() => return Err(Error::Misconfigured(answer.cause())),
-            // A redirect means that the account was renamed: nothing is installed under this name.
-            Err(Failure::Answered(answer)) if answer.status == 404 || answer.moved() => {}
-            Err(Failure::Answered(answer)) if answer.status == 401 => {
-                app.jwt.forget();
-                return Err(Error::Misconfigured(answer.cause()));
-            }
-            Err(failure) => {
-                let error = Error::from(failure);
-                return if error == Error::Suspended { Ok(Known::Suspended) } else { Err(error) };
-            }
+            Ok(reply) => return judge(&reply.json::<InstallationReply>()?, app, owner, looked_up_at),
+            Err(Meaning::NotFound(_)) => {}
+            // The account was renamed: nothing is installed under this name.
+            Err(Meaning::Moved(cause)) => absent = Known::Moved(cause),
+            Err(Meaning::Suspended(cause)) => return Ok(Known::Suspended(cause)),
+            Err(meaning) => return Err(meaning.into()),
         }
     }
-    Ok(Known::Absent)
+    Ok(absent)
 }
 
-fn judge(reply: &InstallationReply, app: &App, owner: &Owner) -> Result<Known, Error> {
+fn judge(reply: &InstallationReply, app: &App, owner: &Owner, looked_up_at: Moment) -> Result<Known, Error> {
     if reply.app_id != app.id.0 {
         return Err(Error::Misconfigured("GitHub answered with another App's installation".into()));
     }
     let login = reply.account.as_ref().and_then(|account| account.login.as_deref()).unwrap_or_default();
     let Some(login) = login.parse::<Owner>().ok().filter(|login| login == owner) else { return Ok(Known::Absent) };
-    if reply.suspended_at.is_some() {
-        return Ok(Known::Suspended);
+    if let Some(since) = &reply.suspended_at {
+        return Ok(Known::Suspended(format!("the installation is suspended since {}", one_line(since)).into()));
     }
+    // Some servers that speak GitHub's API leave the account's id out.
+    let account = reply.account.as_ref().and_then(|account| account.id).unwrap_or(reply.id);
     Ok(Known::Installed(Installation {
         id: InstallationId(reply.id),
+        account: AccountId(account),
+        looked_up_at,
         app: app.id,
         slug: reply.app_slug.as_str().into(),
         owner: login,

@@ -7,12 +7,11 @@
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
-use http::StatusCode;
 
 use super::{
     client::{Call, Reply},
-    error::Failure,
     limits::{Gate, Lane},
+    meaning::Meaning,
 };
 use crate::clock::UnixTime;
 
@@ -27,22 +26,12 @@ pub(super) fn is_young(gate: &Gate, issued_at: UnixTime) -> bool {
 }
 
 /// A call with a token that was minted at `issued_at`.
-pub(super) async fn call(gate: &Gate, lane: Lane, call: &Call, issued_at: UnixTime) -> Result<Reply, Failure> {
+pub(super) async fn call(gate: &Gate, lane: Lane, call: &Call, issued_at: UnixTime) -> Result<Reply, Meaning> {
     let backoff = ExponentialBuilder::new()
         .with_min_delay(gate.client.first_backoff())
         .with_factor(2.0)
         .with_max_times(RETRIES)
         .with_jitter();
-    let may_be_lag = |failure: &Failure| is_refusal(failure) && is_young(gate, issued_at);
+    let may_be_lag = |meaning: &Meaning| meaning.may_be_replication() && is_young(gate, issued_at);
     (|| gate.call(lane, call)).retry(backoff).when(may_be_lag).await
-}
-
-fn is_refusal(failure: &Failure) -> bool {
-    match failure {
-        Failure::Answered(answer) => {
-            answer.status == StatusCode::UNAUTHORIZED
-                || (answer.status == StatusCode::FORBIDDEN && answer.says("Resource not accessible"))
-        }
-        Failure::Limited(_) | Failure::Unanswered { .. } => false,
-    }
 }

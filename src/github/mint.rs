@@ -1,29 +1,33 @@
-//! Minting, and the check that a token is no wider than what was asked for.
+//! Minting, and what becomes of a mint that GitHub refuses.
 //!
 //! Two requests would mean "everything": no permissions, and an empty list of repositories. Neither
-//! is ever sent. And what GitHub replies is held against the request before anybody gets the token.
+//! is ever sent. `mint_reply` compares GitHub's reply with the request before anyone gets the token.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use aws_lc_rs::digest::{SHA256, digest};
 use base64::{Engine as _, engine::general_purpose::STANDARD};
-use http::{Method, StatusCode};
+use http::Method;
 use secrecy::SecretString;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use tracing::Instrument as _;
 
 use super::{
     Inner,
-    client::{Call, Kind, Reply},
-    error::{Answer, Error, Failure},
+    client::{Call, Kind},
+    error::Error,
+    explain,
     installation::Installation,
     limits::Lane,
+    meaning::Meaning,
+    mint_calls::MintCalls,
+    mint_reply::{self, Minted, Requested},
     revoke::Held,
 };
 use crate::{
     clock::UnixTime,
-    name::{InstallationId, Owner, RepoName},
-    policy::{AppPin, Grant, Level, Permissions, Repositories},
+    name::{InstallationId, RepoName},
+    policy::{AppPin, Grant, Permissions, Repositories},
 };
 
 /// A minted token that is no wider than its grant. It is revoked when it is dropped, unless it was
@@ -108,7 +112,12 @@ fn pin_admits(pin: &AppPin, id: &str, slug: &str) -> bool {
 }
 
 /// As [`super::GitHub::mint`].
-pub(super) async fn mint(inner: &Arc<Inner>, grant: &Grant, installation: &Installation) -> Result<IssuedToken, Error> {
+pub(super) async fn mint(
+    inner: &Arc<Inner>,
+    grant: &Grant,
+    installation: &Installation,
+    calls: &MintCalls,
+) -> Result<IssuedToken, Error> {
     check_pin(grant, installation)?;
     if grant.owner() != installation.owner() {
         return Err(Error::Wider("the installation is another owner's".into()));
@@ -117,8 +126,12 @@ pub(super) async fn mint(inner: &Arc<Inner>, grant: &Grant, installation: &Insta
         Repositories::All => None,
         Repositories::These(names) => Some(names.clone()),
     };
-    let asked = Asked { kind: Kind::Mint, repositories, permissions: grant.permissions().clone() };
-    let minted = mint_checked(inner, installation, asked).await?;
+    let requested = Requested { kind: Kind::Mint, repositories, permissions: grant.permissions().clone() };
+    let minted = match mint_checked(inner, installation, requested, calls).await {
+        Ok(minted) => minted,
+        Err(MintRefused::Error(error)) => return Err(error),
+        Err(MintRefused::Answer(meaning)) => return Err(refused(inner, grant, installation, meaning).await),
+    };
     // In GitHub's requests an empty list means everything, so in a reply it bounds nothing.
     if minted.repositories.as_ref().is_some_and(Vec::is_empty) {
         return Err(Error::Wider("it names no repository".into()));
@@ -132,175 +145,92 @@ pub(super) async fn mint(inner: &Arc<Inner>, grant: &Grant, installation: &Insta
     })
 }
 
-/// What a token is asked for.
-pub(super) struct Asked {
-    /// [`Kind::Mint`] for a caller's token, [`Kind::ReadMint`] for one of our own.
-    pub(super) kind: Kind,
-    /// `None`: all that the installation sees.
-    pub(super) repositories: Option<Vec<RepoName>>,
-    pub(super) permissions: Permissions,
+/// What it means that GitHub does not mint by a grant.
+#[expect(clippy::wildcard_enum_match_arm, reason = "what has no special consequence here is decided in one place")]
+async fn refused(inner: &Arc<Inner>, grant: &Grant, installation: &Installation, meaning: Meaning) -> Error {
+    match meaning {
+        Meaning::NotFound(cause) => Error::Stale(cause),
+        Meaning::PermissionMissing(cause)
+        | Meaning::Forbidden(cause)
+        | Meaning::PermissionsNotGranted(cause)
+        | Meaning::Unprocessable(cause) => {
+            let lacking = explain::lacking_permissions(inner, installation, grant.permissions()).await;
+            Error::PermissionRefused { cause, lacking }
+        }
+        Meaning::RepositoryNotAccessible(cause) => {
+            let missing = explain::missing_repositories(inner, installation, grant.repositories()).await;
+            Error::RepositoryRefused { cause, missing }
+        }
+        Meaning::TooManyRepositories(cause) => Error::RepositoryRefused { cause, missing: None },
+        meaning => meaning.into(),
+    }
 }
 
-/// A token that is no wider than what was asked for.
-pub(super) struct Minted {
-    pub(super) token: Held,
-    pub(super) expires_at: UnixTime,
-    pub(super) permissions: Permissions,
-    /// Present if the request named repositories.
-    pub(super) repositories: Option<Vec<Repository>>,
+/// Why there is no token.
+pub(super) enum MintRefused {
+    /// GitHub's answer, of which the request's purpose decides what follows.
+    Answer(Meaning),
+    /// Anything else.
+    Error(Error),
 }
 
-/// A repository in GitHub's reply.
-#[derive(Deserialize)]
-pub(super) struct Repository {
-    pub(super) name: String,
-    full_name: Option<String>,
-    pub(super) private: Option<bool>,
+impl From<Error> for MintRefused {
+    fn from(error: Error) -> Self {
+        Self::Error(error)
+    }
 }
 
-/// Mints in a task of its own: when the caller goes away, the token that arrives is dropped there,
-/// and so revoked.
+/// Mints in its own task: when the caller goes away, the call goes on, and the token that arrives is
+/// dropped there, and so revoked.
 pub(super) async fn mint_checked(
     inner: &Arc<Inner>,
     installation: &Installation,
-    asked: Asked,
-) -> Result<Minted, Error> {
-    if asked.permissions.is_empty() || asked.repositories.as_ref().is_some_and(Vec::is_empty) {
-        return Err(Error::Wider("an empty request would be granted everything".into()));
+    requested: Requested,
+    calls: &MintCalls,
+) -> Result<Minted, MintRefused> {
+    if requested.permissions.is_empty() || requested.repositories.as_ref().is_some_and(Vec::is_empty) {
+        return Err(Error::Wider("an empty request would be granted everything".into()).into());
     }
-    let (task, installation) = (Arc::clone(inner), installation.clone());
-    let work = async move { mint_now(&task, &installation, &asked).await };
+    if !calls.may_begin() {
+        return Err(Error::unavailable("the outcome of two calls to mint is unknown").into());
+    }
+    let (task, installation, calls) = (Arc::clone(inner), installation.clone(), calls.clone());
+    let work = async move { mint_now(&task, &installation, &requested, &calls).await };
     match inner.minting.spawn(work.in_current_span()).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(Error::unavailable("the mint was interrupted")),
+        Err(_) => Err(Error::Unexpected("the mint was interrupted".into()).into()),
     }
 }
 
-async fn mint_now(inner: &Inner, installation: &Installation, asked: &Asked) -> Result<Minted, Error> {
+async fn mint_now(
+    inner: &Inner,
+    installation: &Installation,
+    requested: &Requested,
+    calls: &MintCalls,
+) -> Result<Minted, MintRefused> {
     #[derive(Serialize)]
     struct Body<'a> {
         #[serde(skip_serializing_if = "Option::is_none")]
         repositories: Option<Vec<&'a str>>,
         permissions: &'a Permissions,
     }
-    let repositories = asked.repositories.as_ref().map(|names| names.iter().map(RepoName::as_str).collect());
-    let body = serde_json::to_string(&Body { repositories, permissions: &asked.permissions });
+    let repositories = requested.repositories.as_ref().map(|names| names.iter().map(RepoName::as_str).collect());
+    let body = serde_json::to_string(&Body { repositories, permissions: &requested.permissions });
     let app = inner.app()?;
     let path = format!("/app/installations/{}/access_tokens", installation.id());
     let call = Call {
         method: Method::POST,
-        body: Some(body.map_err(|_| Error::unavailable("the request has no JSON form"))?),
-        ..Call::get(asked.kind, path, app.jwt.header().await?)
+        body: Some(body.map_err(|_| Error::Unexpected("the request has no JSON form".into()))?),
+        mint: Some(calls.clone()),
+        ..Call::get(requested.kind, path, app.jwt.header().await?)
     };
-    match inner.call_as(app, Lane::Mint(installation.id()), &call).await {
-        Ok(reply) => accept(inner, installation, asked, &reply),
-        Err(Failure::Answered(answer)) => Err(refused(*answer, asked.kind)),
-        Err(failure) => Err(failure.into()),
-    }
-}
-
-/// What GitHub means when it does not mint.
-fn refused(answer: Answer, kind: Kind) -> Error {
-    let reading = kind == Kind::ReadMint;
-    let cause = answer.cause();
-    match answer.status {
-        _ if answer.refuses_app() => Error::Misconfigured(cause),
-        StatusCode::UNAUTHORIZED | StatusCode::NOT_FOUND => Error::Stale,
-        StatusCode::FORBIDDEN if answer.says("suspended") => Error::Suspended,
-        StatusCode::FORBIDDEN if reading => Error::Forbidden(cause),
-        StatusCode::FORBIDDEN => Error::PermissionRefused(cause),
-        // Of the sentence only what it means: servers that speak GitHub's API word it in other ways.
-        StatusCode::UNPROCESSABLE_ENTITY if answer.says("not accessible") => {
-            if reading {
-                Error::RepositoryNotAccessible
-            } else {
-                Error::RepositoryRefused(cause)
-            }
-        }
-        StatusCode::UNPROCESSABLE_ENTITY if answer.says("permissions requested") => {
-            if reading {
-                Error::Forbidden(cause)
-            } else {
-                Error::PermissionRefused(cause)
-            }
-        }
-        StatusCode::UNPROCESSABLE_ENTITY if !reading && answer.says("too many repositories") => {
-            Error::RepositoryRefused(cause)
-        }
-        StatusCode::UNPROCESSABLE_ENTITY if !reading => Error::PermissionRefused(cause),
-        _ => Failure::Answered(Box::new(answer)).into(),
-    }
-}
-
-#[derive(Deserialize)]
-struct TokenReply {
-    token: String,
-}
-
-#[derive(Deserialize)]
-struct Terms {
-    expires_at: String,
-    permissions: Option<BTreeMap<String, String>>,
-    repository_selection: Option<String>,
-    repositories: Option<Vec<Repository>>,
-}
-
-/// Reads the reply and holds it against the request. The token is taken out first, so that it is
-/// revoked if the rest does not do.
-fn accept(inner: &Inner, installation: &Installation, asked: &Asked, reply: &Reply) -> Result<Minted, Error> {
-    let (id, owner) = (installation.id(), installation.owner());
-    let TokenReply { token } = reply.json()?;
-    if token.is_empty() {
-        return Err(Error::unavailable("the reply has no token"));
-    }
-    let token = Held::new(token, id, inner.gate.clock.now(), inner.revoker.clone());
-    let terms: Terms = reply.json()?;
-    let expires_at =
-        UnixTime::parse_rfc3339(&terms.expires_at).ok_or_else(|| Error::unavailable("the reply has no expiry"))?;
-    let permissions = checked_permissions(&asked.permissions, terms.permissions)?;
-    let repositories = match &asked.repositories {
-        None => None,
-        Some(_) if terms.repository_selection.as_deref() == Some("all") => {
-            return Err(Error::Wider("it reaches all repositories".into()));
-        }
-        Some(names) => Some(checked_repositories(owner, names, terms.repositories)?),
+    let reply = inner.call_as(app, Lane::Mint(installation.id()), &call).await.map_err(MintRefused::Answer)?;
+    let Some(token) = mint_reply::token(&reply) else {
+        calls.token_lost();
+        return Err(Error::Unexpected("the reply has no token".into()).into());
     };
-    Ok(Minted { token, expires_at, permissions, repositories })
-}
-
-/// GitHub adds `metadata: read` by itself; anything else must have been asked for, at that level
-/// at least.
-fn checked_permissions(asked: &Permissions, granted: Option<BTreeMap<String, String>>) -> Result<Permissions, Error> {
-    let granted = granted.ok_or(Error::Wider("it does not say which permissions it has".into()))?;
-    let check = |(name, level): (String, String)| {
-        let level = [Level::Read, Level::Write, Level::Admin].into_iter().find(|known| known.as_str() == level);
-        let most = asked.get(&name).copied().or_else(|| (name == "metadata").then_some(Level::Read));
-        match (level, most) {
-            (Some(level), Some(most)) if level <= most => Ok((name, level)),
-            _ => Err(Error::Wider("it has a permission that was not asked for".into())),
-        }
-    };
-    granted.into_iter().map(check).collect()
-}
-
-fn checked_repositories(
-    owner: &Owner,
-    asked: &[RepoName],
-    granted: Option<Vec<Repository>>,
-) -> Result<Vec<Repository>, Error> {
-    let granted = granted.ok_or(Error::Wider("it does not say which repositories it reaches".into()))?;
-    let was_asked = |repository: &Repository| {
-        let named = asked.iter().find(|name| name.as_str().eq_ignore_ascii_case(&repository.name));
-        named.is_some_and(|name| {
-            let full = repository.full_name.as_deref();
-            full.is_none_or(|full| full.eq_ignore_ascii_case(&format!("{owner}/{name}")))
-        })
-    };
-    if granted.iter().all(was_asked) {
-        Ok(granted)
-    } else {
-        Err(Error::Wider("it reaches a repository that was not asked for".into()))
-    }
+    let token = Held::new(token, installation.id(), inner.gate.clock.now(), inner.revoker.clone());
+    Ok(mint_reply::accept(token, installation, requested, &reply)?)
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@
 
 use std::{fmt, sync::Arc};
 
-use http::{Method, StatusCode};
+use http::Method;
 use secrecy::{ExposeSecret, SecretString};
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -17,6 +17,7 @@ use super::{
     jwt::bearer,
     lag,
     limits::{Gate, Lane},
+    meaning::Meaning,
 };
 use crate::{
     clock::UnixTime,
@@ -96,7 +97,7 @@ async fn revoke(gate: Arc<Gate>, unwanted: Unwanted) {
     let done = match lag::call(&gate, Lane::Revoke(installation), &call, issued_at).await {
         Ok(_) => true,
         // The token has ended already, or an earlier try revoked it; unless it has yet to arrive.
-        Err(failure) => failure.status() == Some(StatusCode::UNAUTHORIZED) && !lag::is_young(&gate, issued_at),
+        Err(meaning) => matches!(meaning, Meaning::Unauthorized(_)) && !lag::is_young(&gate, issued_at),
     };
     metrics::counter!(metric::GITHUB_REVOCATIONS, label::OUTCOME => if done { "done" } else { "failed" }).increment(1);
     if !done {

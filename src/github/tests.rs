@@ -2,7 +2,9 @@
 
 mod calls;
 mod contents;
+mod explain;
 mod installation;
+mod meaning;
 mod mint;
 
 use std::{
@@ -87,6 +89,8 @@ fn healthy(seen: &Seen) -> Answered {
     let (method, path) = seen.line.split_once(' ').unwrap();
     match (method, path.split('/').skip(3).collect::<Vec<_>>().as_slice()) {
         ("GET", ["users", owner, "installation"]) => answer(200, installation_json(owner)),
+        ("GET", ["app", "installations", _]) => answer(200, installation_json("octo-org")),
+        ("GET", ["repos", owner, _, "installation"]) => answer(200, installation_json(owner)),
         ("POST", ["app", "installations", _, "access_tokens"]) => answer(201, minted_json(&seen.body)),
         ("GET", ["repos", owner, repo, "contents", path @ ..]) => {
             answer(200, file_json(&path.join("/"), b"issuer: x\n")).with("etag", format!("\"{owner}-{repo}\""))
@@ -98,7 +102,9 @@ fn healthy(seen: &Seen) -> Answered {
 }
 
 fn installation_json(owner: &str) -> Value {
-    json!({"id": 77, "app_id": 5, "app_slug": "sts", "account": {"login": owner}, "suspended_at": null})
+    let account = json!({"id": 7, "login": owner});
+    let permissions = json!({"contents": "read", "issues": "write", "metadata": "read"});
+    json!({"id": 77, "app_id": 5, "app_slug": "sts", "account": account, "permissions": permissions, "suspended_at": null})
 }
 
 /// The reply to a mint that grants what was asked for.
@@ -236,7 +242,12 @@ impl World {
     }
 
     async fn mint(&self) -> Result<IssuedToken, Error> {
-        self.github.mint(&grant(&["hello"], &[("issues", Level::Write)]), &self.installation().await).await
+        self.mint_counted(&MintCalls::default()).await
+    }
+
+    async fn mint_counted(&self, calls: &MintCalls) -> Result<IssuedToken, Error> {
+        let installation = self.installation().await;
+        self.github.mint(&grant(&["hello"], &[("issues", Level::Write)]), &installation, calls).await
     }
 
     /// Waits until GitHub has seen that many revocations of [`TOKEN`], and no more.
@@ -254,6 +265,7 @@ impl World {
     }
 }
 
+const ORG_LOOK_UP: &str = "GET /api/v3/orgs/octo-org/installation";
 const LOOK_UP: &str = "GET /api/v3/users/octo-org/installation";
 const MINT: &str = "POST /api/v3/app/installations/77/access_tokens";
 const REVOKE: &str = "DELETE /api/v3/installation/token";

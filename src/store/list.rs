@@ -13,7 +13,7 @@ use crate::{
     cache::{Stamped, Standing, heap_bytes},
     clock::Moment,
     github,
-    name::Owner,
+    name::{AccountId, Owner},
     policy::TrustedIssuers,
     yaml::{Errors, Invalid},
 };
@@ -41,7 +41,7 @@ impl List {
 }
 
 /// The memory behind a cached list.
-pub(super) fn weigh(owner: &Owner, held: &Held) -> usize {
+pub(super) fn weigh((_, owner): &(AccountId, Owner), held: &Held) -> usize {
     let list = match (&held.list, &held.seen) {
         (_, Some((list, _))) | (Ok(List::Present(list)), None) => size_of::<TrustedIssuers>() + list.heap_bytes(),
         (Ok(List::Absent | List::Invisible) | Err(_), None) => 0,
@@ -108,7 +108,7 @@ impl Store {
             },
             (Err(error), before) => self.unread(&owner, error, before),
             (Ok(Read::Unchanged), _) => {
-                Err(Error::ListUnavailable(github::Error::unavailable("304 to an unconditional request")))
+                Err(Error::ListUnavailable(github::Error::Unexpected("304 to an unconditional request".into())))
             }
         }
     }
@@ -116,7 +116,7 @@ impl Store {
     /// Compiles off the async threads, like a policy.
     async fn compile_list(&self, owner: &Owner, bytes: Bytes) -> Result<Result<TrustedIssuers, Errors>, github::Error> {
         let compiled = self.compiler.run(owner, move || TrustedIssuers::parse(&bytes)).await;
-        compiled.map_err(|error| github::Error::unavailable(format!("the list was not compiled: {error}")))
+        compiled.map_err(|error| github::Error::Unexpected(format!("the list was not compiled: {error}").into()))
     }
 
     /// Reads the file; that the repository is not accessible is believed only when it is said twice,
@@ -125,7 +125,7 @@ impl Store {
         let place = (owner, &self.settings.policy_repo);
         match self.reader.read(place, PATH, etag, standing).await {
             Ok(Read::Inaccessible) => {
-                self.reader.forget(owner, &self.settings.policy_repo);
+                self.reader.forget_installation(owner);
                 self.reader.read(place, PATH, etag, standing).await
             }
             outcome => outcome,
@@ -163,12 +163,11 @@ impl Store {
     }
 
     fn unread(&self, owner: &Owner, error: github::Error, before: Option<Held>) -> Result<Held, Error> {
+        use github::Error as E;
         // These say that there is no way to the owner at all, not that its list could not be read.
-        let unreachable = matches!(
-            error,
-            github::Error::NoApp | github::Error::NotInstalled | github::Error::Suspended | github::Error::Signer(_)
-        );
-        if unreachable {
+        let is_unreachable =
+            matches!(error, E::NoApp | E::NotInstalled | E::AccountMoved(_) | E::Suspended(_) | E::Signer(_));
+        if is_unreachable {
             return Err(error.into());
         }
         let recent =
@@ -177,7 +176,14 @@ impl Store {
             tracing::warn!(%error, %owner, "serving the last known trusted-issuer list");
             return Ok(Held { stale: true, ..before });
         }
-        let limited = matches!(error, github::Error::RateLimited { .. });
-        Err(if limited { Error::ListRateLimited(error) } else { Error::ListUnavailable(error) })
+        // These are not about the list: every other call gets the same answer, for the same reason.
+        let is_general = matches!(error, E::Refused(_) | E::Misconfigured(_) | E::Unauthorized(_));
+        Err(if matches!(error, E::RateLimited { .. }) {
+            Error::ListRateLimited(error)
+        } else if is_general {
+            error.into()
+        } else {
+            Error::ListUnavailable(error)
+        })
     }
 }

@@ -9,8 +9,8 @@ use super::{Error, PolicyKey, Store, reader::Read};
 use crate::{
     cache::{ALLOCATION_OVERHEAD, Stamped, Standing, heap_bytes},
     clock::Moment,
-    github,
-    name::{Owner, RepoName},
+    github::{self, Cause},
+    name::{AccountId, Owner, RepoName},
     policy::{Home, Kind, Policy},
     yaml::{Errors, Invalid},
 };
@@ -36,10 +36,10 @@ pub enum Found {
     Absent,
     /// A file that is not a policy.
     Invalid(Arc<Errors>),
-    /// A repository that the App's installation does not see.
-    Inaccessible,
-    /// A repository whose contents the App may not read.
-    Forbidden,
+    /// A repository that the App's installation does not see, and why.
+    Inaccessible(Cause),
+    /// A repository whose contents the App may not read, and what GitHub said.
+    Forbidden(Cause),
 }
 
 /// What was found, and where.
@@ -47,6 +47,10 @@ pub enum Found {
 pub struct Located {
     /// What is there.
     pub found: Found,
+    /// When GitHub last said so.
+    pub proven_at: Moment,
+    /// The account that had the owner's name then.
+    pub account: AccountId,
     /// The repository's owner, as asked.
     pub owner: Owner,
     /// The repository that was looked into.
@@ -60,7 +64,7 @@ pub struct Located {
 pub(super) struct Held {
     pub(super) found: Found,
     /// When GitHub last said so.
-    proven_at: Moment,
+    pub(super) proven_at: Moment,
     /// GitHub could not be asked again: this is a stale copy.
     stale: bool,
 }
@@ -70,7 +74,8 @@ pub(super) fn weigh(key: &PolicyKey, held: &Held) -> usize {
     let found = match &held.found {
         Found::Present(file) => file.heap_bytes(),
         Found::Invalid(errors) => errors.heap_bytes(),
-        Found::Absent | Found::Inaccessible | Found::Forbidden => 0,
+        Found::Inaccessible(cause) | Found::Forbidden(cause) => heap_bytes(cause),
+        Found::Absent => 0,
     };
     let names = [key.owner.as_str(), key.owner.key(), key.repo.as_str(), key.repo.key(), key.name.as_str()];
     names.into_iter().map(heap_bytes).sum::<usize>() + found
@@ -88,7 +93,7 @@ impl Held {
     fn present(&self) -> Option<&Arc<PolicyFile>> {
         match &self.found {
             Found::Present(file) => Some(file),
-            Found::Absent | Found::Invalid(_) | Found::Inaccessible | Found::Forbidden => None,
+            Found::Absent | Found::Invalid(_) | Found::Inaccessible(_) | Found::Forbidden(_) => None,
         }
     }
 }
@@ -124,20 +129,28 @@ impl Store {
                 proven(self.compile(&key.owner, kind, (bytes, sha, etag)).await?)
             }
             (Ok(Read::Absent), _) => proven(Found::Absent),
-            (Ok(Read::Inaccessible), _) => proven(Found::Inaccessible),
+            (Ok(Read::Inaccessible), _) => proven(Found::Inaccessible("the App does not see the repository".into())),
             (Ok(Read::NotAFile), _) => {
                 proven(Found::Invalid(Arc::new(Invalid::file("the path holds no regular file").into())))
             }
-            // A bare refusal withdraws the copy: what may not be read now must not serve.
-            (Err(github::Error::Forbidden(_)), _) => proven(Found::Forbidden),
-            (Err(github::Error::Moved), _) => proven(Found::Inaccessible),
-            (Err(error), Some(before)) if error.is_transient() && self.may_serve(&before) => {
+            // An answer ends the copy: what may not be read now must not be used.
+            (Err(error @ (github::Error::Forbidden(_) | github::Error::Refused(_))), _) => {
+                proven(Found::Forbidden(error.to_string().into()))
+            }
+            (Err(error @ github::Error::Moved(_)), _) => proven(Found::Inaccessible(error.to_string().into())),
+            (Err(error), Some(before)) if error.is_outage() && self.may_serve(&before) => {
                 tracing::warn!(%error, owner = %key.owner, policy = %key.name, "serving a stale policy");
                 Ok(Held { stale: true, ..before })
             }
-            (Err(error), _) => Err(error.into()),
-            // GitHub says "unchanged" only to whoever named a version.
-            (Ok(Read::Unchanged), None) => Err(github::Error::unavailable("304 to an unconditional request").into()),
+            (Err(error), _) => {
+                if !error.is_outage() {
+                    self.policies.invalidate(&key);
+                }
+                Err(error.into())
+            }
+            (Ok(Read::Unchanged), None) => {
+                Err(github::Error::Unexpected("304 to an unconditional request".into()).into())
+            }
         }
     }
 
@@ -162,7 +175,7 @@ impl Store {
         match compiled.await {
             Ok(Ok(file)) => Ok(Found::Present(Arc::new(file))),
             Ok(Err(invalid)) => Ok(Found::Invalid(Arc::new(invalid))),
-            Err(error) => Err(github::Error::unavailable(format!("the policy was not compiled: {error}")).into()),
+            Err(error) => Err(github::Error::Unexpected(format!("the policy was not compiled: {error}").into()).into()),
         }
     }
 }

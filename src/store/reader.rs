@@ -10,8 +10,8 @@ use bytes::Bytes;
 use crate::{
     cache::{Bounds, Cache, Stamped, Standing, heap_bytes},
     clock::Clock,
-    github::{Error, File, GitHub, ReadToken},
-    name::{Owner, RepoName},
+    github::{Error, File, GitHub, Installation, ReadToken},
+    name::{InstallationId, Owner, RepoName},
 };
 
 /// A token is replaced this long before GitHub ends it.
@@ -46,7 +46,7 @@ pub(super) enum Read {
 #[derive(Clone)]
 pub(super) struct Reader {
     github: GitHub,
-    tokens: Cache<(Owner, RepoName), Arc<ReadToken>, Error>,
+    tokens: Cache<(InstallationId, RepoName), Arc<ReadToken>, Error>,
     clock: Arc<dyn Clock>,
 }
 
@@ -56,7 +56,12 @@ impl Reader {
         Self { github, tokens, clock }
     }
 
-    /// Reads `path` on the default branch. A token or an installation that GitHub no longer takes
+    /// The owner's installation.
+    pub(super) async fn installation(&self, owner: &Owner, standing: Standing) -> Result<Installation, Error> {
+        self.github.installation(owner, standing).await
+    }
+
+    /// Reads `path` on the default branch. A token or an installation that GitHub no longer accepts
     /// is replaced, once each.
     pub(super) async fn read(
         &self,
@@ -65,24 +70,31 @@ impl Reader {
         etag: Option<&str>,
         standing: Standing,
     ) -> Result<Read, Error> {
-        let read = || self.read_once((owner, repo), path, etag, standing);
-        let mut outcome = read().await;
-        if let Err(Error::TokenRefused) = outcome {
-            self.tokens.invalidate(&(owner.clone(), repo.clone()));
-            outcome = read().await;
+        let installation = self.installation(owner, standing).await?;
+        let mut outcome = self.read_once((&installation, repo), path, etag, standing).await;
+        // A repository that moved away is read again with a new token, which GitHub mints only for what
+        // the installation sees under this name.
+        if let Err(Error::TokenRefused | Error::Moved(_)) = outcome {
+            self.tokens.invalidate(&(installation.id(), repo.clone()));
+            outcome = self.read_once((&installation, repo), path, etag, standing).await;
         }
+        let Err(error) = &outcome else { return outcome };
         // A token of an installation that is gone is refused first; then the mint of another says so.
-        if let Err(Error::Stale) = outcome {
-            self.forget(owner, repo);
-            outcome = read().await;
+        if !error.doubts_installation() {
+            return outcome;
         }
-        outcome
+        self.tokens.invalidate(&(installation.id(), repo.clone()));
+        self.forget_installation(owner);
+        let again = self.installation(owner, standing).await?;
+        if matches!(error, Error::Wider(_)) && again.id() == installation.id() {
+            return outcome;
+        }
+        self.read_once((&again, repo), path, etag, standing).await
     }
 
-    /// Forgets what is known of the way to a repository: the installation, and the token.
-    pub(super) fn forget(&self, owner: &Owner, repo: &RepoName) {
+    /// Has the owner's installation looked up anew.
+    pub(super) fn forget_installation(&self, owner: &Owner) {
         self.github.forget_installation(owner);
-        self.tokens.invalidate(&(owner.clone(), repo.clone()));
     }
 
     /// Gives up every token.
@@ -92,12 +104,12 @@ impl Reader {
 
     async fn read_once(
         &self,
-        (owner, repo): (&Owner, &RepoName),
+        (installation, repo): (&Installation, &RepoName),
         path: &str,
         etag: Option<&str>,
         standing: Standing,
     ) -> Result<Read, Error> {
-        let token = match self.token(owner, repo, standing).await {
+        let token = match self.token(installation, repo, standing).await {
             Ok(token) => token,
             Err(Error::RepositoryNotAccessible) => return Ok(Read::Inaccessible),
             Err(error) => return Err(error),
@@ -108,17 +120,24 @@ impl Reader {
         }
     }
 
-    async fn token(&self, owner: &Owner, repo: &RepoName, standing: Standing) -> Result<Arc<ReadToken>, Error> {
-        let (github, key) = (self.github.clone(), (owner.clone(), repo.clone()));
-        let load = move |_| async move {
-            let (owner, repo) = key;
-            let installation = github.installation(&owner, standing).await?;
-            github.read_token(&installation, &repo).await.map(Arc::new)
-        };
+    /// A token that reads the repository. If GitHub takes long to mint it, the call goes on, and those
+    /// who come later get its token or wait for it too: it is not repeated.
+    async fn token(
+        &self,
+        installation: &Installation,
+        repo: &RepoName,
+        standing: Standing,
+    ) -> Result<Arc<ReadToken>, Error> {
+        let (github, key) = (self.github.clone(), (installation.id(), repo.clone()));
+        let (installation, repo) = (installation.clone(), repo.clone());
+        let load = move |_| async move { github.read_token(&installation, &repo).await.map(Arc::new) };
         let now = self.clock.now();
         let fresh = |held: &Stamped<Arc<ReadToken>>| now.plus(MARGIN) < held.value.expires_at();
-        let held = self.tokens.get_or_load((owner.clone(), repo.clone()), standing, fresh, load).await?;
-        Ok(held.value)
+        let minted = self.tokens.get_or_load(key, standing, fresh, load);
+        match tokio::time::timeout(self.github.lookup_timeout(), minted).await {
+            Ok(held) => Ok(held?.value),
+            Err(_) => Err(Error::unavailable("no token to read with in time")),
+        }
     }
 
     /// A 404 in a private repository may only mean that GitHub has not replicated the token yet. It
@@ -127,23 +146,28 @@ impl Reader {
         if !token.private() {
             return Ok(Read::Absent);
         }
+        let is_settled = || self.clock.now().since(token.issued_at()) >= SETTLED;
         for wait in REPLICATION {
             tokio::time::sleep(wait).await;
-            if self.github.repository_visible(token).await? {
-                return self.github.file(token, path, None).await.map(Read::from);
-            }
-            // The repository has left the installation since: the mint of another token says so.
-            if self.clock.now().since(token.issued_at()) >= SETTLED {
-                return Err(Error::TokenRefused);
+            match self.github.repository_visible(token).await {
+                Ok(true) => return self.github.file(token, path, None).await.map(Read::from),
+                // The repository has left the installation since: the mint of another token says so.
+                Ok(false) if is_settled() => return Err(Error::TokenRefused),
+                Ok(false) => {}
+                // Either the file or the repository is gone. Which one does not matter to a copy.
+                Err(error) if error.is_outage() && is_settled() => {
+                    return Err(Error::Unexpected(format!("404 for the file; for the repository: {error}").into()));
+                }
+                Err(error) => return Err(error),
             }
         }
-        Err(Error::unavailable("a repository of the installation is not visible to its token"))
+        Err(Error::Unexpected("a repository of the installation is not visible to its token".into()))
     }
 }
 
-fn weigh((owner, repo): &(Owner, RepoName), _: &Arc<ReadToken>) -> usize {
-    // Each name twice in each of its two spellings: in the key and in the token.
-    let names = 4 * (heap_bytes(owner.as_str()) + heap_bytes(repo.as_str()));
+fn weigh((_, repo): &(InstallationId, RepoName), token: &Arc<ReadToken>) -> usize {
+    // Each name in two spellings, and the repository's in the key and in the token.
+    let names = 2 * heap_bytes(token.owner().as_str()) + 4 * heap_bytes(repo.as_str());
     names + TOKEN_BYTES + size_of::<ReadToken>()
 }
 

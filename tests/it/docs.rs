@@ -302,6 +302,7 @@ fn full_record() -> Record {
         repositories: Some(vec!["x".into()]),
     });
     record.trusted_issuers = Some("x");
+    record.minting(1, true);
     record.kubernetes = Some(Workload { namespace: "x".into(), service_account: some(), pod: some(), node: some() });
     for field in [
         &mut record.user_agent,

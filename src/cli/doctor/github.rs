@@ -7,19 +7,16 @@ use super::{
     finding::{Finding, Report},
 };
 use crate::{
-    clock::{Clock, UnixTime},
     config::Config,
-    github::{About, AboutApp, AboutInstallation, Error, GitHub, MOST_AHEAD, MOST_BEHIND, Refused},
+    github::{AboutApp, AboutInstallation, Error, GitHub, MOST_AHEAD, MOST_BEHIND, Refused, WORTH_A_WARNING},
     policy::{Level, Permissions},
 };
 
-/// A clock that is further off is told, though everything still works.
-const WORTH_TELLING: Duration = Duration::from_secs(30);
 /// So many accounts are named.
 const MOST_NAMED: usize = 10;
 
 /// Looks, and says whether GitHub takes the App's credential.
-pub(super) async fn look(github: &GitHub, config: &Config, clock: &dyn Clock, report: &mut Report) -> bool {
+pub(super) async fn look(github: &GitHub, config: &Config, report: &mut Report) -> bool {
     if let Err(error) = github.prove_key().await {
         report.add(Finding::fail(
             Exit::Refused,
@@ -30,16 +27,10 @@ pub(super) async fn look(github: &GitHub, config: &Config, clock: &dyn Clock, re
         return false;
     }
     report.add(Finding::ok("key", "signs"));
-    let about = match github.about_app().await {
-        Ok(about) => about,
-        Err(error) => {
-            report.add(Finding::fail(Exit::Internal, "github", error, "report it"));
-            return false;
-        }
-    };
+    let about = github.about_app().await;
     report.add(reached(&about, config));
-    report.add(clocks(about.date, clock.now(), &about));
-    let app = match about.answer {
+    report.add(clocks(github.clock_drift(), &about));
+    let app = match about {
         Ok(app) => app,
         Err(refused) => {
             refusal(&refused, config).into_iter().for_each(|finding| report.add(finding));
@@ -52,14 +43,14 @@ pub(super) async fn look(github: &GitHub, config: &Config, clock: &dyn Clock, re
 }
 
 /// Which GitHub it is, and whether it answers.
-fn reached(about: &About<AboutApp>, config: &Config) -> Finding {
+fn reached(about: &Result<AboutApp, Refused>, config: &Config) -> Finding {
     let api = &config.github.api;
     let which = match config.github.host.as_str() {
         "github.com" => "GitHub".to_owned(),
         host if host.ends_with(".ghe.com") => format!("GitHub Enterprise Cloud, {host}"),
         host => format!("the GitHub of {host}"),
     };
-    match &about.answer {
+    match about {
         Err(Refused::Other(error)) => {
             let todo = "check GITHUB_BASE_URL, HTTPS_PROXY, the way out of this network, and that the server's CA is in \
                 SSL_CERT_FILE";
@@ -70,19 +61,18 @@ fn reached(about: &About<AboutApp>, config: &Config) -> Finding {
 }
 
 /// Our clock against GitHub's.
-fn clocks(theirs: Option<UnixTime>, ours: UnixTime, about: &About<AboutApp>) -> Finding {
-    let Some(theirs) = theirs else {
+fn clocks(drift: Option<i64>, about: &Result<AboutApp, Refused>) -> Finding {
+    let Some(drift) = drift else {
         return Finding::warn("clock", "could not be compared with GitHub's", "check GitHub first");
     };
-    let (ahead, behind) = (ours.since(theirs), theirs.since(ours));
-    let (off, which, most) =
-        if ahead > behind { (ahead, "ahead of", MOST_AHEAD) } else { (behind, "behind", MOST_BEHIND) };
+    let off = Duration::from_secs(drift.unsigned_abs());
+    let (which, most) = if drift > 0 { ("ahead of", MOST_AHEAD) } else { ("behind", MOST_BEHIND) };
     let words = format!("this machine's is {} s {which} GitHub's", off.as_secs());
     let todo = "set the clock by NTP";
-    if off > most || matches!(about.answer, Err(Refused::Clock(_))) {
+    if off > most || matches!(about, Err(Refused::Clock(_))) {
         let words = format!("{words}; GitHub takes the App's credential up to {} s", most.as_secs());
         Finding::fail(Exit::Refused, "clock", words, todo)
-    } else if off > WORTH_TELLING {
+    } else if off >= WORTH_A_WARNING {
         Finding::warn("clock", words, todo)
     } else {
         Finding::ok("clock", "is GitHub's to within 30 s")
@@ -167,15 +157,18 @@ mod tests {
 
     #[test]
     fn a_clock_may_be_off_as_far_as_the_apps_credential_bears_it() {
-        let told = |seconds: i64| {
-            let (theirs, ours) = (UnixTime::from_secs(1_000_000), UnixTime::from_secs(1_000_000 + seconds));
-            let answer = Err(Refused::Key("".into()));
-            format!("{:?}", clocks(Some(theirs), ours, &About { date: None, answer }))
-        };
-        for (seconds, level) in
-            [(0, "Ok"), (30, "Ok"), (31, "Fail"), (-30, "Ok"), (-31, "Warn"), (-90, "Warn"), (-91, "Fail")]
-        {
-            assert!(told(seconds).contains(&format!("level: {level}")), "{seconds}: {}", told(seconds));
+        let found = |seconds: i64| format!("{:?}", clocks(Some(seconds), &Err(Refused::Key("".into()))));
+        for (seconds, level) in [
+            (0, "Ok"),
+            (29, "Ok"),
+            (30, "Warn"),
+            (31, "Fail"),
+            (-29, "Ok"),
+            (-30, "Warn"),
+            (-90, "Warn"),
+            (-91, "Fail"),
+        ] {
+            assert!(found(seconds).contains(&format!("level: {level}")), "{seconds}: {}", found(seconds));
         }
     }
 }

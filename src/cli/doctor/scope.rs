@@ -53,10 +53,12 @@ fn installation(about: &AboutInstallation) -> Finding {
 
 fn not_installed(error: &Error, scope: &Scope) -> Finding {
     let owner = scope.owner();
-    let (exit, todo) = if *error == Error::NotInstalled {
+    let (exit, todo) = if matches!(error, Error::NotInstalled | Error::AccountMoved(_)) {
         (Exit::Refused, format!("install the App for {owner}, and check the spelling"))
-    } else if *error == Error::Suspended {
+    } else if matches!(error, Error::Suspended(_)) {
         (Exit::Refused, format!("unsuspend it in the settings of {owner}"))
+    } else if matches!(error, Error::Refused(_) | Error::Forbidden(_)) {
+        (Exit::Refused, format!("let the App in: look at the IP allow list and the security settings of {owner}"))
     } else {
         let (exit, todo) = of_fault(error.reason());
         (exit, todo.to_owned())
@@ -83,7 +85,7 @@ fn of_fault(reason: Reason) -> (Exit, &'static str) {
 }
 
 fn policy(located: &Located, has: &Permissions) -> Vec<Finding> {
-    let Located { found, owner, repo, path } = located;
+    let Located { found, owner, repo, path, .. } = located;
     let what = format!("policy {path} in {owner}/{repo}");
     let fail = |words: String, todo: &str| vec![Finding::fail(Exit::Refused, &what, words, todo)];
     match found {
@@ -94,12 +96,12 @@ fn policy(located: &Located, has: &Permissions) -> Vec<Finding> {
         Found::Invalid(invalid) => {
             fail(format!("breaks a rule: {invalid}"), "correct it; docs/policies.md has the rules")
         }
-        Found::Inaccessible => fail(
-            "the App's installation does not see the repository".into(),
+        Found::Inaccessible(cause) => fail(
+            format!("the App's installation does not see the repository ({cause})"),
             "add it to the installation's repositories",
         ),
-        Found::Forbidden => fail(
-            "the App may not read the repository's contents".into(),
+        Found::Forbidden(cause) => fail(
+            format!("the App may not read the repository's contents ({cause})"),
             "give the App `contents: read`, and accept it there",
         ),
     }

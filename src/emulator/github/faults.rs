@@ -28,6 +28,7 @@ pub struct Fault {
     path: Option<String>,
     skip: u32,
     times: Option<u32>,
+    after_effect: bool,
     action: Action,
 }
 
@@ -35,13 +36,11 @@ pub struct Fault {
 enum Action {
     /// As if there were no fault.
     Pass,
-    /// Instead of GitHub's answer; the state is not touched.
+    /// Instead of GitHub's answer.
     Answer(Reply),
     /// The answer comes late, or when stalls are released.
     Stall(Option<Duration>),
     Cut,
-    /// After the request took effect.
-    CutAfter,
     Truncated,
     Padded(usize),
     Half(End),
@@ -77,7 +76,7 @@ impl Fault {
 
     /// For all requests, unknown ones too.
     pub fn anything() -> Self {
-        Self { kind: None, method: None, path: None, skip: 0, times: None, action: Action::Pass }
+        Self { kind: None, method: None, path: None, skip: 0, times: None, after_effect: false, action: Action::Pass }
     }
 
     /// Only for requests of this method.
@@ -157,6 +156,15 @@ impl Fault {
         self.then(Action::Stall(None))
     }
 
+    /// What [`Fault::status`], [`Fault::answer`], [`Fault::html`], [`Fault::stall`], [`Fault::stall_for`] and
+    /// [`Fault::cut`] do, they do after the request took effect: a token is minted, and nobody learns of it
+    /// in time. Without this the request has no effect, or a late one.
+    #[must_use]
+    pub fn after_effect(mut self) -> Self {
+        self.after_effect = true;
+        self
+    }
+
     /// The connection is cut before the request takes effect.
     #[must_use]
     pub fn cut(self) -> Self {
@@ -166,7 +174,7 @@ impl Fault {
     /// The request takes effect, then the connection is cut.
     #[must_use]
     pub fn cut_after(self) -> Self {
-        self.then(Action::CutAfter)
+        self.cut().after_effect()
     }
 
     /// The body ends in the middle; the content length agrees with that.
@@ -229,6 +237,8 @@ impl Default for Faults {
 pub(super) struct Plan {
     pub(super) wait: Option<Wait>,
     pub(super) instead: Option<Instead>,
+    /// Both of these come after the request took effect.
+    pub(super) after_effect: bool,
     after: Option<Action>,
 }
 
@@ -272,17 +282,14 @@ impl Faults {
                 Some(times) => *times -= 1,
                 None => {}
             }
+            plan.after_effect = fault.after_effect;
             match fault.action.clone() {
                 Action::Pass => {}
                 Action::Stall(Some(duration)) => plan.wait = Some(Wait::For(duration)),
                 Action::Stall(None) => plan.wait = Some(Wait::Release(self.released.subscribe())),
                 Action::Answer(reply) => plan.instead = Some(Instead::Answer(reply)),
                 Action::Cut => plan.instead = Some(Instead::Cut),
-                action @ (Action::CutAfter
-                | Action::Truncated
-                | Action::Padded(_)
-                | Action::Half(_)
-                | Action::Lie(_)) => {
+                action @ (Action::Truncated | Action::Padded(_) | Action::Half(_) | Action::Lie(_)) => {
                     plan.after = Some(action);
                 }
             }
@@ -301,10 +308,9 @@ impl Plan {
         }
     }
 
-    /// Changes the answer; `None` if the connection is to be cut.
-    pub(super) fn finish(self, mut reply: Reply) -> Option<Reply> {
+    /// Changes the answer on its way.
+    pub(super) fn finish(self, mut reply: Reply) -> Reply {
         match self.after {
-            Some(Action::CutAfter) => return None,
             Some(Action::Truncated) => {
                 let bytes = reply.bytes();
                 reply.body = Body::Raw("application/json; charset=utf-8", bytes.slice(..bytes.len() / 2));
@@ -321,7 +327,7 @@ impl Plan {
             }
             Some(Action::Pass | Action::Answer(_) | Action::Stall(_) | Action::Cut | Action::Half(_)) | None => {}
         }
-        Some(reply)
+        reply
     }
 }
 

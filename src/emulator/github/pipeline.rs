@@ -32,17 +32,25 @@ pub(super) async fn handle(shared: Shared, request: Request) -> Result<Response,
         let plan = state.faults.plan(&request, route.as_ref().map(Route::kind));
         (route, number, plan, state.clock.clone())
     };
+    if let Some(wait) = plan.wait.take_if(|_| !plan.after_effect) {
+        faults::wait(wait, clock.clone()).await;
+    }
+    let (reply, caller) = match plan.instead.take_if(|_| !plan.after_effect) {
+        Some(Instead::Cut) => return Err(Cut),
+        Some(Instead::Answer(reply)) => (reply, None),
+        None => answer(&mut shared.lock(), &request, route.as_ref()),
+    };
     if let Some(wait) = plan.wait.take() {
         faults::wait(wait, clock).await;
     }
-    let mut state = shared.lock();
-    let (reply, caller) = match plan.instead.take() {
+    let reply = match plan.instead.take() {
         Some(Instead::Cut) => return Err(Cut),
-        Some(Instead::Answer(reply)) => (reply, None),
-        None => answer(&mut state, &request, route.as_ref()),
+        Some(Instead::Answer(instead)) => instead,
+        None => reply,
     };
+    let mut state = shared.lock();
     let end = plan.end();
-    let reply = plan.finish(reply).ok_or(Cut)?;
+    let reply = plan.finish(reply);
     state.record.answered(number, caller.as_ref(), reply.status);
     let reply = dress(&state, &request, number, reply);
     Ok(Response { end, ..reply.into_response() })

@@ -51,6 +51,25 @@ async fn a_connection_is_cut_before_or_after() {
 }
 
 #[tokio::test]
+async fn an_answer_is_lost_after_the_request_took_effect() {
+    let world = World::new().await;
+    let path = format!("/app/installations/{}/access_tokens", world.installation);
+    let bearer = format!("Bearer {}", world.jwt());
+    let mint = || world.try_send(Method::POST, &path, &bearer, None);
+    world.github.fault(Fault::on(RouteKind::Mint).times(1).status(502));
+    assert_eq!((mint().await.unwrap().status, world.github.minted().len()), (502, 0));
+    world.github.fault(Fault::on(RouteKind::Mint).times(1).status(502).after_effect());
+    assert_eq!((mint().await.unwrap().status, world.github.minted().len()), (502, 1));
+    world.github.fault(Fault::on(RouteKind::Mint).times(1).stall().after_effect());
+    let mut late = Box::pin(mint());
+    while world.github.minted().len() == 1 {
+        assert!(tokio::time::timeout(std::time::Duration::from_millis(5), &mut late).await.is_err());
+    }
+    world.github.release();
+    assert_eq!((late.await.unwrap().status, world.github.minted().len()), (201, 2));
+}
+
+#[tokio::test]
 async fn stalled_requests_do_not_hold_others() {
     let world = World::new().await;
     let token = world.mint(Value::Null).await;

@@ -12,7 +12,7 @@ fn claims(authorization: &str) -> Value {
 }
 
 fn unavailable(error: &Error, words: &str) -> bool {
-    matches!(error, Error::Unavailable { cause, .. } if cause.contains(words))
+    matches!(error, Error::Unavailable { cause, .. } | Error::Unexpected(cause) if cause.contains(words))
 }
 
 #[tokio::test]
@@ -93,25 +93,27 @@ async fn without_an_app_nothing_is_asked() {
 }
 
 #[tokio::test]
-async fn server_errors_are_tried_three_times_the_mint_included() {
+async fn server_errors_are_repeated_twice_and_once_for_a_mint() {
     for status in [500, 501, 502, 503, 504] {
-        let world = World::new(on(MINT, move |seen| match seen.nth {
-            0 | 1 => refusal(status, "Server Error"),
-            _ => healthy(seen),
-        }))
-        .await;
+        let failing = move |times: usize| {
+            move |seen: &Seen| if seen.nth < times { refusal(status, "Server Error") } else { healthy(seen) }
+        };
+        let world = World::new(on(LOOK_UP, failing(2))).await;
+        world.installation().await;
+        assert_eq!(world.fake.count(LOOK_UP), 3, "{status}");
+        let world = World::new(on(MINT, failing(1))).await;
         world.mint().await.unwrap().hand_over();
-        assert_eq!(world.fake.count(MINT), 3, "{status}");
+        assert_eq!(world.fake.count(MINT), 2, "{status}");
     }
 }
 
 #[tokio::test]
-async fn after_three_tries_github_is_unavailable() {
+async fn after_the_last_attempt_github_is_unavailable() {
     let world = World::new(on(MINT, |_| answer(502, r#"{"error":"Server Error"}"#))).await;
     let error = world.mint().await.unwrap_err();
     assert!(unavailable(&error, "502"), "{error}");
-    assert!(error.is_transient());
-    assert_eq!(world.fake.count(MINT), 3);
+    assert!(error.is_outage());
+    assert_eq!(world.fake.count(MINT), 2);
 }
 
 #[tokio::test]
@@ -144,7 +146,7 @@ async fn a_long_retry_after_is_handed_on_and_a_short_one_waited_for() {
 }
 
 #[tokio::test]
-async fn a_connection_that_is_cut_is_tried_three_times() {
+async fn after_a_connection_that_closes_there_are_two_more_attempts() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let api = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
     let accepted = Arc::new(AtomicUsize::new(0));
@@ -248,5 +250,28 @@ async fn an_address_without_a_host_is_refused() {
             ApiAddressError,
             "{api}"
         );
+    }
+}
+
+#[tokio::test]
+async fn the_clock_is_compared_with_the_date_of_every_answer() {
+    for status in [200, 404, 500] {
+        for seconds in [45, -45, 0] {
+            let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
+            let _guard = metrics::set_default_local_recorder(&recorder);
+            let theirs = UnixTime::from_secs(NOW.as_secs() - seconds).http_date();
+            let world = World::new(move |seen| {
+                let answered = if status == 200 { healthy(seen) } else { refusal(status, "no") };
+                Some(answered.with("date", &theirs))
+            })
+            .await;
+            assert_eq!(world.github.clock_drift(), None);
+            let _either = world.github.installation(&owner(), Standing::Verified).await;
+            assert_eq!(world.github.clock_drift(), Some(seconds), "{status}");
+            let line = format!("octosts_clock_drift_seconds {seconds}");
+            let page = recorder.handle().render();
+            // Lookups of installations run in their own task, on this thread.
+            assert!(page.lines().any(|found| found == line), "{page}");
+        }
     }
 }

@@ -4,8 +4,6 @@ use futures_util::future::join_all;
 
 use super::*;
 
-const ORG_LOOK_UP: &str = "GET /api/v3/orgs/octo-org/installation";
-
 async fn find(world: &World) -> Result<Installation, Error> {
     world.github.installation(&owner(), Standing::Verified).await
 }
@@ -49,14 +47,15 @@ async fn an_organization_is_asked_for_where_no_user_is_found() {
 
 #[tokio::test]
 async fn absence_is_remembered_for_half_a_minute() {
-    for status in [404, 301] {
+    for (status, error) in [(404, Error::NotInstalled), (301, Error::AccountMoved("301: Not Found".into()))] {
+        assert_eq!(error.reason(), crate::reason::Reason::NotInstalled);
         let world = World::new(move |_| Some(refusal(status, "Not Found").with("location", "/elsewhere"))).await;
-        assert_eq!(find(&world).await.unwrap_err(), Error::NotInstalled);
+        assert_eq!(find(&world).await.unwrap_err(), error);
         world.clock.advance(Duration::from_secs(29));
-        assert_eq!(find(&world).await.unwrap_err(), Error::NotInstalled);
+        assert_eq!(find(&world).await.unwrap_err(), error);
         assert_eq!((world.fake.count(LOOK_UP), world.fake.count(ORG_LOOK_UP), world.fake.seen().len()), (1, 1, 2));
         world.clock.advance(Duration::from_secs(1));
-        assert_eq!(find(&world).await.unwrap_err(), Error::NotInstalled);
+        assert_eq!(find(&world).await.unwrap_err(), error);
         assert_eq!(world.fake.seen().len(), 4);
     }
 }
@@ -83,8 +82,10 @@ async fn the_reply_is_for_our_app() {
 #[tokio::test]
 async fn a_suspended_installation_is_told_and_remembered() {
     let world = World::new(changed("suspended_at", json!("2023-01-01T00:00:00Z"))).await;
-    assert_eq!(find(&world).await.unwrap_err(), Error::Suspended);
-    assert_eq!(find(&world).await.unwrap_err(), Error::Suspended);
+    for _ in 0..2 {
+        let error = find(&world).await.unwrap_err();
+        assert!(matches!(&error, Error::Suspended(cause) if cause.contains("2023-01-01")), "{error}");
+    }
     assert_eq!(world.fake.count("GET"), 1);
 }
 
@@ -106,7 +107,9 @@ async fn an_app_that_github_does_not_accept_is_the_operators_mistake() {
             World::new(on(LOOK_UP, move |seen| if seen.nth == 0 { refusal(status, message) } else { healthy(seen) }))
                 .await;
         let error = find(&world).await.unwrap_err();
-        assert!(matches!(&error, Error::Misconfigured(cause) if cause.contains(message)), "{error}");
+        let is_so =
+            matches!(&error, Error::Misconfigured(cause) | Error::Unauthorized(cause) if cause.contains(message));
+        assert!(is_so, "{error}");
         assert_eq!(error.reason(), crate::reason::Reason::Internal);
         // Nothing of it is remembered: with the mistake mended, a new JWT works at once.
         find(&world).await.unwrap();
@@ -124,9 +127,57 @@ async fn an_installation_that_was_found_serves_on_while_github_is_down() {
 }
 
 #[tokio::test]
+async fn an_answer_ends_what_was_found_and_an_outage_does_not_bring_it_back() {
+    for status in [400, 403, 451, 410, 200] {
+        let script = move |seen: &Seen| match seen.nth {
+            0 => healthy(seen),
+            1 => refusal(status, "no"),
+            2 => refusal(429, "slow down"),
+            _ => refusal(503, "oops"),
+        };
+        let world = World::new(on(LOOK_UP, script)).await;
+        find(&world).await.unwrap();
+        world.clock.advance(Duration::from_secs(3600));
+        assert!(!find(&world).await.unwrap_err().is_outage(), "{status}");
+        for _ in 0..2 {
+            assert!(find(&world).await.unwrap_err().is_outage(), "{status}");
+            world.clock.advance(Duration::from_secs(60));
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_installation_as_of_a_moment_is_looked_up_if_it_was_not_since() {
+    let world = World::new(|_| None).await;
+    let since = async |moment| world.github.installation_since(&owner(), moment).await;
+    find(&world).await.unwrap();
+    let read_at = world.clock.monotonic();
+    since(read_at).await.unwrap();
+    assert_eq!(world.fake.count(LOOK_UP), 1);
+    world.clock.advance(Duration::from_secs(60));
+    since(read_at).await.unwrap();
+    assert_eq!(world.fake.count(LOOK_UP), 1);
+    since(world.clock.monotonic()).await.unwrap();
+    since(world.clock.monotonic()).await.unwrap();
+    assert_eq!(world.fake.count(LOOK_UP), 2);
+}
+
+#[tokio::test]
+async fn an_installation_as_of_a_moment_is_not_one_that_an_outage_kept() {
+    let world = World::new(on(LOOK_UP, |seen| if seen.nth == 0 { healthy(seen) } else { refusal(500, "oops") })).await;
+    find(&world).await.unwrap();
+    world.clock.advance(Duration::from_secs(60));
+    for _ in 0..2 {
+        let error = world.github.installation_since(&owner(), world.clock.monotonic()).await.unwrap_err();
+        assert!(error.is_outage(), "{error}");
+    }
+    find(&world).await.unwrap();
+}
+
+#[tokio::test]
 async fn a_failure_is_not_remembered() {
     let world = World::new(on(LOOK_UP, |seen| if seen.nth < 3 { refusal(500, "oops") } else { healthy(seen) })).await;
-    assert!(find(&world).await.unwrap_err().is_transient());
+    assert!(find(&world).await.unwrap_err().is_outage());
     find(&world).await.unwrap();
 }
 

@@ -24,6 +24,10 @@ async fn mint_with(change: impl Fn(&mut Value) + Send + Sync + 'static) -> (Worl
     (world, outcome)
 }
 
+async fn mint_by(world: &World, grant: &Grant) -> Result<IssuedToken, Error> {
+    world.github.mint(grant, &world.installation().await, &MintCalls::default()).await
+}
+
 #[tokio::test]
 async fn a_grant_becomes_a_request_and_a_token() {
     let world = World::new(|_| None).await;
@@ -42,7 +46,7 @@ async fn a_grant_becomes_a_request_and_a_token() {
 #[tokio::test]
 async fn a_grant_of_all_repositories_names_none() {
     let world = World::new(|_| None).await;
-    let token = world.github.mint(&grant(&[], &[("issues", Level::Read)]), &world.installation().await).await.unwrap();
+    let token = mint_by(&world, &grant(&[], &[("issues", Level::Read)])).await.unwrap();
     assert_eq!(world.fake.seen().pop().unwrap().body, json!({"permissions": {"issues": "read"}}));
     assert_eq!(token.repositories(), None);
 }
@@ -66,7 +70,7 @@ async fn tokens_of_any_form_are_taken() {
 
 #[tokio::test]
 async fn a_wider_reply_is_refused_and_revoked() {
-    let wider: [fn(&mut Value); 12] = [
+    let wider: [fn(&mut Value); 15] = [
         |reply| reply["permissions"]["contents"] = "read".into(),
         |reply| reply["permissions"]["issues"] = "admin".into(),
         |reply| reply["permissions"]["issues"] = "owner".into(),
@@ -79,6 +83,9 @@ async fn a_wider_reply_is_refused_and_revoked() {
         |reply| reply["repositories"] = json!([{"name": "hello"}, {"name": "other"}]),
         |reply| reply["repositories"] = json!([{"name": "hello", "full_name": "evil/hello"}]),
         |reply| reply["repositories"][0]["name"] = "hell".into(),
+        |reply| reply["repositories"] = json!([{"name": "hello"}]),
+        |reply| reply["repositories"][0]["owner"] = json!({"login": "renamed"}),
+        |reply| reply["repositories"] = json!([{"name": "hello", "owner": {"login": "renamed"}}]),
     ];
     for (row, change) in wider.into_iter().enumerate() {
         let (world, outcome) = mint_with(change).await;
@@ -91,10 +98,11 @@ async fn a_wider_reply_is_refused_and_revoked() {
 
 #[tokio::test]
 async fn a_reply_that_is_no_wider_is_taken() {
-    let fitting: [fn(&mut Value); 4] = [
+    let fitting: [fn(&mut Value); 5] = [
         |reply| reply["permissions"]["issues"] = "read".into(),
         |reply| _ = reply["permissions"].as_object_mut().unwrap().remove("metadata"),
         |reply| reply["repositories"] = json!([{"name": "HELLO", "full_name": "Octo-Org/HELLO"}]),
+        |reply| reply["repositories"] = json!([{"name": "hello", "owner": {"login": "Octo-Org"}}]),
         |reply| reply["news"] = json!({"since": 2027}),
     ];
     for (row, change) in fitting.into_iter().enumerate() {
@@ -113,7 +121,7 @@ async fn an_odd_reply_is_revoked_and_not_quoted() {
     for change in odd {
         let (world, outcome) = mint_with(change).await;
         let error = outcome.unwrap_err();
-        assert!(matches!(error, Error::Unavailable { .. }));
+        assert!(matches!(error, Error::Unexpected(_)));
         assert!(!format!("{error} {error:?} {:?}", error.refusal(&owner())).contains("canary"));
         world.revocations(1).await;
     }
@@ -126,15 +134,15 @@ async fn refusals_of_a_mint() {
         (422, LEVEL_TEXT, Reason::PermissionRefused, Reason::PolicyForbidden),
         (422, REPOSITORY_TEXT, Reason::RepositoryRefused, Reason::RepositoryNotAccessible),
         (422, OTHER_REPOSITORY_TEXT, Reason::RepositoryRefused, Reason::RepositoryNotAccessible),
-        (422, "Too many repositories for installation", Reason::RepositoryRefused, Reason::GithubUnavailable),
-        (422, "Validation Failed", Reason::PermissionRefused, Reason::GithubUnavailable),
+        (422, "Too many repositories for installation", Reason::RepositoryRefused, Reason::PolicyForbidden),
+        (422, "Validation Failed", Reason::PermissionRefused, Reason::PolicyForbidden),
         (403, "This installation has been suspended", Reason::InstallationSuspended, Reason::InstallationSuspended),
         (403, "Resource not accessible by integration", Reason::PermissionRefused, Reason::PolicyForbidden),
-        (401, "Bad credentials", Reason::GithubUnavailable, Reason::GithubUnavailable),
+        (401, "Bad credentials", Reason::Internal, Reason::Internal),
         (401, "A JSON web token could not be decoded", Reason::Internal, Reason::Internal),
         (404, "Integration not found", Reason::Internal, Reason::Internal),
-        (400, "Problems parsing JSON", Reason::GithubUnavailable, Reason::GithubUnavailable),
-        (307, "Moved Permanently", Reason::GithubUnavailable, Reason::GithubUnavailable),
+        (400, "Problems parsing JSON", Reason::PolicyForbidden, Reason::PolicyForbidden),
+        (307, "Moved Permanently", Reason::RepositoryNotAccessible, Reason::RepositoryNotAccessible),
     ] {
         let world = World::new(on(MINT, move |_| refusal(status, message))).await;
         let error = world.mint().await.unwrap_err();
@@ -147,11 +155,14 @@ async fn refusals_of_a_mint() {
 }
 
 #[tokio::test]
-async fn an_installation_that_github_no_longer_knows_is_stale() {
+async fn an_answer_that_doubts_the_installation_says_so() {
     for (status, message) in [(404, "Not Found"), (401, "Requires authentication")] {
         let world = World::new(on(MINT, move |_| refusal(status, message))).await;
-        assert_eq!(world.mint().await.unwrap_err(), Error::Stale);
+        let error = world.mint().await.unwrap_err();
+        assert!(error.doubts_installation() && error.to_string().contains(message), "{error}");
     }
+    let (_world, outcome) = mint_with(|reply| reply["repositories"][0]["full_name"] = "renamed/hello".into()).await;
+    assert!(outcome.unwrap_err().doubts_installation());
 }
 
 #[tokio::test]
@@ -166,10 +177,9 @@ async fn a_refusal_with_the_headers_of_a_limit_is_a_limit() {
 #[tokio::test]
 async fn an_empty_request_is_never_sent() {
     let world = World::new(|_| None).await;
-    let installation = world.installation().await;
     let none = Grant::for_test("octo-org", Repositories::These(Vec::new()), to_permissions(&[("issues", Level::Read)]));
     for grant in [grant(&["hello"], &[]), none] {
-        assert!(matches!(world.github.mint(&grant, &installation).await.unwrap_err(), Error::Wider(_)));
+        assert!(matches!(mint_by(&world, &grant).await.unwrap_err(), Error::Wider(_)));
     }
     assert_eq!(world.fake.count(MINT), 0);
 }
@@ -178,7 +188,7 @@ async fn an_empty_request_is_never_sent() {
 async fn another_owners_installation_does_not_mint() {
     let world = World::new(|_| None).await;
     let other = Grant::for_test("other-org", Repositories::All, to_permissions(&[("issues", Level::Read)]));
-    let error = world.github.mint(&other, &world.installation().await).await.unwrap_err();
+    let error = mint_by(&world, &other).await.unwrap_err();
     assert!(matches!(error, Error::Wider(_)));
     assert_eq!(world.fake.count(MINT), 0);
 }
@@ -197,7 +207,9 @@ async fn a_caller_that_hangs_up_leaves_no_token_behind() {
     let world = World::new(on(MINT, |seen| healthy(seen).after(800))).await;
     let installation = world.installation().await;
     let grant = grant(&["hello"], &[("issues", Level::Write)]);
-    let hung_up = tokio::time::timeout(Duration::from_millis(30), world.github.mint(&grant, &installation)).await;
+    let calls = MintCalls::default();
+    let minting = world.github.mint(&grant, &installation, &calls);
+    let hung_up = tokio::time::timeout(Duration::from_millis(30), minting).await;
     assert!(hung_up.is_err());
     world.revocations(1).await;
 }
@@ -207,7 +219,8 @@ async fn a_shutdown_waits_for_mints_and_revocations() {
     let world = World::new(|seen| matches!(seen.line.as_str(), MINT | REVOKE).then(|| healthy(seen).after(500))).await;
     let installation = world.installation().await;
     let grant = grant(&["hello"], &[("issues", Level::Write)]);
-    let mut minting = Box::pin(world.github.mint(&grant, &installation));
+    let calls = MintCalls::default();
+    let mut minting = Box::pin(world.github.mint(&grant, &installation, &calls));
     assert!(tokio::time::timeout(Duration::from_millis(10), &mut minting).await.is_err());
     drop(minting);
     world.github.close(Duration::from_secs(10)).await;
@@ -248,4 +261,76 @@ async fn a_shutdown_ends_in_time() {
     drop(world.mint().await.unwrap());
     let closing = world.github.close(Duration::from_millis(50));
     tokio::time::timeout(Duration::from_secs(5), closing).await.unwrap();
+}
+
+/// How a mint ended whose calls are answered so, one after the other: the calls that were made, and
+/// whether one of them may have minted.
+async fn counted(answers: &'static [u16]) -> (Result<IssuedToken, Error>, u32, bool) {
+    let script = |seen: &Seen| match answers.get(seen.nth) {
+        Some(201) | None => healthy(seen),
+        Some(status) => refusal(*status, "literally"),
+    };
+    let world = World::new(on(MINT, script)).await;
+    let calls = MintCalls::default();
+    let outcome = world.mint_counted(&calls).await;
+    assert_eq!(world.fake.count(MINT), calls.made() as usize, "{answers:?}");
+    (outcome, calls.made(), calls.may_have_minted())
+}
+
+#[tokio::test]
+async fn calls_to_mint_are_counted_and_at_most_two_have_an_unknown_outcome() {
+    for (answers, granted, made, may_have_minted) in [
+        (&[201][..], true, 1, false),
+        (&[502, 201], true, 2, true),
+        (&[502, 503, 201], false, 2, true),
+        (&[504, 422], false, 2, true),
+        (&[520], false, 1, true),
+        (&[422], false, 1, false),
+        (&[403], false, 1, false),
+        (&[429], false, 1, false),
+        (&[404], false, 1, false),
+    ] {
+        let (outcome, calls, unknown) = counted(answers).await;
+        assert_eq!((outcome.is_ok(), calls, unknown), (granted, made, may_have_minted), "{answers:?}");
+        outcome.into_iter().for_each(|token| drop(token.hand_over()));
+    }
+}
+
+#[tokio::test]
+async fn the_calls_of_one_exchange_are_counted_together() {
+    let world = World::new(on(MINT, |_| refusal(502, "Server Error"))).await;
+    let calls = MintCalls::default();
+    world.mint_counted(&calls).await.unwrap_err();
+    assert!(world.mint_counted(&calls).await.unwrap_err().is_outage());
+    assert_eq!((world.fake.count(MINT), calls.made()), (2, 2));
+}
+
+#[tokio::test]
+async fn a_mint_is_waited_for_beyond_the_timeout_of_other_calls() {
+    let script = on(MINT, |seen| healthy(seen).after(500));
+    let world = World::with(script, |settings| settings.try_timeout = Duration::from_millis(100)).await;
+    world.mint().await.unwrap().hand_over();
+    assert_eq!(world.fake.count(MINT), 1);
+}
+
+#[tokio::test]
+async fn a_reply_without_its_token_may_have_minted_and_is_not_repeated() {
+    for body in ["", "{}", "{\"token\": \"\"}", "<html>"] {
+        let world = World::new(on(MINT, move |_| answer(201, body))).await;
+        let calls = MintCalls::default();
+        world.mint_counted(&calls).await.unwrap_err();
+        assert_eq!((world.fake.count(MINT), calls.may_have_minted()), (1, true), "{body}");
+    }
+}
+
+#[tokio::test]
+async fn a_call_that_was_not_sent_minted_nothing() {
+    let world = World::new(|_| None).await;
+    let installation = world.installation().await;
+    let nowhere = World::with(|_| None, |settings| settings.api = Uri::from_static("http://127.0.0.1:1")).await;
+    let calls = MintCalls::default();
+    let grant = grant(&["hello"], &[("issues", Level::Write)]);
+    let error = nowhere.github.mint(&grant, &installation, &calls).await.unwrap_err();
+    assert!(error.is_outage(), "{error}");
+    assert_eq!((calls.made(), calls.may_have_minted()), (0, false));
 }

@@ -33,6 +33,9 @@ impl Detail {
         if refusal.reason == Reason::PolicyMismatch {
             info.metadata.insert("failed".to_owned(), failed(&refusal.conditions));
         }
+        if refusal.may_have_minted {
+            info.metadata.insert("may_have_minted".to_owned(), "true".to_owned());
+        }
         let told = refusal.workload.as_ref().map_or(0, |workload| tell(workload, &mut info));
         let mut details = vec![Self::Info(info)];
         details.extend(retry_seconds(refusal).map(Self::Retry));

@@ -15,6 +15,7 @@ use octo_sts::{
 };
 use secrecy::ExposeSecret;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::fake::{Fake, Said, TOKEN, raw, said, wrongs};
 use crate::harness::{POLICY, Setup};
@@ -177,6 +178,46 @@ async fn what_may_pass_is_tried_three_times() {
         let (server, asked) = after(1, said(status, "")).await;
         assert!(ask(&client(&server.url)).await.is_err());
         assert_eq!(asked.load(Ordering::SeqCst), 1, "{status}");
+    }
+}
+
+#[tokio::test]
+async fn what_may_have_led_to_a_token_is_not_repeated() {
+    let info = |metadata: serde_json::Value| {
+        let details = json!([{
+            "@type": "type.googleapis.com/google.rpc.ErrorInfo",
+            "reason": "GITHUB_UNAVAILABLE", "domain": "octo-sts", "metadata": metadata,
+        }]);
+        json!({"code": 14, "message": "GitHub is unavailable", "details": details}).to_string()
+    };
+    for (metadata, requests) in
+        [(json!({"may_have_minted": "true"}), 1), (json!({"may_have_minted": "false"}), 3), (json!({}), 3)]
+    {
+        for status in [502, 503, 504] {
+            let (server, requested) = after(3, said(status, info(metadata.clone()))).await;
+            let error = ask(&client(&server.url)).await.unwrap_err();
+            assert_eq!((error.reason.as_deref(), error.class()), (Some("GITHUB_UNAVAILABLE"), Class::Unavailable));
+            assert_eq!(requested.load(Ordering::SeqCst), requests, "{metadata}");
+            assert_eq!(error.may_have_minted, requests == 1);
+        }
+    }
+    // Connections that break after the request was sent, at every stage of the answer.
+    for sent in ["", "HTTP/1.1 200", "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"token\": \"ghs"] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let requests = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&requests);
+        tokio::spawn(async move {
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = [0; 4096];
+                counted.fetch_add(usize::from(stream.read(&mut request).await.unwrap() > 0), Ordering::SeqCst);
+                stream.write_all(sent.as_bytes()).await.unwrap();
+            }
+        });
+        let error = ask(&client(&url)).await.unwrap_err();
+        assert_eq!((error.class(), error.may_have_minted), (Class::Unavailable, true), "{sent}");
+        assert_eq!(requests.load(Ordering::SeqCst), 1, "{sent}");
     }
 }
 

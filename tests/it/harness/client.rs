@@ -52,6 +52,8 @@ pub struct Answer {
     pub message: String,
     /// `ErrorInfo.metadata.failed`.
     pub failed: Vec<String>,
+    /// `ErrorInfo.metadata.may_have_minted`.
+    pub may_have_minted: Option<String>,
     pub conditions: Vec<Condition>,
     pub retry_after: Option<Duration>,
     /// The token, of a grant.
@@ -328,6 +330,7 @@ impl Answer {
             reason: String::new(),
             message: message.into(),
             failed: Vec::new(),
+            may_have_minted: None,
             conditions: Vec::new(),
             retry_after: None,
             token: String::new(),
@@ -339,6 +342,7 @@ impl Answer {
                     let info = rpc::ErrorInfo::decode(value.as_slice()).unwrap();
                     assert_eq!(info.domain, "octo-sts");
                     answer.reason = info.reason;
+                    answer.may_have_minted = info.metadata.get("may_have_minted").cloned();
                     let failed = info.metadata.get("failed").map(String::as_str).unwrap_or_default();
                     answer.failed = failed.split(',').filter(|field| !field.is_empty()).map(str::to_owned).collect();
                 }
@@ -396,6 +400,7 @@ impl Answer {
         match detail["@type"].as_str().unwrap().rsplit('/').next().unwrap() {
             "google.rpc.ErrorInfo" => {
                 self.reason = field("reason").unwrap();
+                self.may_have_minted = detail["metadata"]["may_have_minted"].as_str().map(str::to_owned);
                 let failed = detail["metadata"]["failed"].as_str().unwrap_or_default();
                 self.failed = failed.split(',').filter(|field| !field.is_empty()).map(str::to_owned).collect();
             }
