@@ -16,8 +16,8 @@ const MAX_SEARCHED_BYTES: usize = 256;
 pub(super) fn explain(text: &str, source: &At<String>, key: &str, error: PatternError) -> Invalid {
     let pattern = source.value.as_str();
     let found = match error {
-        PatternError::Malformed(_) => malformed(pattern),
-        PatternError::NotSupported(rule) => locate(pattern, error).map(|offset| (rule.to_owned(), offset)),
+        PatternError::Malformed(_) => malformed(pattern).or_else(|| located(pattern, error)),
+        PatternError::NotSupported(_) => located(pattern, error),
         PatternError::TooLong | PatternError::TooLarge | PatternError::TooDeep => None,
     };
     let Some((rule, offset)) = found else { return source.refuse(format!("`{key}`: {error}")) };
@@ -30,7 +30,7 @@ pub(super) fn explain(text: &str, source: &At<String>, key: &str, error: Pattern
     }
 }
 
-/// A syntax error, and the byte of the pattern where its construct starts.
+/// A syntax error with what to write instead, and the byte of the pattern where its construct starts.
 #[expect(clippy::wildcard_enum_match_arm, reason = "for the other syntax errors, the error's own text is used")]
 fn malformed(pattern: &str) -> Option<(String, usize)> {
     let error = Parser::new().parse(pattern).err()?;
@@ -52,12 +52,16 @@ fn malformed(pattern: &str) -> Option<(String, usize)> {
             "the range in `[…]` is not valid; for the character `-`, write `\\-`".to_owned()
         }
         ErrorKind::EscapeUnexpectedEof => "`\\` at the end escapes nothing; for the character, write `\\\\`".to_owned(),
-        ErrorKind::EscapeUnrecognized => "`\\` is followed by a character that has no meaning as an escape".to_owned(),
         ErrorKind::UnsupportedLookAround => "look-around is not supported".to_owned(),
         ErrorKind::UnsupportedBackreference => "back-references are not supported".to_owned(),
         _ => return None,
     };
     Some((rule, offset))
+}
+
+/// The error's own text, and the byte of the pattern where its construct starts.
+fn located(pattern: &str, error: PatternError) -> Option<(String, usize)> {
+    locate(pattern, error).map(|offset| (error.to_string(), offset))
 }
 
 /// Where the construct starts that causes an error: it ends the shortest part from the start that
