@@ -1,7 +1,7 @@
 //! Names and levels of GitHub's installation permissions, and which of them govern an organization.
 //!
-//! GitHub adds names every quarter. A name that the [`table`] lacks is therefore accepted where it
-//! cannot do harm, and GitHub's own answer decides; [`rules`] has the limits.
+//! GitHub adds names every quarter. A name that the `table` lacks is therefore accepted where it
+//! cannot do harm, and GitHub's own answer decides; `rules` has the limits.
 
 pub(super) mod rules;
 mod table;

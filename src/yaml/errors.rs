@@ -10,7 +10,7 @@ const MAX_ERRORS: usize = 16;
 /// Bytes of the text that lists them. On gRPC it travels in a header.
 const MAX_TEXT_BYTES: usize = 2 * 1024;
 
-/// Why a file is refused: every rule that it breaks, at least one once [`Errors::check`] returned it.
+/// Why a file is refused: every rule that it breaks, at least one once `Errors::check` returned it.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Errors {
     list: Vec<Invalid>,

@@ -7,6 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use proc_macro2::{Delimiter, TokenStream, TokenTree};
+
 /// What only these modules may name.
 const RESERVED: [(&str, &[&str]); 10] = [
     ("::tonic", &["proto", "transport", "cli"]),
@@ -46,74 +48,35 @@ enum Token {
     Sign(char),
 }
 
-/// The tokens of a source text, without comments, strings, characters, numbers and lifetimes.
+/// The names and signs of a source text, without comments, literals and lifetimes.
 fn tokens(text: &str) -> Vec<Token> {
-    let (chars, mut at, mut tokens) = (text.chars().collect::<Vec<_>>(), 0, Vec::new());
-    let starts = |at: usize, what: &str| what.chars().enumerate().all(|(n, c)| chars.get(at + n) == Some(&c));
-    while let Some(&c) = chars.get(at) {
-        if starts(at, "//") {
-            at += chars[at..].iter().take_while(|c| **c != '\n').count();
-        } else if starts(at, "/*") {
-            at = end_of_comment(&chars, at);
-        } else if let Some(end) = end_of_raw_string(&chars, at) {
-            at = end;
-        } else if c == '"' || (matches!(c, 'b' | 'c') && chars.get(at + 1) == Some(&'"')) {
-            at = end_of_quoted(&chars, at + usize::from(c != '"'), '"');
-        } else if c == '\'' {
-            // A character or a lifetime.
-            let is_char = chars.get(at + 1) == Some(&'\\') || chars.get(at + 2) == Some(&'\'');
-            at = if is_char { end_of_quoted(&chars, at, '\'') } else { at + 1 };
-        } else if c.is_alphanumeric() || c == '_' {
-            let name: String = chars[at..].iter().take_while(|c| c.is_alphanumeric() || **c == '_').collect();
-            at += name.chars().count();
-            tokens.push(Token::Name(name));
-        } else {
-            at += 1;
-            if !c.is_whitespace() {
-                tokens.push(Token::Sign(c));
-            }
-        }
-    }
+    let mut tokens = Vec::new();
+    flatten(text.parse().unwrap_or_else(|error| panic!("{error}: {text}")), &mut tokens);
     tokens
 }
 
-fn end_of_comment(chars: &[char], mut at: usize) -> usize {
-    let mut depth = 0;
-    while at < chars.len() {
-        match (chars[at], chars.get(at + 1)) {
-            ('/', Some('*')) => (depth, at) = (depth + 1, at + 2),
-            ('*', Some('/')) => (depth, at) = (depth - 1, at + 2),
-            _ => at += 1,
+fn flatten(stream: TokenStream, tokens: &mut Vec<Token>) {
+    let mut after_quote = false;
+    for tree in stream {
+        let is_lifetime = std::mem::take(&mut after_quote);
+        match tree {
+            TokenTree::Ident(name) if !is_lifetime => tokens.push(Token::Name(name.to_string())),
+            TokenTree::Ident(_) | TokenTree::Literal(_) => {}
+            TokenTree::Punct(sign) if sign.as_char() == '\'' => after_quote = true,
+            TokenTree::Punct(sign) => tokens.push(Token::Sign(sign.as_char())),
+            TokenTree::Group(group) => {
+                let (open, close) = match group.delimiter() {
+                    Delimiter::Brace => (Some('{'), Some('}')),
+                    Delimiter::Parenthesis => (Some('('), Some(')')),
+                    Delimiter::Bracket => (Some('['), Some(']')),
+                    Delimiter::None => (None, None),
+                };
+                tokens.extend(open.map(Token::Sign));
+                flatten(group.stream(), tokens);
+                tokens.extend(close.map(Token::Sign));
+            }
         }
-        if depth == 0 {
-            break;
-        }
     }
-    at
-}
-
-fn end_of_quoted(chars: &[char], open: usize, quote: char) -> usize {
-    let mut at = open + 1;
-    while at < chars.len() && chars[at] != quote {
-        at += if chars[at] == '\\' { 2 } else { 1 };
-    }
-    at + 1
-}
-
-/// `r"…"`, `br##"…"##`: where it ends, if one starts here.
-fn end_of_raw_string(chars: &[char], at: usize) -> Option<usize> {
-    let after_word = at > 0 && (chars[at - 1].is_alphanumeric() || chars[at - 1] == '_');
-    let prefix = chars[at..].iter().take_while(|c| matches!(c, 'b' | 'c' | 'r')).count();
-    if after_word || prefix == 0 || chars[at + prefix - 1] != 'r' {
-        return None;
-    }
-    let hashes = chars[at + prefix..].iter().take_while(|c| **c == '#').count();
-    let open = at + prefix + hashes;
-    (chars.get(open) == Some(&'"')).then_some(())?;
-    let closes = |end: &usize| {
-        chars[*end] == '"' && chars[end + 1..].iter().take(hashes).filter(|c| **c == '#').count() == hashes
-    };
-    (open + 1..chars.len()).find(closes).map(|end| end + 1 + hashes)
 }
 
 /// Leaves out every item under `#[cfg(test)]`.

@@ -84,12 +84,17 @@ fn every_example_of_the_guide_is_valid() {
     assert!(issuers >= 4 && policies >= 2 && objects >= 1, "{issuers} {policies} {objects}");
 }
 
+/// The YAML documents of a manifest, each with the line break at its end.
+pub(crate) fn documents(manifest: &str) -> impl Iterator<Item = String> {
+    manifest.split("\n---\n").map(|document| format!("{document}\n"))
+}
+
 #[test]
 fn the_manifests_of_the_examples_ask_for_policies_that_are_there() {
     let mut count = 0;
     for path in manifests(&root().join("examples/kubernetes")) {
         let text = fs::read_to_string(&path).unwrap();
-        for object in text.split("\n---\n") {
+        for object in documents(&text) {
             let object: Value =
                 yaml::load(object.as_bytes()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             assert!(object["kind"].is_string(), "{}", path.display());

@@ -151,7 +151,7 @@ fn the_agents_examples_are_what_it_reads() {
         assert!(known, "{key} is not in the example");
     }
     for name in ["agent-sidecar.yaml", "agent-init.yaml"] {
-        manifests.extend(read(&format!("examples/kubernetes/{name}")).split("\n---\n").map(str::to_owned));
+        manifests.extend(crate::deploy::documents(&read(&format!("examples/kubernetes/{name}"))));
     }
     assert_eq!(manifests.len(), 5);
     for manifest in manifests {

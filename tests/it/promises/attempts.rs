@@ -89,6 +89,9 @@ fn is(record: &Value, operation: &str, result: &str, reason: &str) {
     assert_eq!(record["reason"].as_str().unwrap_or(""), reason, "{record}");
 }
 
+/// What is wrong, the headers, what is sent, the gRPC code and the reason.
+type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], Sent, &'a str, &'a str);
+
 #[tokio::test]
 async fn over_grpc() {
     let large = vec![0; 70 << 10];
@@ -98,7 +101,7 @@ async fn over_grpc() {
     // A message that announces ten bytes.
     let part = Sent::Part(vec![0, 0, 0, 0, 10, 1]);
     let whole = |bytes: &[u8]| Sent::All(message(bytes));
-    let cases: [(&str, &[(&str, &str)], Sent, &str, &str); 8] = [
+    let cases: [Case; 8] = [
         ("too slow", &[], part.clone(), "4", "DEADLINE"),
         ("its own deadline", &[("grpc-timeout", "100m")], part, "4", "DEADLINE"),
         ("compressed", &[("grpc-encoding", "gzip")], whole(b""), "16", "CREDENTIAL_MISSING"),
