@@ -148,13 +148,9 @@ fn store_settings(config: &Config) -> store::Settings {
 }
 
 fn exchange_settings(config: &Config) -> exchange::Settings {
-    let rate = |rate: config::Rate| exchange::strangers::Rate { per_minute: rate.per_minute, burst: rate.burst };
     exchange::Settings {
-        strangers: exchange::strangers::Settings {
-            owner: rate(config.strangers.owner),
-            address: rate(config.strangers.address),
-            process: rate(config.strangers.process),
-        },
+        admission: config.rates,
+        refusal_step: config.refusal_step,
         owners: config.policies.owners.clone(),
         ..exchange::Settings::new(config.domain.to_string(), config.github.host.clone())
     }
@@ -251,9 +247,15 @@ impl App {
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), AppError> {
         let following = tokio::spawn(self.oidc.follow_issuers_file());
         let late = after(stop.clone(), self.shutdown_timeout.saturating_sub(time_for_log(self.shutdown_timeout)));
+        let (exchange, stopping) = (Arc::clone(&self.exchange), stop.clone());
+        let draining = tokio::spawn(async move {
+            stopping.cancelled().await;
+            exchange.shut_down();
+        });
         let served = transport::serve(listener, self.exchange, self.transport, self.clock, stop.clone()).await;
         // Where serving failed, the time for the rest begins now.
         stop.cancel();
+        draining.abort();
         following.abort();
         self.store.close();
         let recorded = async {

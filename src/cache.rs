@@ -155,7 +155,7 @@ where
             held => self.join(&key, standing, || load(held)).await?,
         };
         if standing == Standing::Verified {
-            self.lift(&key);
+            self.promote(&key);
         }
         Ok(found)
     }
@@ -187,8 +187,9 @@ where
         }
     }
 
-    /// Moves what a stranger looked up to where no stranger pushes it out.
-    fn lift(&self, key: &K) {
+    /// Moves an entry that was created for an unverified caller to the verified part, where no
+    /// unverified lookup evicts it.
+    pub fn promote(&self, key: &K) {
         if self.inner.verified.contains_key(key) {
             return;
         }
@@ -397,7 +398,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_verified_caller_lifts_what_a_stranger_looked_up() {
+    async fn a_verified_caller_promotes_what_an_unverified_one_looked_up() {
         let (cache, _) = cache(ROOMY);
         cache.insert(&"k", 1, Standing::Unverified);
         let load = |_| async { Err("looked up again") };
@@ -406,7 +407,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_invalidated_is_not_lifted_back() {
+    async fn what_was_invalidated_is_not_promoted() {
         let (cache, _) = cache(ROOMY);
         cache.insert(&"k", 1, Standing::Unverified);
         let invalidating = cache.clone();

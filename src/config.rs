@@ -6,7 +6,7 @@
 //! [`variables`]; how the settings become those of each module is the business of `app`.
 
 use std::{
-    num::{NonZeroU32, NonZeroUsize},
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -14,6 +14,7 @@ use std::{
 use secrecy::SecretString;
 
 use crate::{
+    admission,
     egress::Origin,
     name::{AppId, Audience, Issuer, Owner, RepoName},
     oidc::{IssuersFile, Listed},
@@ -49,8 +50,10 @@ pub struct Config {
     pub policies: Policies,
     /// What tokens may be.
     pub tokens: Tokens,
-    /// What unverified tokens may cost.
-    pub strangers: Strangers,
+    /// What attempts may cost before they are authorized.
+    pub rates: admission::Settings,
+    /// When a refusal that depends on what exists is sent: at the next whole step after its request.
+    pub refusal_step: Duration,
     /// The way out.
     pub proxy: Proxy,
     /// The port for metrics, if they are served.
@@ -160,26 +163,6 @@ pub enum PrivateNetworks {
     Known,
     /// Anybody's.
     All,
-}
-
-/// How fast a bucket refills, and how much it holds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Rate {
-    /// How many a minute in the long run.
-    pub per_minute: NonZeroU32,
-    /// How many at once.
-    pub burst: NonZeroU32,
-}
-
-/// The buckets on which tokens draw that no held key verifies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Strangers {
-    /// One for each owner.
-    pub owner: Rate,
-    /// One for each client address.
-    pub address: Rate,
-    /// One for the process.
-    pub process: Rate,
 }
 
 /// The way out to GitHub.

@@ -8,17 +8,19 @@
 
 mod attempt;
 mod decide;
+mod identify;
+mod refusal_step;
 mod refuse;
-pub mod strangers;
 
 use std::{sync::Arc, time::Duration};
 
 pub use attempt::{Asked, Attempt, Caller, Terms};
 use attempt::{Checking, Issuing, Journal};
 use decide::{Authorized, Decision};
-use strangers::Strangers;
+use refusal_step::RefusalSteps;
 
 use crate::{
+    admission::{self, Admission},
     audit::{Audit, record::Operation},
     cache::Standing,
     clock::Clock,
@@ -47,15 +49,19 @@ pub struct Settings {
     /// What an exchange may take, whatever happens: less than the 15 s of its request, so that it
     /// ends here, with a record that says why.
     pub deadline: Duration,
-    /// What a token of an issuer that nobody configured may cost.
-    pub strangers: strangers::Settings,
+    /// What an attempt may cost before it is authorized.
+    pub admission: admission::Settings,
+    /// `STS_UNVERIFIED_REFUSAL_STEP`: a refusal that depends on what exists is sent at the next whole
+    /// step after its request arrived. Zero delays nothing.
+    pub refusal_step: Duration,
 }
 
 impl Settings {
     /// The documented defaults.
     pub fn new(domain: String, github_host: String) -> Self {
-        let (deadline, strangers) = (Duration::from_millis(14_500), strangers::Settings::default());
-        Self { domain, github_host, owners: None, deadline, strangers }
+        let (deadline, refusal_step) = (Duration::from_millis(14_500), Duration::from_secs(1));
+        let admission = admission::Settings::default();
+        Self { domain, github_host, owners: None, deadline, admission, refusal_step }
     }
 }
 
@@ -86,15 +92,17 @@ pub enum Checked {
 pub struct Exchange {
     settings: Arc<Settings>,
     parts: Parts,
-    strangers: Strangers,
+    admission: Admission,
+    refusal_steps: RefusalSteps,
     cpu: CpuLimiter,
 }
 
 impl Exchange {
     /// Puts the parts together.
     pub fn new(settings: Settings, parts: Parts) -> Self {
-        let strangers = Strangers::new(settings.strangers, Arc::clone(&parts.clock));
-        Self { settings: Arc::new(settings), parts, strangers, cpu: CpuLimiter::new(EXPENSIVE_MATCHING) }
+        let admission = Admission::new(settings.admission, Arc::clone(&parts.clock));
+        let refusal_steps = RefusalSteps::new(settings.refusal_step, Arc::clone(&parts.clock));
+        Self { settings: Arc::new(settings), parts, admission, refusal_steps, cpu: CpuLimiter::new(EXPENSIVE_MATCHING) }
     }
 
     /// Reads a credential's header and issuer, and nothing else of it. No network.
@@ -110,6 +118,11 @@ impl Exchange {
         self.parts.audit.ready()
     }
 
+    /// Sends every refusal that is delayed, and delays no more of them.
+    pub fn shut_down(&self) {
+        self.refusal_steps.shut_down();
+    }
+
     /// One exchange, within the deadline, recorded once. A caller that disconnects ends it; what was
     /// minted for it by then, or is minted later by a call in flight, is revoked.
     ///
@@ -120,10 +133,14 @@ impl Exchange {
         let calls = journal.mint_calls();
         let outcome = self
             .within_deadline(&attempt, async |asked| {
+                let mut account = self.admission.open(attempt.caller.address, &asked.scope, &asked.identity);
                 // A second time, if the owner's name was found to have changed hands since the policy was read.
                 for _ in 0..2 {
-                    let decision = self.decide(asked, &attempt.caller, &mut journal).await?;
+                    let decision = self.decide(asked, &mut account, &mut journal).await?;
+                    self.admission.mint(decision.app_id()).map_err(refuse::too_many_mints)?;
                     if let Some(token) = self.mint(decision, &calls).await? {
+                        account.granted();
+                        self.refresh_in_background(asked);
                         return Ok(token);
                     }
                 }
@@ -143,7 +160,10 @@ impl Exchange {
         let mut journal = Journal::<Checking>::open(self, &attempt);
         let outcome = self
             .within_deadline(&attempt, async |asked| {
-                Ok(self.decide(asked, &attempt.caller, &mut journal).await?.terms())
+                let mut account = self.admission.open(attempt.caller.address, &asked.scope, &asked.identity);
+                let decision = self.decide(asked, &mut account, &mut journal).await?;
+                account.granted_check();
+                Ok(decision.terms())
             })
             .await;
         let is_verified = journal.is_verified();
@@ -159,6 +179,21 @@ impl Exchange {
         match operation {
             Operation::Exchange => drop(Journal::<Issuing>::open(self, attempt)),
             Operation::Check => drop(Journal::<Checking>::open(self, attempt)),
+        }
+    }
+
+    /// Refreshes what a grant used, if its lifetime is nearly over. It is charged to nobody, and happens
+    /// once for each lifetime: a refreshed entry is not due again.
+    fn refresh_in_background(&self, asked: &Asked) {
+        let (github, store) = (&self.parts.github, &self.parts.store);
+        let owner = asked.scope.owner();
+        if github.is_refresh_due(owner) {
+            let (github, owner) = (github.clone(), owner.clone());
+            tokio::spawn(async move { drop(github.refresh_installation(&owner).await) });
+        }
+        if store.is_refresh_due(&asked.scope, &asked.identity) {
+            let (store, scope, identity) = (store.clone(), asked.scope.clone(), asked.identity.clone());
+            tokio::spawn(async move { drop(store.refresh(&scope, &identity).await) });
         }
     }
 

@@ -22,6 +22,7 @@ mod meaning;
 mod mint;
 mod mint_calls;
 mod mint_reply;
+mod quota;
 mod revoke;
 mod signer;
 #[cfg(test)]
@@ -41,6 +42,7 @@ pub use self::{
     jwt::{MOST_AHEAD, MOST_BEHIND},
     mint::{IssuedToken, check_pin},
     mint_calls::MintCalls,
+    quota::Scarce,
     signer::{KeyError, PemSigner, Signer, SignerError},
 };
 use self::{
@@ -56,7 +58,7 @@ use crate::{
     cache::Standing,
     clock::{Clock, Moment},
     egress::Egress,
-    name::{AppId, Owner, RepoName},
+    name::{AccountId, AppId, Owner, RepoName},
     policy::Grant,
 };
 
@@ -166,12 +168,46 @@ impl GitHub {
         self.inner.app()?.jwt.header().await.map(|_| ())
     }
 
-    /// The owner's installation of the App: cached for an hour, its absence for seconds.
+    /// The owner's installation of the App. It is cached for an hour, its absence for 5 s; either for
+    /// 10 s if the caller is unverified.
     ///
     /// # Errors
     /// [`Error::NotInstalled`], [`Error::Suspended`], or that GitHub could not be asked.
     pub async fn installation(&self, owner: &Owner, standing: Standing) -> Result<Installation, Error> {
         installation::find(&self.inner, owner, standing).await
+    }
+
+    /// Whether [`GitHub::installation`] would answer from the cache.
+    pub fn is_installation_cached(&self, owner: &Owner, standing: Standing) -> bool {
+        installation::is_cached(&self.inner, owner, standing)
+    }
+
+    /// The account that has the name, as far as an installation of it is cached, however old.
+    pub fn cached_account(&self, owner: &Owner) -> Option<AccountId> {
+        installation::cached_account(&self.inner, owner)
+    }
+
+    /// Keeps a cached installation, whichever caller it was looked up for, for verified callers.
+    pub fn promote_installation(&self, owner: &Owner) {
+        self.inner.installations.promote(owner);
+    }
+
+    /// Whether a found installation's lifetime is nearly over.
+    pub fn is_refresh_due(&self, owner: &Owner) -> bool {
+        installation::is_refresh_due(&self.inner, owner)
+    }
+
+    /// Looks up the installation again if its lifetime is nearly over.
+    ///
+    /// # Errors
+    /// As [`GitHub::installation`].
+    pub async fn refresh_installation(&self, owner: &Owner) -> Result<(), Error> {
+        installation::refresh(&self.inner, owner).await
+    }
+
+    /// Whether lookups for the owner would use the part of a quota that is kept for proven callers.
+    pub fn scarce(&self, owner: &Owner) -> Option<Scarce> {
+        quota::scarce(&self.inner, owner, self.is_installation_cached(owner, Standing::Verified))
     }
 
     /// The owner's installation, by a lookup that was made at `since` or later, up to two seconds of

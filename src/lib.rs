@@ -10,7 +10,8 @@
 //! [`transport`] takes one credential and the request, and parses them into the types of [`name`].
 //! [`exchange`] is the rest, top to bottom. [`oidc`] makes a [`oidc::VerifiedToken`] of an
 //! [`oidc::Unverified`] one; if its issuer is not known, [`policy::gate`] asks the organization's
-//! list and the policy first, before anything is fetched from an address that a stranger chose.
+//! list and the policy first, before anything is fetched from an address that an unverified token names.
+//! What all of this may cost before an attempt is authorized, [`admission`] decides.
 //! [`store`] finds list and policy in repositories. [`policy`] holds the token against all
 //! conditions and makes a [`policy::Grant`], or a [`policy::Denied`] that can explain itself.
 //! [`github`] mints by that grant and nothing else, and what comes back is a
@@ -44,6 +45,7 @@ pub mod policy;
 pub mod github;
 pub mod store;
 pub mod audit;
+pub mod admission;
 pub mod exchange;
 pub mod transport;
 pub mod config;

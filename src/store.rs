@@ -16,8 +16,8 @@ pub use policies::{Found, Located, PolicyFile};
 use reader::Reader;
 
 use crate::{
-    cache::{Bounds, Cache, Standing},
-    clock::Clock,
+    cache::{Bounds, Cache, Stamped, Standing},
+    clock::{Clock, Moment},
     cpu_limiter::{self, CpuLimiter},
     github::{self, GitHub},
     name::{AccountId, Owner, PolicyName, RepoName, Scope},
@@ -33,8 +33,11 @@ pub struct Settings {
     pub policy_repo: RepoName,
     /// How long a file serves before it is revalidated.
     pub ttl: Duration,
-    /// How long a missing, unreadable or broken file is remembered as such.
+    /// How long a missing, unreadable or broken file is cached as such.
     pub absent_ttl: Duration,
+    /// How long a file or its absence is used for unverified callers: the same for both, so that the
+    /// time of an answer does not tell them apart.
+    pub unverified_ttl: Duration,
     /// How long a policy serves after it was last proven, while GitHub cannot be asked.
     pub stale: Duration,
     /// The same for a list.
@@ -52,6 +55,7 @@ impl Settings {
             policy_repo,
             ttl: Duration::from_secs(60),
             absent_ttl: Duration::from_secs(10),
+            unverified_ttl: Duration::from_secs(10),
             stale: Duration::from_secs(5 * 60),
             list_stale: Duration::from_secs(60 * 60),
             retry: Duration::from_secs(5),
@@ -150,14 +154,28 @@ impl Store {
     /// # Errors
     /// GitHub cannot be asked, and no copy is recent enough.
     pub async fn policy(&self, scope: &Scope, name: &PolicyName, standing: Standing) -> Result<Located, Error> {
-        let repo = scope.repo().unwrap_or(&self.settings.policy_repo).clone();
-        let kind = Kind::of(scope, &self.settings.policy_repo);
+        let is_fresh = |held: &Stamped<policies::Held>| self.is_fresh_policy(held, standing);
         let account = self.reader.installation(scope.owner(), standing).await?.account();
-        let key = || PolicyKey { account, owner: scope.owner().clone(), repo: repo.clone(), name: name.clone() };
-        let load = |held| self.clone().load_policy(key(), kind, held, standing);
-        let held = self.policies.get_or_load(key(), standing, |held| self.is_fresh_policy(held), load).await?;
+        let held = self.policy_if((account, scope, name), standing, is_fresh).await?;
+        let repo = scope.repo().unwrap_or(&self.settings.policy_repo).clone();
         let policies::Held { found, proven_at, .. } = held.value;
         Ok(Located { found, proven_at, account, owner: scope.owner().clone(), repo, path: name.path() })
+    }
+
+    async fn policy_if(
+        &self,
+        (account, scope, name): (AccountId, &Scope, &PolicyName),
+        standing: Standing,
+        is_fresh: impl Fn(&Stamped<policies::Held>) -> bool,
+    ) -> Result<Stamped<policies::Held>, Error> {
+        let kind = Kind::of(scope, &self.settings.policy_repo);
+        let load = |held| self.clone().load_policy(self.key(account, scope, name), kind, held, standing);
+        self.policies.get_or_load(self.key(account, scope, name), standing, is_fresh, load).await
+    }
+
+    fn key(&self, account: AccountId, scope: &Scope, name: &PolicyName) -> PolicyKey {
+        let repo = scope.repo().unwrap_or(&self.settings.policy_repo).clone();
+        PolicyKey { account, owner: scope.owner().clone(), repo, name: name.clone() }
     }
 
     /// The list of issuers that `owner` trusts; `None` where every issuer may be named by a policy.
@@ -169,11 +187,71 @@ impl Store {
         owner: &Owner,
         standing: Standing,
     ) -> Result<Option<Arc<TrustedIssuers>>, Error> {
-        let account = self.reader.installation(owner, standing).await?.account();
-        let load = |held| self.clone().load_list(owner.clone(), held, standing);
-        let key = (account, owner.clone());
-        let held = self.lists.get_or_load(key, standing, |held| self.is_fresh_list(held), load).await?;
+        let key = (self.reader.installation(owner, standing).await?.account(), owner.clone());
+        let held = self.list_if(key, standing, |held| self.is_fresh_list(held, standing)).await?;
         held.value.list.map(List::into_trusted_issuers).map_err(Error::ListInvalid)
+    }
+
+    async fn list_if(
+        &self,
+        key: (AccountId, Owner),
+        standing: Standing,
+        is_fresh: impl Fn(&Stamped<list::Held>) -> bool,
+    ) -> Result<Stamped<list::Held>, Error> {
+        let owner = key.1.clone();
+        let load = |held| self.clone().load_list(owner, held, standing);
+        self.lists.get_or_load(key, standing, is_fresh, load).await
+    }
+
+    /// Whether the owner's list and the policy can be had from the cache.
+    pub fn is_cached(&self, scope: &Scope, name: &PolicyName, standing: Standing) -> bool {
+        let Some((list, policy)) = self.keys(scope, name) else { return false };
+        self.lists.get(&list).is_some_and(|held| self.is_fresh_list(&held, standing))
+            && self.policies.get(&policy).is_some_and(|held| self.is_fresh_policy(&held, standing))
+    }
+
+    /// Keeps the cached list and policy, whichever caller they were looked up for, for verified callers.
+    pub fn promote(&self, scope: &Scope, name: &PolicyName) {
+        if let Some((list, policy)) = self.keys(scope, name) {
+            self.lists.promote(&list);
+            self.policies.promote(&policy);
+        }
+    }
+
+    /// Whether the list's or the policy's lifetime is nearly over.
+    pub fn is_refresh_due(&self, scope: &Scope, name: &PolicyName) -> bool {
+        let Some((list, policy)) = self.keys(scope, name) else { return false };
+        self.lists.get(&list).is_some_and(|held| self.is_due(held.at))
+            || self.policies.get(&policy).is_some_and(|held| self.is_due(held.at))
+    }
+
+    /// Revalidates the list and the policy if their lifetime is nearly over.
+    ///
+    /// # Errors
+    /// As [`Store::policy`].
+    pub async fn refresh(&self, scope: &Scope, name: &PolicyName) -> Result<(), Error> {
+        let Some((list, PolicyKey { account, .. })) = self.keys(scope, name) else { return Ok(()) };
+        let standing = Standing::Verified;
+        self.list_if(list, standing, |held| !self.is_due(held.at)).await?;
+        self.policy_if((account, scope, name), standing, |held| !self.is_due(held.at)).await.map(|_| ())
+    }
+
+    /// The keys of the list and the policy, if the owner's installation is cached.
+    fn keys(&self, scope: &Scope, name: &PolicyName) -> Option<((AccountId, Owner), PolicyKey)> {
+        let account = self.reader.cached_account(scope.owner())?;
+        Some(((account, scope.owner().clone()), self.key(account, scope, name)))
+    }
+
+    /// Never longer than a policy serves: what an unverified caller had looked up may be used to mint
+    /// once the caller is verified.
+    fn unverified_ttl(&self) -> Duration {
+        self.settings.unverified_ttl.min(self.settings.ttl)
+    }
+
+    /// The last quarter of an entry's lifetime.
+    fn is_due(&self, stored_at: Moment) -> bool {
+        let age = self.clock.monotonic().since(stored_at);
+        (self.settings.ttl * 3 / 4..self.settings.ttl).contains(&age)
     }
 
     /// Gives back every token that reads, to be revoked.

@@ -5,16 +5,24 @@
 
 use super::{
     App, AppKey, Config, Duration, Environment, GitHub, Interface, IssuersFile, Listed, Listen, Log, LogFilter,
-    LogFormat, Mistakes, Outward, Path, PathBuf, Policies, PrivateNetworks, Proxy, Rate, SecretString, Shutdown,
-    Strangers, TlsFiles, Tokens,
+    LogFormat, Mistakes, Outward, Path, PathBuf, Policies, PrivateNetworks, Proxy, SecretString, Shutdown, TlsFiles,
+    Tokens,
     environment::Reader,
     key, value,
     variables::{self as var, Origin, Variable},
 };
-use crate::oidc::Pod;
+use std::num::NonZeroU32;
+
+use crate::{
+    admission::{self, Rate},
+    oidc::Pod,
+};
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
+
+/// A third of what an exchange may take.
+const MAX_REFUSAL_STEP: Duration = Duration::from_secs(5);
 
 /// What the headers of a request need beside the token.
 const OTHER_HEADER_BYTES: usize = 4096;
@@ -52,7 +60,9 @@ fn settings(reader: &mut Reader<'_>) -> Option<Config> {
     let github = github(reader);
     let policies = policies(reader);
     let tokens = tokens(reader, token_bytes);
-    let strangers = strangers(reader);
+    let rates = rates(reader);
+    let step = Duration::ZERO..=MAX_REFUSAL_STEP;
+    let refusal_step = reader.required(&var::STS_UNVERIFIED_REFUSAL_STEP, |text| value::duration(text, step));
     let proxy = proxy(reader);
     roots(reader);
     let log = log(reader);
@@ -65,7 +75,8 @@ fn settings(reader: &mut Reader<'_>) -> Option<Config> {
         github: github?,
         policies: policies?,
         tokens: tokens?,
-        strangers: strangers?,
+        rates: rates?,
+        refusal_step: refusal_step?,
         proxy: proxy?,
         log: log?,
         warnings: Vec::new(),
@@ -218,17 +229,28 @@ fn issuers_file(reader: &mut Reader<'_>, plain_http: bool) -> Option<Option<(Iss
     Some(file)
 }
 
-fn strangers(reader: &mut Reader<'_>) -> Option<Strangers> {
-    let owner = rate(reader, &var::STS_RATE_OWNER_PER_MINUTE, &var::STS_RATE_OWNER_BURST);
+fn rates(reader: &mut Reader<'_>) -> Option<admission::Settings> {
     let address = rate(reader, &var::STS_RATE_ADDRESS_PER_MINUTE, &var::STS_RATE_ADDRESS_BURST);
+    let caller = rate(reader, &var::STS_RATE_CALLER_PER_MINUTE, &var::STS_RATE_CALLER_BURST);
+    let owner = rate(reader, &var::STS_RATE_OWNER_PER_MINUTE, &var::STS_RATE_OWNER_BURST);
     let process = rate(reader, &var::STS_RATE_PROCESS_PER_MINUTE, &var::STS_RATE_PROCESS_BURST);
-    Some(Strangers { owner: owner?, address: address?, process: process? })
+    let mints = reader.optional(&var::STS_RATE_MINTS_PER_MINUTE, per_minute);
+    Some(admission::Settings {
+        address: address?,
+        caller: caller?,
+        owner: owner?,
+        process: process?,
+        mints_per_minute: mints?,
+    })
 }
 
-fn rate(reader: &mut Reader<'_>, per_minute: &Variable, burst: &Variable) -> Option<Rate> {
-    let per_minute = reader.required(per_minute, |text| value::whole(text, 1..=1_000_000));
-    let burst = reader.required(burst, |text| value::whole(text, 1..=1_000_000));
+fn rate(reader: &mut Reader<'_>, minute: &Variable, burst: &Variable) -> Option<Rate> {
+    let (per_minute, burst) = (reader.required(minute, per_minute), reader.required(burst, per_minute));
     Some(Rate { per_minute: per_minute?, burst: burst? })
+}
+
+fn per_minute(text: &str) -> value::Parsed<NonZeroU32> {
+    value::whole(text, 1..=1_000_000)
 }
 
 fn proxy(reader: &mut Reader<'_>) -> Option<Proxy> {

@@ -2,7 +2,7 @@ use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
 use secrecy::ExposeSecret;
 
 use super::{key::tests::rsa_pem, *};
-use crate::{egress::Origin, tests::Folder};
+use crate::{admission::Rate, egress::Origin, tests::Folder};
 
 /// The least that is configured, and `pairs`.
 fn environment(pairs: &[(&str, &str)]) -> Environment {
@@ -19,6 +19,7 @@ fn read(pairs: &[(&str, &str)]) -> Result<Config, Vec<String>> {
 type Cases = &'static [(&'static str, &'static [&'static str], &'static [(&'static str, &'static str)])];
 
 const PORT: &str = "must be a whole number from 0 to 65535";
+const STEP: &str = "must be a duration such as 90s or 1h30m, from 0s to 5s";
 const RATE: &str = "must be a whole number from 1 to 1000000";
 const TTL: &str = "must be a duration such as 90s or 1h30m, from 0s to 1h";
 const HOST: &str = "must be a host, such as octo-sts.example.com";
@@ -202,6 +203,10 @@ const CASES: Cases = &[
         &[("1h0m1s", TTL), ("-1s", TTL), ("1 m", TTL), ("1d", TTL), ("s", TTL), ("1.2.3s", TTL), (".s", TTL)],
     ),
     ("STS_POLICY_STALE", &["0", "1h"], &[("2h", TTL), ("99999999999999999999999h", TTL)]),
+    ("STS_RATE_CALLER_PER_MINUTE", &["1"], &[("-1", RATE)]),
+    ("STS_RATE_CALLER_BURST", &["1"], &[("0", RATE)]),
+    ("STS_RATE_MINTS_PER_MINUTE", &["1"], &[("0", RATE)]),
+    ("STS_UNVERIFIED_REFUSAL_STEP", &["0", "5s"], &[("6s", STEP), ("1", STEP)]),
     ("STS_RATE_OWNER_PER_MINUTE", &["1"], &[("0", RATE)]),
     ("STS_RATE_OWNER_BURST", &["1"], &[("0", RATE)]),
     ("STS_RATE_ADDRESS_PER_MINUTE", &["1"], &[("0", RATE)]),
@@ -288,8 +293,7 @@ fn what_is_for_workloads_means_nothing_to_the_server() {
 #[test]
 fn the_least_configuration_gives_the_documented_defaults() {
     let config = read(&[]).unwrap();
-    let quarter = |per_minute, burst| (NonZeroU32::new(per_minute).unwrap(), NonZeroU32::new(burst).unwrap());
-    let Strangers { owner, address, process } = config.strangers;
+    let admission::Settings { address, caller, owner, process, mints_per_minute } = config.rates;
     assert_eq!(
         (config.domain.as_str(), config.app.id, config.metrics_port),
         ("sts.example.com", AppId(42), Some(2112))
@@ -303,9 +307,9 @@ fn the_least_configuration_gives_the_documented_defaults() {
     assert_eq!((config.policies.ttl, config.policies.stale), (Duration::from_secs(60), Duration::from_secs(300)));
     assert_eq!((config.policies.org_repo.as_str(), config.tokens.leeway), (".github", Duration::from_secs(60)));
     assert_eq!((config.tokens.private_networks, config.tokens.issuers), (PrivateNetworks::No, vec![]));
-    assert_eq!((owner.per_minute, owner.burst), quarter(60, 30));
-    assert_eq!((address.per_minute, address.burst), quarter(60, 30));
-    assert_eq!((process.per_minute, process.burst), quarter(600, 300));
+    assert_eq!((address, caller), (Rate::new(60, 30), Rate::new(60, 30)));
+    assert_eq!((owner, process), (Rate::new(600, 600), Rate::new(3_000, 3_000)));
+    assert_eq!((mints_per_minute, config.refusal_step), (None, Duration::from_secs(1)));
     assert!(config.proxy.https.is_none() && config.proxy.except.is_none());
     assert_eq!((config.log.format, config.log.filter), (LogFormat::of_stderr(), LogFilter::parse("info").unwrap()));
     assert_eq!(config.policies.repository_org_permissions, [""; 0]);
@@ -324,6 +328,8 @@ fn what_is_set_arrives() {
         ("STS_REPOSITORY_POLICY_ORG_PERMISSIONS", "members, organization_secrets"),
         ("STS_POLICY_TTL", "1m1.5s"),
         ("STS_RATE_ADDRESS_BURST", "7"),
+        ("STS_RATE_MINTS_PER_MINUTE", "5"),
+        ("STS_UNVERIFIED_REFUSAL_STEP", "500ms"),
         ("STS_TRUSTED_PROXY_HOPS", "2"),
         ("STS_LOG_FORMAT", "text"),
         ("https_proxy", "me:pw@proxy:3128"),
@@ -337,7 +343,9 @@ fn what_is_set_arrives() {
     assert_eq!(config.tokens.private_networks, PrivateNetworks::All);
     assert_eq!(config.policies.repository_org_permissions, ["members", "organization_secrets"]);
     assert_eq!(config.policies.ttl, Duration::from_millis(61_500));
-    assert_eq!(config.strangers.address.burst.get(), 7);
+    assert_eq!(config.rates.address.burst.get(), 7);
+    assert_eq!(config.rates.mints_per_minute.map(std::num::NonZeroU32::get), Some(5));
+    assert_eq!(config.refusal_step, Duration::from_millis(500));
     assert_eq!(config.log.format, LogFormat::Text);
     assert_eq!(config.proxy.https.unwrap().expose_secret(), "http://me:pw@proxy:3128");
     assert_eq!(config.proxy.except.as_deref(), Some("localhost"));

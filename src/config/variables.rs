@@ -99,12 +99,16 @@ variables! {
     STS_CLOCK_LEEWAY = "60s", Own, "How far issuers' clocks may be off when `nbf` and `iat` are checked; at most `5m`.";
     STS_POLICY_TTL = "60s", Own, "How long a policy is used before GitHub is asked whether it changed; at most `1h`.";
     STS_POLICY_STALE = "5m", Own, "How long after GitHub last confirmed it a policy is still used while GitHub cannot be asked; at most `1h`.";
-    STS_RATE_OWNER_PER_MINUTE = "60", Own, "How many tokens that no held key verifies are looked into, for one owner, a minute.";
-    STS_RATE_OWNER_BURST = "30", Own, "How many of these at once.";
-    STS_RATE_ADDRESS_PER_MINUTE = "60", Own, "The same for one client address, a minute.";
-    STS_RATE_ADDRESS_BURST = "30", Own, "How many of these at once.";
-    STS_RATE_PROCESS_PER_MINUTE = "600", Own, "The same for the whole process, a minute.";
-    STS_RATE_PROCESS_BURST = "300", Own, "How many of these at once.";
+    STS_RATE_ADDRESS_PER_MINUTE = "60", Own, "Rate limit for each client address (IPv6: each /64; each /48 has thirty times as much), per minute: tokens of unknown issuers that turn out not to be valid.";
+    STS_RATE_ADDRESS_BURST = "30", Own, "The burst of that.";
+    STS_RATE_CALLER_PER_MINUTE = "60", Own, "Rate limit for each verified caller (issuer and subject), per minute: attempts that need lookups in GitHub and are not granted.";
+    STS_RATE_CALLER_BURST = "30", Own, "The burst of that.";
+    STS_RATE_OWNER_PER_MINUTE = "600", Own, "Rate limit for each owner, per minute: both of these together.";
+    STS_RATE_OWNER_BURST = "600", Own, "The burst of that.";
+    STS_RATE_PROCESS_PER_MINUTE = "3000", Own, "Rate limit for the process, per minute: both of these together.";
+    STS_RATE_PROCESS_BURST = "3000", Own, "The burst of that.";
+    STS_RATE_MINTS_PER_MINUTE, Own, "Rate limit for each App, per minute: tokens minted for callers. Unset: none but GitHub's.";
+    STS_UNVERIFIED_REFUSAL_STEP = "1s", Own, "A refusal of an unverified caller that depends on what exists is sent at the next multiple of this after its request arrived; at most `5s`, and `0` delays nothing.";
     STS_LOG_FORMAT, Own, "`json` or `text`. Unset: `text` if stderr is a terminal, else `json`.";
 
     STS_SERVER, Client, "The server that is asked: `https://HOST`; without TLS on loopback only.";

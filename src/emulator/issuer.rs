@@ -147,11 +147,16 @@ impl Issuer {
     /// A trailing slash belongs to its name.
     #[must_use]
     pub fn at(&self, path: &str) -> Self {
+        self.at_with(path, Alg::Rs256)
+    }
+
+    /// As [`Issuer::at`], with a first key of another algorithm: an RSA key takes long to generate.
+    pub fn at_with(&self, path: &str, alg: Alg) -> Self {
         let tenant = path.trim_end_matches('/').to_owned();
         let mut world = self.shared.lock();
         if !world.tenants.contains_key(&tenant) {
             let mut keys = Keyring::default();
-            keys.add(Alg::Rs256);
+            keys.add(alg);
             let url = format!("{}{path}", world.root);
             let fresh = Tenant {
                 url,

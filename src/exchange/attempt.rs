@@ -148,6 +148,11 @@ impl<'a, P: Purpose> Journal<'a, P> {
         self.mint_calls.clone()
     }
 
+    /// When the request arrived.
+    pub(super) fn arrived(&self) -> Moment {
+        self.began
+    }
+
     /// Notes what the token claims before anything of it is believed.
     pub(super) fn claims(&mut self, token: &Unverified) {
         self.record.issuer = Some(cut(token.issuer().as_str()));

@@ -7,15 +7,16 @@ use std::sync::Arc;
 
 use super::{
     Exchange, Settings,
-    attempt::{Asked, Caller, Checking, Issuing, Journal, Purpose, Recorded, Terms},
+    attempt::{Asked, Checking, Issuing, Journal, Purpose, Recorded, Terms},
     refuse::{self, Audience},
 };
 use crate::{
+    admission::Account,
     cache::Standing,
     clock::Moment,
-    github::{self, Installation},
-    name::{AccountId, Owner, PolicyName, Scope},
-    oidc::{self, VerifiedToken},
+    github::{self, Installation, Scarce},
+    name::{AccountId, AppId, Owner, PolicyName, Scope},
+    oidc::VerifiedToken,
     policy::{self, Denied, Grant, TrustedIssuers, Verdict},
     reason::{Reason, Refusal, Workload},
     store::{Found, Located, PolicyFile},
@@ -49,6 +50,11 @@ pub(super) struct Authorized {
 }
 
 impl Decision<Issuing> {
+    /// The App that mints.
+    pub(super) fn app_id(&self) -> AppId {
+        self.installation.app_id()
+    }
+
     /// Gives out what a mint needs.
     pub(super) fn authorized(self) -> Authorized {
         let Self { grant, installation, policy, recorded, .. } = self;
@@ -73,16 +79,22 @@ impl Exchange {
     pub(super) async fn decide<P: Purpose>(
         &self,
         asked: &Asked,
-        caller: &Caller,
+        account: &mut Account<'_>,
         journal: &mut Journal<'_, P>,
     ) -> Result<Decision<P>, Refusal> {
         journal.claims(&asked.token);
-        let token = self.identify(asked, caller, journal).await?;
+        let (token, passed) = self.identify(asked, account, journal).await?;
         let recorded = journal.verified(&token).await?;
         self.served(asked.scope.owner())?;
-        let list = self.trusted_issuers(&asked.scope).await?;
+        let (list, located) = match passed {
+            Some(passed) => (passed.list, Some(passed.located)),
+            None => (self.trusted_issuers(asked, account).await?, None),
+        };
         self.permitted(list, (&asked.scope, &token), journal).await?;
-        let located = self.locate(asked).await?;
+        let located = match located {
+            Some(located) => located,
+            None => self.locate(asked).await?,
+        };
         let audience = Audience::of(&token, &asked.scope, &located.found);
         journal.policy(&located);
         let file = present(&located, audience, &asked.identity)?;
@@ -96,12 +108,13 @@ impl Exchange {
     }
 
     /// Whether this server serves the owner. Decided before anything is looked up at GitHub.
-    fn served(&self, owner: &Owner) -> Result<(), Refusal> {
+    pub(super) fn served(&self, owner: &Owner) -> Result<(), Refusal> {
         let is_served = self.settings.owners.as_ref().is_none_or(|owners| owners.contains(owner));
         if is_served { Ok(()) } else { Err(refuse::not_served(owner)) }
     }
 
-    /// The installation that mints by a grant, if it is of the App that the policy pins.
+    /// The installation that mints by a grant, if it is of the App that the policy pins. It may be
+    /// another one than before the files were read: an installation that is gone shows in reading.
     async fn pinned(&self, grant: &Grant) -> Result<Installation, Refusal> {
         let refuse = |error: github::Error| error.refusal(grant.owner());
         let installation = self.parts.github.installation(grant.owner(), Standing::Verified).await.map_err(refuse)?;
@@ -109,86 +122,39 @@ impl Exchange {
         Ok(installation)
     }
 
-    /// Who is it: a verified token, by keys of a known issuer or of one that the gate admits.
-    async fn identify<P: Purpose>(
+    /// The organization's list, for a verified caller.
+    async fn trusted_issuers(
         &self,
         asked: &Asked,
-        caller: &Caller,
-        journal: &mut Journal<'_, P>,
-    ) -> Result<VerifiedToken, Refusal> {
-        let oidc = &self.parts.oidc;
-        if let Some(admission) = oidc.known(&asked.token)? {
-            return oidc.verify(&asked.token, &admission).await.map_err(Refusal::from);
-        }
-        // Everything from here on, the time it takes included, ends in one answer for strangers.
-        let within = self.settings.deadline.mul_f64(0.9);
-        match tokio::time::timeout(within, self.identify_stranger(asked, caller, journal)).await {
-            Ok(outcome) => outcome,
-            Err(_) => Err(refuse::stranger("the look-ups before verification took too long")),
-        }
-    }
-
-    /// A token of an issuer that nobody configured: the organization's list and the policy must both
-    /// admit the issuer before anything is fetched from it, every time.
-    async fn identify_stranger<P: Purpose>(
-        &self,
-        asked: &Asked,
-        caller: &Caller,
-        journal: &mut Journal<'_, P>,
-    ) -> Result<VerifiedToken, Refusal> {
-        let oidc = &self.parts.oidc;
-        let cached = oidc.verify_with_cached_keys(&asked.token, asked.scope.owner()).await;
-        let standing = match &cached {
-            Some(_) => Standing::Verified,
-            None => {
-                self.strangers.draw(asked.scope.owner(), caller.address).map_err(refuse::too_many)?;
-                // A signer that is down is told before anything is looked up, alike for every owner.
-                self.parts.github.prove_key().await.map_err(|e| refuse::signer(e, asked.scope.owner()))?;
-                Standing::Unverified
-            }
-        };
-        let not_served = |refusal: Refusal| refuse::stranger(refusal.cause.unwrap_or_default());
-        self.served(asked.scope.owner()).map_err(not_served)?;
-        let admission = self.gate(asked, standing, journal).await?;
-        match cached {
-            Some(cached) => oidc.confirm(&asked.token, cached, &admission).await.map_err(refuse::unverified),
-            None => oidc.verify(&asked.token, &admission).await.map_err(refuse::unverified),
-        }
-    }
-
-    async fn gate<P: Purpose>(
-        &self,
-        asked: &Asked,
-        standing: Standing,
-        journal: &mut Journal<'_, P>,
-    ) -> Result<oidc::Admission, Refusal> {
-        let owner = asked.scope.owner();
-        self.parts.github.installation(owner, standing).await.map_err(refuse::stranger)?;
-        let list = self.parts.store.trusted_issuers(owner, standing).await.map_err(refuse::stranger)?;
-        let located =
-            self.parts.store.policy(&asked.scope, &asked.identity, standing).await.map_err(refuse::stranger)?;
-        journal.policy(&located);
-        let Found::Present(file) = &located.found else {
-            return Err(refuse::stranger(refuse::not_present(&located.found)));
-        };
-        let (file, issuer) = (Arc::clone(file), asked.token.issuer().clone());
-        let cost = file.policy.issuer_cost(&issuer).saturating_add(list.as_ref().map_or(0, |list| list.cost(&issuer)));
-        let admitting = owner.clone();
-        let admits = move || policy::gate::admit(list.as_deref(), &file.policy, &issuer, &admitting);
-        let admission = self.cpu.run_by_cost(owner, cost, admits).await;
-        admission
-            .map_err(refuse::stranger)?
-            .ok_or_else(|| refuse::stranger("the organization's list or the policy does not admit the issuer"))
-    }
-
-    async fn trusted_issuers(&self, scope: &Scope) -> Result<Option<Arc<TrustedIssuers>>, Refusal> {
-        let (owner, standing) = (scope.owner(), Standing::Verified);
+        account: &mut Account<'_>,
+    ) -> Result<Option<Arc<TrustedIssuers>>, Refusal> {
+        self.charge_lookups(asked, account).await?;
+        let (owner, standing) = (asked.scope.owner(), Standing::Verified);
         self.parts.github.installation(owner, standing).await.map_err(|e| e.refusal(owner))?;
         self.parts.store.trusted_issuers(owner, standing).await.map_err(|e| refuse::store(&e, owner))
     }
 
     async fn locate(&self, Asked { scope, identity, .. }: &Asked) -> Result<Located, Refusal> {
         self.parts.store.policy(scope, identity, Standing::Verified).await.map_err(|e| refuse::store(&e, scope.owner()))
+    }
+
+    /// Charges a verified caller for what is not cached, unless a granted attempt used it within the
+    /// last day: then the lookup is a refresh, charged to nobody.
+    pub(super) async fn charge_lookups(&self, asked: &Asked, account: &mut Account<'_>) -> Result<(), Refusal> {
+        let (scope, standing) = (&asked.scope, Standing::Verified);
+        let github = &self.parts.github;
+        let is_cached = github.is_installation_cached(scope.owner(), standing)
+            && self.parts.store.is_cached(scope, &asked.identity, standing);
+        if is_cached || account.is_refresh() {
+            return Ok(());
+        }
+        match github.scarce(scope.owner()) {
+            Some(Scarce::App(wait) | Scarce::Installation(wait)) if !account.is_proven() => {
+                return Err(refuse::scarce(wait));
+            }
+            Some(_) | None => {}
+        }
+        account.look_up().await.map_err(refuse::too_many)
     }
 
     async fn evaluate(

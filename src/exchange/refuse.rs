@@ -1,13 +1,13 @@
 //! What a caller is told of a failure, by who the caller is.
 //!
-//! Three kinds of callers: strangers, whose token is not verified, get one answer whatever exists.
+//! There are three kinds of callers. Those whose token is not verified get one answer, whatever exists.
 //! Outsiders are verified, but could be anyone with an account somewhere: they learn what their own
 //! token said, not what a private policy asks for. Insiders could read the policy anyway.
 
 use std::{borrow::Cow, fmt, time::Duration};
 
-use super::strangers::Empty;
 use crate::{
+    admission::Empty,
     audit::record::cut,
     cpu_limiter::CpuError,
     github,
@@ -43,7 +43,7 @@ impl Audience {
 }
 
 /// The one answer for callers whose token is not verified; `cause` is for operators.
-pub(super) fn stranger(cause: impl fmt::Display) -> Refusal {
+pub(super) fn not_trusted(cause: impl fmt::Display) -> Refusal {
     Refusal::new(
         Reason::IssuerNotTrusted,
         "issuer not trusted: check scope, identity, that the App is installed, and that the policy names this issuer",
@@ -66,22 +66,30 @@ pub(super) fn not_served(owner: &Owner) -> Refusal {
     github::Error::NoApp.refusal(owner).because("the owner is not listed in STS_OWNERS")
 }
 
-/// A bucket is empty. The same for every owner.
+/// A bucket is empty. The answer is the same for every owner.
 pub(super) fn too_many(Empty(wait): Empty) -> Refusal {
-    // A full second at least, so that the answer does not tell how full which bucket is.
-    Refusal::new(Reason::RateLimited, "too many requests with tokens of unknown issuers")
-        .retry_after(wait.max(Duration::from_secs(1)))
+    Refusal::new(Reason::RateLimited, "too many requests").retry_after(wait)
 }
 
-/// The App's credential cannot be had. Only that the signer is down is told to strangers.
+/// The App has minted as often as the operator allows.
+pub(super) fn too_many_mints(Empty(wait): Empty) -> Refusal {
+    Refusal::new(Reason::RateLimited, "the App mints no more tokens for now").retry_after(wait)
+}
+
+/// What is left of a quota is kept for callers that were granted a token within the last day.
+pub(super) fn scarce(wait: Duration) -> Refusal {
+    too_many(Empty(wait)).because("what is left of GitHub's quota is kept for proven callers")
+}
+
+/// The App's credential cannot be had. Unverified callers learn only that the signer is down.
 pub(super) fn signer(error: github::Error, owner: &Owner) -> Refusal {
-    if error.reason() == Reason::SignerUnavailable { error.refusal(owner) } else { stranger(error) }
+    if error.reason() == Reason::SignerUnavailable { error.refusal(owner) } else { not_trusted(error) }
 }
 
-/// A stranger's token did not verify. What depends on the issuer's keys has the one answer too.
+/// The token of an unknown issuer was not verified. What depends on the issuer's keys has the one answer too.
 pub(super) fn unverified(error: oidc::Error) -> Refusal {
     if matches!(error, oidc::Error::Signature(_) | oidc::Error::Unavailable { .. }) {
-        stranger(error)
+        not_trusted(error)
     } else {
         error.into()
     }
@@ -150,7 +158,7 @@ pub(super) fn store(error: &store::Error, owner: &Owner) -> Refusal {
 impl From<oidc::Error> for Refusal {
     fn from(error: oidc::Error) -> Self {
         if error.reason() == Reason::IssuerNotTrusted {
-            return stranger(error);
+            return not_trusted(error);
         }
         Self::new(error.reason(), error.to_string()).because(&error).retry_after(error.retry_after())
     }

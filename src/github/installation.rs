@@ -23,8 +23,12 @@ use crate::{
 
 /// How long a found installation is used. A mint through one that is gone says so at once.
 const PRESENT: Duration = Duration::from_secs(3600);
-/// How long a missing or suspended one is remembered.
-const ABSENT: Duration = Duration::from_secs(30);
+/// How long a missing or suspended one is cached.
+const ABSENT: Duration = Duration::from_secs(5);
+/// How long either is used for unverified callers, so that the time of an answer does not tell them apart.
+const UNVERIFIED: Duration = Duration::from_secs(10);
+/// From this age on, the next grant refreshes a found installation in the background.
+const REFRESH: Duration = Duration::from_secs(PRESENT.as_secs() / 4 * 3);
 /// Memory of the cached owners: about 14,000 that are served, and 900 that unverified callers name.
 const BOUNDS: Bounds = Bounds { verified: 16 << 20, unverified: 1 << 20 };
 
@@ -114,8 +118,47 @@ pub(super) async fn find_since(
     standing: Standing,
     since: Moment,
 ) -> Result<Installation, Error> {
-    inner.app()?;
     let now = inner.gate.clock.monotonic();
+    let is_fresh = |held: &Stamped<Known>| is_fresh(held, standing, (now, since));
+    match find_if(inner, owner, standing, is_fresh).await? {
+        installation if installation.is_as_of(since) => Ok(installation),
+        _ => Err(Error::unavailable("the owner's installation could not be looked up again")),
+    }
+}
+
+/// Whether [`find`] would call nobody.
+pub(super) fn is_cached(inner: &Inner, owner: &Owner, standing: Standing) -> bool {
+    let times = (inner.gate.clock.monotonic(), Moment::default());
+    inner.installations.get(owner).is_some_and(|held| is_fresh(&held, standing, times))
+}
+
+/// As [`super::GitHub::cached_account`].
+pub(super) fn cached_account(inner: &Inner, owner: &Owner) -> Option<AccountId> {
+    match inner.installations.get(owner)?.value {
+        Known::Installed(installation) => Some(installation.account),
+        Known::Suspended(_) | Known::Absent | Known::Moved(_) => None,
+    }
+}
+
+/// Whether a found installation's lifetime is nearly over.
+pub(super) fn is_refresh_due(inner: &Inner, owner: &Owner) -> bool {
+    let now = inner.gate.clock.monotonic();
+    inner.installations.get(owner).is_some_and(|held| (REFRESH..PRESENT).contains(&now.since(held.at)))
+}
+
+/// Looks up a found installation again if its lifetime is nearly over.
+pub(super) async fn refresh(inner: &Arc<Inner>, owner: &Owner) -> Result<(), Error> {
+    let now = inner.gate.clock.monotonic();
+    find_if(inner, owner, Standing::Verified, |held| now.since(held.at) < REFRESH).await.map(|_| ())
+}
+
+async fn find_if(
+    inner: &Arc<Inner>,
+    owner: &Owner,
+    standing: Standing,
+    is_fresh: impl Fn(&Stamped<Known>) -> bool,
+) -> Result<Installation, Error> {
+    inner.app()?;
     let (task, key) = (Arc::clone(inner), owner.clone());
     let load = |held: Option<Stamped<Known>>| async move {
         let found = look_up(&task, &key).await;
@@ -128,23 +171,26 @@ pub(super) async fn find_since(
             (found, _) => found,
         }
     };
-    let fresh = |held: &Stamped<Known>| is_fresh(held, now, since);
-    let known = inner.installations.get_or_load(owner.clone(), standing, fresh, load).await?;
+    let known = inner.installations.get_or_load(owner.clone(), standing, is_fresh, load).await?;
     match known.value {
-        Known::Installed(installation) if installation.is_as_of(since) => Ok(installation),
-        Known::Installed(_) => Err(Error::unavailable("the owner's installation could not be looked up again")),
+        Known::Installed(installation) => Ok(installation),
         Known::Suspended(cause) => Err(Error::Suspended(cause)),
         Known::Absent => Err(Error::NotInstalled),
         Known::Moved(cause) => Err(Error::AccountMoved(cause)),
     }
 }
 
-fn is_fresh(held: &Stamped<Known>, now: Moment, since: Moment) -> bool {
-    let age = now.since(held.at);
-    match &held.value {
-        Known::Installed(installation) => age < PRESENT && installation.is_as_of(since),
-        Known::Suspended(_) | Known::Absent | Known::Moved(_) => age < ABSENT,
-    }
+fn is_fresh(held: &Stamped<Known>, standing: Standing, (now, since): (Moment, Moment)) -> bool {
+    let lifetime = match (standing, &held.value) {
+        (Standing::Unverified, _) => UNVERIFIED,
+        (Standing::Verified, Known::Installed(_)) => PRESENT,
+        (Standing::Verified, Known::Suspended(_) | Known::Absent | Known::Moved(_)) => ABSENT,
+    };
+    let is_as_of = match &held.value {
+        Known::Installed(installation) => installation.is_as_of(since),
+        Known::Suspended(_) | Known::Absent | Known::Moved(_) => true,
+    };
+    now.since(held.at) < lifetime && is_as_of
 }
 
 #[derive(Deserialize)]

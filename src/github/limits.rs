@@ -15,6 +15,7 @@ use super::{
     drift::Drift,
     failure::{Failure, date},
     meaning::{MIN_WAIT, Meaning},
+    quota::Quotas,
 };
 use crate::{
     clock::{Clock, Moment, UnixTime},
@@ -64,12 +65,13 @@ pub(super) struct Gate {
     pub(super) client: Client,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) drift: Drift,
+    pub(super) quotas: Quotas,
     limits: Limits,
 }
 
 impl Gate {
     pub(super) fn new(client: Client, clock: Arc<dyn Clock>) -> Self {
-        Self { client, clock, drift: Drift::default(), limits: Limits::default() }
+        Self { client, clock, drift: Drift::default(), quotas: Quotas::default(), limits: Limits::default() }
     }
 
     /// Makes the call if its lane is open.
@@ -82,6 +84,7 @@ impl Gate {
         if let Some(date) = date_of(&outcome) {
             self.drift.note(date, (sent, self.clock.now()), self.clock.monotonic());
         }
+        self.quotas.note(lane, &outcome, self.clock.now());
         outcome.map_err(|failure| {
             let meaning = Meaning::of(failure, self.clock.now());
             if let Meaning::Limited(wait) = meaning {

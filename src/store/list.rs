@@ -65,13 +65,13 @@ pub(super) struct Held {
 }
 
 impl Store {
-    pub(super) fn is_fresh_list(&self, held: &Stamped<Held>) -> bool {
+    pub(super) fn is_fresh_list(&self, held: &Stamped<Held>, standing: Standing) -> bool {
         let now = self.clock.monotonic();
         let age = now.since(held.at);
         match &held.value {
-            Held { stale: true, proven_at, .. } => {
-                age < self.settings.retry && now.since(*proven_at) < self.settings.list_stale
-            }
+            Held { stale: true, proven_at, .. } if now.since(*proven_at) >= self.settings.list_stale => false,
+            _ if standing == Standing::Unverified => age < self.unverified_ttl(),
+            Held { stale: true, .. } => age < self.settings.retry,
             Held { list: Ok(_), .. } => age < self.settings.ttl,
             Held { list: Err(_), .. } => age < self.settings.absent_ttl,
         }

@@ -99,13 +99,13 @@ impl Held {
 }
 
 impl Store {
-    pub(super) fn is_fresh_policy(&self, held: &Stamped<Held>) -> bool {
+    pub(super) fn is_fresh_policy(&self, held: &Stamped<Held>, standing: Standing) -> bool {
         let now = self.clock.monotonic();
         let age = now.since(held.at);
         match &held.value {
-            Held { stale: true, proven_at, .. } => {
-                age < self.settings.retry && now.since(*proven_at) < self.settings.stale
-            }
+            Held { stale: true, proven_at, .. } if now.since(*proven_at) >= self.settings.stale => false,
+            _ if standing == Standing::Unverified => age < self.unverified_ttl(),
+            Held { stale: true, .. } => age < self.settings.retry,
             Held { found: Found::Present(_), .. } => age < self.settings.ttl,
             Held { .. } => age < self.settings.absent_ttl,
         }

@@ -11,7 +11,7 @@ use crate::{
     cache::{Bounds, Cache, Stamped, Standing, heap_bytes},
     clock::Clock,
     github::{Error, File, GitHub, Installation, ReadToken},
-    name::{InstallationId, Owner, RepoName},
+    name::{AccountId, InstallationId, Owner, RepoName},
 };
 
 /// A token is replaced this long before GitHub ends it.
@@ -95,6 +95,11 @@ impl Reader {
     /// Has the owner's installation looked up anew.
     pub(super) fn forget_installation(&self, owner: &Owner) {
         self.github.forget_installation(owner);
+    }
+
+    /// The account that has the name, as far as that is cached.
+    pub(super) fn cached_account(&self, owner: &Owner) -> Option<AccountId> {
+        self.github.cached_account(owner)
     }
 
     /// Gives up every token.

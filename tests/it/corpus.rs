@@ -15,8 +15,8 @@ use std::{collections::BTreeMap, fmt::Write as _, path::PathBuf};
 
 use http::Method;
 use octo_sts::{
+    admission::{self, Rate},
     clock::UnixTime,
-    exchange::strangers::{self, Rate},
 };
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -80,11 +80,12 @@ impl StandIns {
     }
 }
 
-/// A world that does not mind many strangers.
+/// A world that does not mind many invalid tokens.
 async fn setup() -> Setup {
     let mut setup = Setup::new().await;
     let wide = Rate::new(1_000_000, 1_000_000);
-    setup.settings.exchange.strangers = strangers::Settings { owner: wide, address: wide, process: wide };
+    setup.settings.exchange.admission =
+        admission::Settings { address: wide, caller: wide, owner: wide, process: wide, mints_per_minute: None };
     setup.settings.exchange.github_host = "github.com".into();
     setup
 }

@@ -9,6 +9,7 @@
     reason = "a test ends where something is not as it should be, and says what it left out"
 )]
 
+mod admission;
 mod agent;
 mod arrows;
 mod client;

@@ -46,15 +46,17 @@ async fn an_organization_is_asked_for_where_no_user_is_found() {
 }
 
 #[tokio::test]
-async fn absence_is_remembered_for_half_a_minute() {
+async fn absence_is_cached_for_five_seconds_or_for_ten_if_the_caller_is_unverified() {
     for (status, error) in [(404, Error::NotInstalled), (301, Error::AccountMoved("301: Not Found".into()))] {
         assert_eq!(error.reason(), crate::reason::Reason::NotInstalled);
         let world = World::new(move |_| Some(refusal(status, "Not Found").with("location", "/elsewhere"))).await;
         assert_eq!(find(&world).await.unwrap_err(), error);
-        world.clock.advance(Duration::from_secs(29));
+        world.clock.advance(Duration::from_secs(4));
         assert_eq!(find(&world).await.unwrap_err(), error);
         assert_eq!((world.fake.count(LOOK_UP), world.fake.count(ORG_LOOK_UP), world.fake.seen().len()), (1, 1, 2));
         world.clock.advance(Duration::from_secs(1));
+        assert_eq!(world.github.installation(&owner(), Standing::Unverified).await.unwrap_err(), error);
+        assert_eq!(world.fake.seen().len(), 2);
         assert_eq!(find(&world).await.unwrap_err(), error);
         assert_eq!(world.fake.seen().len(), 4);
     }

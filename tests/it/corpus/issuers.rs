@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use octo_sts::{
+    admission::Rate,
     emulator::{Selection, Visibility},
-    exchange::strangers::Rate,
 };
 use serde::Deserialize;
 use serde_json::json;
@@ -119,9 +119,9 @@ async fn lists_of_trusted_issuers_mean_what_the_corpus_says() {
 }
 
 #[tokio::test]
-async fn strangers_draw_on_a_bucket_and_whoever_is_verified_by_held_keys_does_not() {
+async fn invalid_tokens_empty_a_bucket_and_callers_verified_by_cached_keys_do_not_need_it() {
     let mut setup = setup().await;
-    setup.settings.exchange.strangers.owner = Rate::new(60, 2);
+    setup.settings.exchange.admission.address = Rate::new(60, 2);
     let (issuer, foreign) = (setup.issuer.at("/a"), setup.issuer.at("/b"));
     setup.policy("hello", "ci", &format!("issuer: {}\nsubject: s\npermissions: {{issues: write}}\n", issuer.url()));
     let world = setup.start().await;

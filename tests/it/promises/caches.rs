@@ -82,7 +82,7 @@ async fn a_missing_policy_is_remembered_for_ten_seconds() {
 }
 
 #[tokio::test]
-async fn a_missing_installation_is_remembered_for_thirty_seconds() {
+async fn a_missing_installation_is_cached_for_five_seconds() {
     let setup = setup().await;
     let app = setup.app;
     setup.github.uninstall(setup.installation);
@@ -91,7 +91,7 @@ async fn a_missing_installation_is_remembered_for_thirty_seconds() {
     let asked = count(&world, RouteKind::UserInstallation) + count(&world, RouteKind::OrgInstallation);
     assert_eq!(asked, 2);
     world.github.install(app, "octo-org", &octo_sts::emulator::Selection::All, crate::harness::APP_PERMISSIONS);
-    pass(&world, 29);
+    pass(&world, 4);
     same(&once(&world).await, (5, "NOT_INSTALLED"));
     assert_eq!(world.github.calls().total(), asked);
     pass(&world, 1);
@@ -144,4 +144,36 @@ async fn a_private_repository_that_leaves_the_installation_is_not_accessible_wit
     world.github.select(world.installation, &octo_sts::emulator::Selection::All);
     pass(&world, 10);
     same(&once(&world).await, super::GRANTED);
+}
+
+#[tokio::test]
+async fn what_a_grant_used_is_refreshed_in_the_background_once_for_each_lifetime() {
+    let setup = setup().await;
+    setup.list("issuers: ['${ISSUER}']\n");
+    let world = setup.start().await;
+    same(&once(&world).await, super::GRANTED);
+    for _ in 0..3 {
+        let reads = count(&world, RouteKind::Contents);
+        pass(&world, 44);
+        same(&once(&world).await, super::GRANTED);
+        pass(&world, 1);
+        for _ in 0..5 {
+            same(&once(&world).await, super::GRANTED);
+        }
+        super::until("the list and the policy are read", || count(&world, RouteKind::Contents) == reads + 2).await;
+        // What was stored at 45 s serves beyond the first lifetime.
+        pass(&world, 30);
+        same(&once(&world).await, super::GRANTED);
+        assert_eq!(count(&world, RouteKind::Contents), reads + 2);
+        pass(&world, 60);
+        same(&once(&world).await, super::GRANTED);
+    }
+    let found = count(&world, RouteKind::UserInstallation);
+    assert_eq!(found, 1);
+    pass(&world, 45 * 60);
+    same(&once(&world).await, super::GRANTED);
+    super::until("the installation is looked up", || count(&world, RouteKind::UserInstallation) == found + 1).await;
+    pass(&world, 20 * 60);
+    same(&once(&world).await, super::GRANTED);
+    assert_eq!(count(&world, RouteKind::UserInstallation), found + 1, "it serves beyond the first hour");
 }

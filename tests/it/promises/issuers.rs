@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use octo_sts::{
+    admission::Rate,
     clock::UnixTime,
     emulator::{Alg, Document, Misbehaviour},
-    exchange::strangers::Rate,
 };
 use serde_json::json;
 
@@ -158,7 +158,7 @@ async fn a_bad_signature_under_a_known_key_id_fetches_nothing() {
 /// A world with an unknown issuer whose keys are cached, and whose owner's bucket is empty.
 async fn with_empty_bucket() -> (World, octo_sts::emulator::Issuer) {
     let mut setup = setup().await;
-    setup.settings.exchange.strangers.owner = Rate::new(1, 2);
+    setup.settings.exchange.admission.owner = Rate::new(1, 2);
     let cluster = setup.issuer.at("/cluster");
     setup.policy("hello", "pod", &format!("issuer: {}\nsubject: s\npermissions: {{issues: write}}\n", cluster.url()));
     let world = setup.start().await;
