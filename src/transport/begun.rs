@@ -63,6 +63,14 @@ impl Begun {
         self.refuse(token.err().unwrap_or(fault)).await
     }
 
+    /// As [`Self::refuse`], for headers that are too large. If the token alone exceeds its limit, that is
+    /// the reason.
+    pub(super) async fn refuse_oversized(&mut self, headers: &HeaderMap, fault: Refusal) -> Refusal {
+        let token = bearer(headers).and_then(|bearer| self.app.exchange.read_token(bearer));
+        let too_large = token.err().filter(|refusal| refusal.reason == Reason::TokenTooLarge);
+        self.refuse(too_large.unwrap_or(fault)).await
+    }
+
     fn attempt(&self, refusal: Refusal) -> Attempt {
         Attempt { caller: self.caller.clone(), scope: None, identity: None, asked: Err(refusal) }
     }
@@ -80,8 +88,8 @@ impl Drop for Begun {
 /// Whether the header list is larger than the server accepts. hyper accepts more, so that the refusal is
 /// ours and is recorded.
 pub(super) fn oversized(headers: &HeaderMap, settings: &Settings) -> Option<Refusal> {
-    let most = usize::try_from(settings.header_bytes).unwrap_or(usize::MAX);
-    let fits = headers.len() <= MAX_HEADERS && size(headers) <= most;
+    let max_bytes = usize::try_from(settings.header_bytes).unwrap_or(usize::MAX);
+    let fits = headers.len() <= MAX_HEADERS && size(headers) <= max_bytes;
     (!fits).then(|| Refusal::new(Reason::RequestInvalid, "the headers of the request are too large"))
 }
 

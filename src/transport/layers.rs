@@ -136,8 +136,7 @@ pub(super) async fn grpc_only(State(app): State<Arc<App>>, request: Request, nex
         return reply::not_grpc();
     }
     if let Some(refusal) = begun::oversized(request.headers(), &app.settings) {
-        let attempt = begun(&app, &request);
-        return reply::grpc(&recorded(attempt, refusal).await).into_http();
+        return reply::grpc(&refuse_oversized(&app, request, refusal).await).into_http();
     }
     next.run(request).await
 }
@@ -150,10 +149,12 @@ fn grpc_bytes(app: &App) -> usize {
     app.settings.body_bytes.saturating_add(GRPC_PREFIX)
 }
 
-/// The refusal of a request for a fault of its own, recorded if the request is an attempt.
-async fn recorded(attempt: Option<Begun>, refusal: Refusal) -> Refusal {
+/// The refusal of a request whose headers are too large, recorded if the request is an attempt.
+async fn refuse_oversized(app: &Arc<App>, request: Request, refusal: Refusal) -> Refusal {
+    let attempt = begun(app, &request);
+    let (head, _) = request.into_parts();
     match attempt {
-        Some(mut begun) => begun.refuse(refusal).await,
+        Some(mut begun) => begun.refuse_oversized(&head.headers, refusal).await,
         None => refusal,
     }
 }
@@ -230,10 +231,7 @@ pub(super) async fn rest_bounds(State(app): State<Arc<App>>, request: Request, n
     let expired = expired(&request);
     let answer = async {
         match begun::oversized(request.headers(), &app.settings) {
-            Some(refusal) => {
-                let attempt = begun(&app, &request);
-                reply::headers_too_large(&recorded(attempt, refusal).await)
-            }
+            Some(refusal) => reply::headers_too_large(&refuse_oversized(&app, request, refusal).await),
             None => next.run(request).await,
         }
     };

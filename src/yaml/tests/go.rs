@@ -104,7 +104,7 @@ const DIFFERENCES: &[(&str, &str)] = &[
     // Go reads `[a:]` as a list of text, YAML 1.2 as a list of maps.
     ("a string is wanted here", "what YAML readers take for different things is refused"),
     ("a key is a text", "what YAML readers take for different things is refused"),
-    ("merge keys are not read", "merge keys, tags and directives are refused"),
+    ("merge keys are not supported", "merge keys, tags and directives are refused"),
     ("tags are not read", "merge keys, tags and directives are refused"),
     ("a tag needs a value", "merge keys, tags and directives are refused"),
     ("of the directives", "merge keys, tags and directives are refused"),

@@ -98,10 +98,11 @@ async fn over_grpc() {
     let headers: Vec<(String, String)> = (0..150).map(|n| (format!("x-{n}"), "y".to_owned())).collect();
     let many: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let long = "x".repeat(100 << 10);
+    let token = format!("Bearer {long}");
     // A message that announces ten bytes.
     let part = Sent::Part(vec![0, 0, 0, 0, 10, 1]);
     let whole = |bytes: &[u8]| Sent::All(message(bytes));
-    let cases: [Case; 8] = [
+    let cases: [Case; 9] = [
         ("too slow", &[], part.clone(), "4", "DEADLINE"),
         ("its own deadline", &[("grpc-timeout", "100m")], part, "4", "DEADLINE"),
         ("compressed", &[("grpc-encoding", "gzip")], whole(b""), "16", "CREDENTIAL_MISSING"),
@@ -110,6 +111,7 @@ async fn over_grpc() {
         ("cut off", &[], Sent::All(vec![0, 0, 0, 0, 10, 1]), "16", "CREDENTIAL_MISSING"),
         ("many headers", &many, whole(b""), "3", "REQUEST_INVALID"),
         ("long headers", &[("x-long", &long)], whole(b""), "3", "REQUEST_INVALID"),
+        ("long token", &[("authorization", &token)], whole(b""), "3", "TOKEN_TOO_LARGE"),
     ];
     for (path, operation) in [(EXCHANGE, "exchange"), (CHECK, "check")] {
         for (case, headers, sent, status, reason) in &cases {
@@ -151,6 +153,7 @@ async fn over_rest() {
             ),
             ("many headers", format!("{post}{many}\r\n"), 431, "REQUEST_INVALID"),
             ("long headers", format!("{post}a: {long}\r\n\r\n"), 431, "REQUEST_INVALID"),
+            ("long token", format!("{post}authorization: Bearer {long}\r\n\r\n"), 400, "TOKEN_TOO_LARGE"),
         ];
         for (case, text, status, reason) in cases {
             let world = quick().await;
