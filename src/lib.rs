@@ -7,27 +7,27 @@
 //!                                                                                               ↘ audit (always)
 //! ```
 //!
-//! [`transport`] takes one credential and the request, and parses them into the types of [`name`].
-//! [`exchange`] is the rest, top to bottom. [`oidc`] makes a [`oidc::VerifiedToken`] of an
-//! [`oidc::Unverified`] one; if its issuer is not known, [`policy::gate`] asks the organization's
-//! list and the policy first, before anything is fetched from an address that an unverified token names.
-//! What all of this may cost before an attempt is authorized, [`admission`] decides.
-//! [`store`] finds list and policy in repositories. [`policy`] holds the token against all
-//! conditions and makes a [`policy::Grant`], or a [`policy::Denied`] that can explain itself.
-//! [`github`] mints by that grant and nothing else, and what comes back is a
-//! [`github::IssuedToken`] only if it is no wider. [`audit`] has a record of every attempt.
+//! [`transport`] accepts one credential and the request, and parses them into the types of [`name`].
+//! [`exchange`] runs all other steps, top to bottom. [`oidc`] verifies an [`oidc::Unverified`] token
+//! and returns an [`oidc::VerifiedToken`]. If the token's issuer is unknown, the organization's list
+//! and the policy must first admit it in [`policy::gate`], before anything is fetched from an address
+//! that an unverified token names. [`admission`] decides what all of this may cost before an attempt
+//! is authorized. [`store`] finds the list and the policy in repositories. [`policy`] evaluates every
+//! condition, and returns a [`policy::Grant`], or a [`policy::Denied`] that can explain itself.
+//! [`github`] mints exactly what was granted, and returns a [`github::IssuedToken`] only if GitHub's
+//! reply is not wider. [`audit`] records every attempt.
 //!
-//! Each of these values is made in the one file that does its check, with private fields, so a
-//! check that is left out does not compile. Errors go the other way: each module's own type says
-//! which [`reason::Reason`] it comes to, and [`transport::reply`] alone knows the codes of a reason.
+//! Each of these types has private fields and is created only in the file that performs its check,
+//! so code that skips a check does not compile. Each module has its own error type, which maps to a
+//! [`reason::Reason`]. Only [`transport::reply`] knows the codes of a reason.
 //!
-//! [`app`] puts the parts together by the settings that [`config`] reads from the environment, and
-//! [`cli`] runs it. [`client`] is the other side: the workload that asks. Time comes from [`clock`],
-//! bytes go out through [`egress`], and what is remembered is in a [`cache`] of the part that
-//! remembers it: there are no globals. The `emulator` feature adds a GitHub and an OIDC issuer on
+//! [`app`] assembles the parts from the settings that [`config`] reads from the environment, and
+//! [`cli`] runs it. [`client`] is the other side: the workload that requests a token. [`clock`] is the
+//! only source of time, and all outbound traffic uses [`egress`]. Each part owns its caches (see
+//! [`cache`]); there are no global caches. The `emulator` feature adds a GitHub and an OIDC issuer on
 //! loopback, for `octo-sts dev` and the tests.
 //!
-//! Modules are listed in rank order: one names only those above it.
+//! Modules are listed in rank order: a module may name only modules above it.
 
 pub mod proto;
 pub mod name;
