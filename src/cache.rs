@@ -1,12 +1,12 @@
-//! A bounded cache with single flight, for every look-up in the crate.
+//! A bounded cache with single flight, for lookups anywhere in the crate.
 //!
-//! The cache bounds and coalesces. It never decides whether a value is still good: each value has
-//! the moment at which it was stored, by our clock, and the caller says what is fresh. A value that
-//! is no longer fresh stays until it is replaced, as the stale copy for those who may use one.
+//! The cache bounds its memory and coalesces lookups. It never decides whether a value is fresh: each
+//! value carries the moment at which it was stored, by our clock, and the caller decides. A value that
+//! is no longer fresh stays until it is replaced, as the stale copy for callers that may use one.
 //!
-//! What an unverified caller makes us look up is stored apart, in a small part of its own, so that
-//! a stranger's made-up names never push out what real callers use. A look-up runs as a task of its
-//! own: a caller that hangs up does not fail the others who wait for it.
+//! Entries that unverified callers cause are stored in a separate, small part, so that names which such
+//! callers invent never evict entries that verified callers use. Each lookup runs in its own task: a
+//! caller that disconnects does not fail the others that wait for it.
 
 use std::{
     collections::HashMap,
@@ -30,9 +30,9 @@ pub fn heap_bytes(text: &str) -> usize {
     2 * text.len() + ALLOCATION_OVERHEAD
 }
 
-/// On whose behalf a look-up is made.
+/// On whose behalf a lookup is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Standing {
+pub enum CallerTrust {
     /// The caller's token is verified.
     Verified,
     /// The caller could be anyone.
@@ -57,17 +57,17 @@ pub struct Bounds {
     pub unverified: u64,
 }
 
-/// The outcome of a look-up, shared by all who waited for it.
-type Flight<V, E> = Shared<BoxFuture<'static, Result<Stamped<V>, E>>>;
-/// The look-ups under way, each with its number.
-type Flights<K, V, E> = HashMap<K, (u64, Flight<V, E>)>;
+/// A lookup in flight; all callers that wait for it share its outcome.
+type Lookup<V, E> = Shared<BoxFuture<'static, Result<Stamped<V>, E>>>;
+/// The lookups under way, each with its number.
+type InFlight<K, V, E> = HashMap<K, (u64, Lookup<V, E>)>;
 
-/// A bounded map from `K` to `V`; a failed look-up ends as an `E` that all waiters share.
+/// A bounded map from `K` to `V`; a failed lookup ends as an `E` that all waiters share.
 pub struct Cache<K, V, E> {
     inner: Arc<Inner<K, V, E>>,
 }
 
-/// Where a stored value lives. It is emptied when the entry goes: the map below frees what it held
+/// Where a stored value lives. It is emptied when the entry goes: the map below frees its value
 /// only when no thread looks at it any more, and a token must be revoked before that.
 type Slot<V> = Arc<Mutex<Option<Stamped<V>>>>;
 
@@ -78,8 +78,8 @@ fn look<V: Clone>(slot: &Slot<V>) -> Option<Stamped<V>> {
 struct Inner<K, V, E> {
     verified: moka::sync::Cache<K, Slot<V>>,
     unverified: moka::sync::Cache<K, Slot<V>>,
-    flights: Mutex<Flights<K, V, E>>,
-    next_flight: std::sync::atomic::AtomicU64,
+    in_flight: Mutex<InFlight<K, V, E>>,
+    next_number: std::sync::atomic::AtomicU64,
     clock: Arc<dyn Clock>,
 }
 
@@ -121,28 +121,28 @@ where
         let inner = Inner {
             verified: part(bounds.verified),
             unverified: part(bounds.unverified),
-            flights: Mutex::default(),
-            next_flight: 0.into(),
+            in_flight: Mutex::default(),
+            next_number: 0.into(),
             clock,
         };
         Self { inner: Arc::new(inner) }
     }
 
-    /// What is held for `key`, however old.
+    /// The entry for `key`, regardless of its age.
     pub fn get(&self, key: &K) -> Option<Stamped<V>> {
-        let held = |part: &moka::sync::Cache<K, Slot<V>>| part.get(key).and_then(|slot| look(&slot));
-        held(&self.inner.verified).or_else(|| held(&self.inner.unverified))
+        let entry = |part: &moka::sync::Cache<K, Slot<V>>| part.get(key).and_then(|slot| look(&slot));
+        entry(&self.inner.verified).or_else(|| entry(&self.inner.unverified))
     }
 
-    /// The value for `key`: what is held if `fresh` says so, else what `load` finds. Concurrent
-    /// look-ups of one key become one. `load` is given the copy that is no longer fresh.
+    /// The value for `key`: the entry if `fresh` accepts it, else what `load` finds. Concurrent lookups
+    /// of one key become one. `load` gets the entry that is no longer fresh.
     ///
     /// # Errors
     /// What `load` failed with; a failure is not stored, and the stale copy stays.
     pub async fn get_or_load<F>(
         &self,
         key: K,
-        standing: Standing,
+        trust: CallerTrust,
         fresh: impl Fn(&Stamped<V>) -> bool,
         load: impl FnOnce(Option<Stamped<V>>) -> F,
     ) -> Result<Stamped<V>, E>
@@ -152,35 +152,35 @@ where
         let held = self.get(&key);
         let found = match held {
             Some(held) if fresh(&held) => held,
-            held => self.join(&key, standing, || load(held)).await?,
+            held => self.join(&key, trust, || load(held)).await?,
         };
-        if standing == Standing::Verified {
+        if trust == CallerTrust::Verified {
             self.promote(&key);
         }
         Ok(found)
     }
 
     /// Stores `value` for `key` as of now.
-    pub fn insert(&self, key: &K, value: V, standing: Standing) {
+    pub fn insert(&self, key: &K, value: V, trust: CallerTrust) {
         let at = self.inner.clock.monotonic();
-        let _flights = self.flights();
-        self.keep(key, Stamped { value, at }, standing);
+        let _in_flight = self.in_flight();
+        self.keep(key, Stamped { value, at }, trust);
     }
 
-    /// Forgets `key`, and keeps a look-up that is under way from storing what it finds.
+    /// Removes `key`, and keeps a lookup in flight from storing what it finds.
     pub fn invalidate(&self, key: &K) {
-        let mut flights = self.flights();
-        flights.remove(key);
+        let mut in_flight = self.in_flight();
+        in_flight.remove(key);
         self.inner.verified.invalidate(key);
         self.inner.unverified.invalidate(key);
         self.inner.verified.run_pending_tasks();
         self.inner.unverified.run_pending_tasks();
     }
 
-    /// Forgets everything.
+    /// Removes everything, as [`Cache::invalidate`] does.
     pub fn clear(&self) {
-        let mut flights = self.flights();
-        flights.clear();
+        let mut in_flight = self.in_flight();
+        in_flight.clear();
         for part in [&self.inner.verified, &self.inner.unverified] {
             part.invalidate_all();
             part.run_pending_tasks();
@@ -193,50 +193,51 @@ where
         if self.inner.verified.contains_key(key) {
             return;
         }
-        let _flights = self.flights();
+        let _in_flight = self.in_flight();
         if let Some(held) = self.inner.unverified.get(key).and_then(|slot| look(&slot)) {
-            self.keep(key, held, Standing::Verified);
+            self.keep(key, held, CallerTrust::Verified);
         }
     }
 
-    /// Stores. To be called under the lock of the flights, or what is invalidated meanwhile comes back.
-    fn keep(&self, key: &K, value: Stamped<V>, standing: Standing) {
+    /// Stores. Call it while the lock on the lookups in flight is held; otherwise an entry that is
+    /// invalidated meanwhile comes back.
+    fn keep(&self, key: &K, value: Stamped<V>, trust: CallerTrust) {
         let slot = Arc::new(Mutex::new(Some(value)));
-        match standing {
-            Standing::Verified => {
+        match trust {
+            CallerTrust::Verified => {
                 self.inner.verified.insert(key.clone(), slot);
                 self.inner.unverified.invalidate(key);
             }
             // A key that verified callers already use is refreshed in place.
-            Standing::Unverified if self.inner.verified.contains_key(key) => {
+            CallerTrust::Unverified if self.inner.verified.contains_key(key) => {
                 self.inner.verified.insert(key.clone(), slot)
             }
-            Standing::Unverified => self.inner.unverified.insert(key.clone(), slot),
+            CallerTrust::Unverified => self.inner.unverified.insert(key.clone(), slot),
         }
-        // The map evicts when it gets round to it. Until then, large values would exceed the bound.
+        // The map evicts lazily. Until then, large values would exceed the bound.
         self.inner.verified.run_pending_tasks();
         self.inner.unverified.run_pending_tasks();
     }
 
-    fn flights(&self) -> MutexGuard<'_, Flights<K, V, E>> {
-        self.inner.flights.lock().unwrap_or_else(PoisonError::into_inner)
+    fn in_flight(&self) -> MutexGuard<'_, InFlight<K, V, E>> {
+        self.inner.in_flight.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Joins the look-up of `key` that is under way, or starts one.
-    fn join<F>(&self, key: &K, standing: Standing, load: impl FnOnce() -> F) -> Flight<V, E>
+    /// Joins the lookup of `key` that is in flight, or starts one.
+    fn join<F>(&self, key: &K, trust: CallerTrust, load: impl FnOnce() -> F) -> Lookup<V, E>
     where
         F: Future<Output = Result<V, E>> + Send + 'static,
     {
-        let mut flights = self.flights();
-        if let Some((_, flight)) = flights.get(key) {
-            return flight.clone();
+        let mut in_flight = self.in_flight();
+        if let Some((_, lookup)) = in_flight.get(key) {
+            return lookup.clone();
         }
-        let number = self.inner.next_flight.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-        let task = tokio::spawn(self.clone().fly(key.clone(), standing, number, load()));
-        let flight = async move {
+        let number = self.inner.next_number.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        let task = tokio::spawn(self.clone().run(key.clone(), trust, number, load()));
+        let lookup = async move {
             match task.await {
                 Ok(outcome) => outcome,
-                // The look-up itself panicked, or the runtime is going down with its callers.
+                // The lookup panicked, or the runtime is shutting down together with its callers.
                 Err(error) => match error.try_into_panic() {
                     Ok(panic) => std::panic::resume_unwind(panic),
                     Err(_) => std::future::pending().await,
@@ -245,30 +246,30 @@ where
         }
         .boxed()
         .shared();
-        flights.insert(key.clone(), (number, flight.clone()));
-        flight
+        in_flight.insert(key.clone(), (number, lookup.clone()));
+        lookup
     }
 
-    async fn fly<F>(self, key: K, standing: Standing, number: u64, load: F) -> Result<Stamped<V>, E>
+    async fn run<F>(self, key: K, trust: CallerTrust, number: u64, load: F) -> Result<Stamped<V>, E>
     where
         F: Future<Output = Result<V, E>>,
     {
-        let _landing = Landing { cache: &self, key: &key, number };
+        let _entry = RemoveOnDrop { cache: &self, key: &key, number };
         let value = load.await?;
         let found = Stamped { value, at: self.inner.clock.monotonic() };
-        // Whoever invalidated the key meanwhile took the flight out of the list. The lock is held on,
-        // so that nobody does so between the look and the storing.
-        let flights = self.flights();
-        if flights.get(&key).is_some_and(|(current, _)| *current == number) {
-            self.keep(&key, found.clone(), standing);
+        // An invalidation removes the lookup from the list. The lock is kept until the value is stored,
+        // so that none can come between.
+        let in_flight = self.in_flight();
+        if in_flight.get(&key).is_some_and(|(current, _)| *current == number) {
+            self.keep(&key, found.clone(), trust);
         }
-        drop(flights);
+        drop(in_flight);
         Ok(found)
     }
 }
 
-/// Takes a look-up out of the list when it ends, by whatever way.
-struct Landing<
+/// Removes a lookup from the list of those in flight when it ends, also by a panic.
+struct RemoveOnDrop<
     'a,
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
@@ -279,16 +280,16 @@ struct Landing<
     number: u64,
 }
 
-impl<K, V, E> Drop for Landing<'_, K, V, E>
+impl<K, V, E> Drop for RemoveOnDrop<'_, K, V, E>
 where
     K: Hash + Eq + Clone + Send + Sync + 'static,
     V: Clone + Send + Sync + 'static,
     E: Clone + Send + Sync + 'static,
 {
     fn drop(&mut self) {
-        let mut flights = self.cache.flights();
-        if flights.get(self.key).is_some_and(|(number, _)| *number == self.number) {
-            flights.remove(self.key);
+        let mut in_flight = self.cache.in_flight();
+        if in_flight.get(self.key).is_some_and(|(number, _)| *number == self.number) {
+            in_flight.remove(self.key);
         }
     }
 }
@@ -324,7 +325,7 @@ mod tests {
                     tokio::task::yield_now().await;
                     Err("down")
                 };
-                cache.get_or_load("k", Standing::Verified, |_| true, load).await
+                cache.get_or_load("k", CallerTrust::Verified, |_| true, load).await
             })
         };
         let callers: Vec<_> = (0..20).map(|_| ask()).collect();
@@ -336,12 +337,12 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_caller_that_hangs_up_does_not_end_the_lookup() {
+    async fn a_caller_that_disconnects_does_not_end_the_lookup() {
         let (cache, _) = cache(ROOMY);
         let (release, released) = tokio::sync::oneshot::channel::<()>();
         let first = cache.get_or_load(
             "k",
-            Standing::Verified,
+            CallerTrust::Verified,
             |_| true,
             |_| async move {
                 released.await.ok();
@@ -349,18 +350,18 @@ mod tests {
             },
         );
         assert!(first.now_or_never().is_none());
-        let second = cache.get_or_load("k", Standing::Verified, |_| true, |_| async { Err("second look-up") });
+        let second = cache.get_or_load("k", CallerTrust::Verified, |_| true, |_| async { Err("second lookup") });
         release.send(()).unwrap();
         assert_eq!(second.await.unwrap().value, 7);
     }
 
     #[tokio::test]
-    async fn what_was_invalidated_meanwhile_is_not_stored() {
+    async fn a_value_that_is_invalidated_during_its_lookup_is_not_stored() {
         let (cache, _) = cache(ROOMY);
         let (release, released) = tokio::sync::oneshot::channel::<()>();
         let lookup = cache.get_or_load(
             "k",
-            Standing::Verified,
+            CallerTrust::Verified,
             |_| true,
             |_| async move {
                 released.await.ok();
@@ -378,20 +379,20 @@ mod tests {
     #[tokio::test]
     async fn the_caller_decides_what_is_fresh_and_gets_the_stale_copy() {
         let (cache, clock) = cache(ROOMY);
-        cache.insert(&"k", 1, Standing::Verified);
+        cache.insert(&"k", 1, CallerTrust::Verified);
         clock.advance(Duration::from_secs(61));
         let fresh = |held: &Stamped<usize>| clock.monotonic().since(held.at) < Duration::from_secs(60);
         let found =
-            cache.get_or_load("k", Standing::Verified, fresh, |stale| async move { Ok(stale.unwrap().value + 1) });
+            cache.get_or_load("k", CallerTrust::Verified, fresh, |stale| async move { Ok(stale.unwrap().value + 1) });
         assert_eq!(found.await.unwrap().value, 2);
     }
 
     #[tokio::test]
-    async fn strangers_push_out_only_strangers() {
+    async fn unverified_callers_evict_only_their_own_entries() {
         let (cache, _) = cache(Bounds { verified: 2_000, unverified: 2_000 });
-        cache.insert(&"real", 1, Standing::Verified);
+        cache.insert(&"real", 1, CallerTrust::Verified);
         for name in ["a", "b", "c", "d", "e", "f"] {
-            cache.insert(&name, 0, Standing::Unverified);
+            cache.insert(&name, 0, CallerTrust::Unverified);
         }
         assert_eq!(cache.get(&"real").unwrap().value, 1);
         assert!(cache.inner.unverified.entry_count() <= 2);
@@ -400,23 +401,23 @@ mod tests {
     #[tokio::test]
     async fn a_verified_caller_promotes_what_an_unverified_one_looked_up() {
         let (cache, _) = cache(ROOMY);
-        cache.insert(&"k", 1, Standing::Unverified);
+        cache.insert(&"k", 1, CallerTrust::Unverified);
         let load = |_| async { Err("looked up again") };
-        assert_eq!(cache.get_or_load("k", Standing::Verified, |_| true, load).await.unwrap().value, 1);
+        assert_eq!(cache.get_or_load("k", CallerTrust::Verified, |_| true, load).await.unwrap().value, 1);
         assert!(cache.inner.verified.contains_key(&"k"));
     }
 
     #[tokio::test]
     async fn what_was_invalidated_is_not_promoted() {
         let (cache, _) = cache(ROOMY);
-        cache.insert(&"k", 1, Standing::Unverified);
+        cache.insert(&"k", 1, CallerTrust::Unverified);
         let invalidating = cache.clone();
         let fresh = move |_: &Stamped<usize>| {
             invalidating.invalidate(&"k");
             true
         };
         let load = |_| async { Err("not asked for") };
-        assert_eq!(cache.get_or_load("k", Standing::Verified, fresh, load).await.unwrap().value, 1);
+        assert_eq!(cache.get_or_load("k", CallerTrust::Verified, fresh, load).await.unwrap().value, 1);
         assert!(cache.get(&"k").is_none());
     }
 
@@ -427,8 +428,8 @@ mod tests {
         let cache: Cache<usize, Arc<Vec<u8>>, ()> = Cache::new(clock, bounds, |_, bytes| bytes.capacity());
         let values: Vec<_> = (0..50).map(|n| Arc::new(vec![0; if n % 10 == 9 { 200_000 } else { 10_000 }])).collect();
         for (n, value) in values.iter().enumerate() {
-            for standing in [Standing::Verified, Standing::Unverified] {
-                cache.insert(&(n * 2 + usize::from(standing == Standing::Verified)), Arc::clone(value), standing);
+            for trust in [CallerTrust::Verified, CallerTrust::Unverified] {
+                cache.insert(&(n * 2 + usize::from(trust == CallerTrust::Verified)), Arc::clone(value), trust);
                 let kept = values.iter().map(|value| (Arc::strong_count(value) - 1) * value.capacity());
                 assert!(kept.sum::<usize>() <= 200_000);
             }
@@ -459,11 +460,11 @@ mod tests {
     impl Eq for Key {}
 
     #[test]
-    fn what_goes_is_dropped_at_once_though_a_reader_stands_in_the_map() {
+    fn an_evicted_value_is_dropped_immediately_though_a_reader_is_in_the_map() {
         let clock = Arc::new(ManualClock::at(UnixTime::from_secs(0)));
         let cache: Cache<Key, Arc<u32>, ()> = Cache::new(clock, ROOMY, |_, _| 0);
         let values: Vec<_> = (0..1_000).map(Arc::new).collect();
-        values.iter().for_each(|value| cache.insert(&Key(**value, None), Arc::clone(value), Standing::Verified));
+        values.iter().for_each(|value| cache.insert(&Key(**value, None), Arc::clone(value), CallerTrust::Verified));
         let barriers = Arc::new([2, 2].map(std::sync::Barrier::new));
         let (reader, theirs) = (cache.inner.verified.clone(), Arc::clone(&barriers));
         let reading = std::thread::spawn(move || reader.contains_key(&Key(7, Some(theirs))));

@@ -3,7 +3,7 @@
 use serde_json::{Map, Value};
 
 /// Longer texts never match: a pattern's time grows with the text, and no claim is that long.
-const MOST_TEXT_BYTES: usize = 4 * 1024;
+const MAX_TEXT_BYTES: usize = 4 * 1024;
 
 /// Finds a claim. A name is looked up as it stands; if absent, as a path: at each level the
 /// longest existing key that is the rest of the name, or is followed in it by `/`, is taken. So
@@ -26,7 +26,7 @@ pub fn lookup<'a>(claims: &'a Map<String, Value>, name: &str) -> Option<&'a Valu
 /// Whether a claim's value satisfies a test on texts: strings by their text, booleans and
 /// integers by their literal, an array if any of its strings does; objects, floats and null never.
 pub(crate) fn matches(value: &Value, test: impl Fn(&str) -> bool) -> bool {
-    let short = |text: &str| text.len() <= MOST_TEXT_BYTES && test(text);
+    let short = |text: &str| text.len() <= MAX_TEXT_BYTES && test(text);
     match value {
         Value::String(text) => short(text),
         Value::Bool(_) => test(&value.to_string()),

@@ -233,7 +233,7 @@ pub async fn revoke(api: &Uri, egress: &Egress, token: &SecretString) -> Result<
 
 /// Whether a text can be a token: visible ASCII, so that it is one header value, one line, and one word.
 pub(crate) fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.len() <= call::MOST_BYTES && text.bytes().all(|byte| byte.is_ascii_graphic())
+    !text.is_empty() && text.len() <= call::MAX_BYTES && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// A token as it was read, without the white space around it.

@@ -22,7 +22,7 @@ use refusal_step::RefusalSteps;
 use crate::{
     admission::{self, Admission},
     audit::{Audit, record::Operation},
-    cache::Standing,
+    cache::CallerTrust,
     clock::Clock,
     cpu_limiter::{self, CpuLimiter},
     github::{self, GitHub, IssuedToken, MintCalls},
@@ -230,7 +230,7 @@ impl Exchange {
             outcome => return outcome.map(Some).map_err(refuse),
         };
         github.forget_installation(owner);
-        let again = github.installation(owner, Standing::Verified).await.map_err(refuse)?;
+        let again = github.installation(owner, CallerTrust::Verified).await.map_err(refuse)?;
         if again.account() != policy.account {
             return Ok(None);
         }

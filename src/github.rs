@@ -39,7 +39,7 @@ pub use self::{
     drift::WORTH_A_WARNING,
     error::{Cause, Error},
     installation::Installation,
-    jwt::{MOST_AHEAD, MOST_BEHIND},
+    jwt::{MAX_AHEAD, MAX_BEHIND},
     mint::{IssuedToken, check_pin},
     mint_calls::MintCalls,
     quota::Scarce,
@@ -55,7 +55,7 @@ use self::{
     revoke::Revoker,
 };
 use crate::{
-    cache::Standing,
+    cache::CallerTrust,
     clock::{Clock, Moment},
     egress::Egress,
     name::{AccountId, AppId, Owner, RepoName},
@@ -173,13 +173,13 @@ impl GitHub {
     ///
     /// # Errors
     /// [`Error::NotInstalled`], [`Error::Suspended`], or that GitHub could not be asked.
-    pub async fn installation(&self, owner: &Owner, standing: Standing) -> Result<Installation, Error> {
-        installation::find(&self.inner, owner, standing).await
+    pub async fn installation(&self, owner: &Owner, trust: CallerTrust) -> Result<Installation, Error> {
+        installation::find(&self.inner, owner, trust).await
     }
 
     /// Whether [`GitHub::installation`] would answer from the cache.
-    pub fn is_installation_cached(&self, owner: &Owner, standing: Standing) -> bool {
-        installation::is_cached(&self.inner, owner, standing)
+    pub fn is_installation_cached(&self, owner: &Owner, trust: CallerTrust) -> bool {
+        installation::is_cached(&self.inner, owner, trust)
     }
 
     /// The account that has the name, as far as an installation of it is cached, however old.
@@ -207,7 +207,7 @@ impl GitHub {
 
     /// Whether lookups for the owner would use the part of a quota that is kept for proven callers.
     pub fn scarce(&self, owner: &Owner) -> Option<Scarce> {
-        quota::scarce(&self.inner, owner, self.is_installation_cached(owner, Standing::Verified))
+        quota::scarce(&self.inner, owner, self.is_installation_cached(owner, CallerTrust::Verified))
     }
 
     /// The owner's installation, by a lookup that was made at `since` or later, up to two seconds of
@@ -219,7 +219,7 @@ impl GitHub {
     /// # Errors
     /// As [`GitHub::installation`].
     pub async fn installation_since(&self, owner: &Owner, since: Moment) -> Result<Installation, Error> {
-        installation::find_since(&self.inner, owner, Standing::Verified, since).await
+        installation::find_since(&self.inner, owner, CallerTrust::Verified, since).await
     }
 
     /// Asks GitHub about the App itself.

@@ -26,7 +26,7 @@ use regex_automata::{
 use crate::cache::ALLOCATION_OVERHEAD;
 
 /// The longest pattern, in bytes.
-const MOST_BYTES: usize = 8 * 1024;
+const MAX_BYTES: usize = 8 * 1024;
 /// The largest compiled pattern, in bytes.
 pub(crate) const MAX_COMPILED: usize = 1 << 20;
 /// The same for a pattern that only serves a hint.
@@ -40,7 +40,7 @@ const DFA_CACHE: usize = 128 << 10;
 /// What starting a match costs, in bytes of text.
 const SETUP_BYTES: usize = 64;
 /// The longest pattern in a list of trusted issuers, in characters.
-const MOST_ISSUER_CHARS: usize = 256;
+const MAX_ISSUER_CHARS: usize = 256;
 /// Groups and repetitions inside each other. Go's limit is a syntax tree of 1000 levels.
 const MAX_DEPTH: u32 = 64;
 /// Levels of the engine's syntax tree that one of ours can become: group, repetition, alternation,
@@ -110,7 +110,7 @@ impl Pattern {
         if source.is_empty() {
             return Err(PatternError::NotSupported("a pattern is not empty"));
         }
-        if source.chars().count() > MOST_ISSUER_CHARS {
+        if source.chars().count() > MAX_ISSUER_CHARS {
             return Err(PatternError::NotSupported("a pattern of issuers is at most 256 characters"));
         }
         let pattern = Self::compile(source)?;
@@ -125,7 +125,7 @@ impl Pattern {
     }
 
     fn compile_within(source: &str, max_compiled: usize) -> Result<Self, PatternError> {
-        if source.len() > MOST_BYTES {
+        if source.len() > MAX_BYTES {
             return Err(PatternError::TooLong);
         }
         let (text, slashes) = translate::translate(source)?;

@@ -16,7 +16,7 @@ pub use policies::{Found, Located, PolicyFile};
 use reader::Reader;
 
 use crate::{
-    cache::{Bounds, Cache, Stamped, Standing},
+    cache::{Bounds, Cache, CallerTrust, Stamped},
     clock::{Clock, Moment},
     cpu_limiter::{self, CpuLimiter},
     github::{self, GitHub},
@@ -153,10 +153,10 @@ impl Store {
     ///
     /// # Errors
     /// GitHub cannot be asked, and no copy is recent enough.
-    pub async fn policy(&self, scope: &Scope, name: &PolicyName, standing: Standing) -> Result<Located, Error> {
-        let is_fresh = |held: &Stamped<policies::Held>| self.is_fresh_policy(held, standing);
-        let account = self.reader.installation(scope.owner(), standing).await?.account();
-        let held = self.policy_if((account, scope, name), standing, is_fresh).await?;
+    pub async fn policy(&self, scope: &Scope, name: &PolicyName, trust: CallerTrust) -> Result<Located, Error> {
+        let is_fresh = |held: &Stamped<policies::Held>| self.is_fresh_policy(held, trust);
+        let account = self.reader.installation(scope.owner(), trust).await?.account();
+        let held = self.policy_if((account, scope, name), trust, is_fresh).await?;
         let repo = scope.repo().unwrap_or(&self.settings.policy_repo).clone();
         let policies::Held { found, proven_at, .. } = held.value;
         Ok(Located { found, proven_at, account, owner: scope.owner().clone(), repo, path: name.path() })
@@ -165,12 +165,12 @@ impl Store {
     async fn policy_if(
         &self,
         (account, scope, name): (AccountId, &Scope, &PolicyName),
-        standing: Standing,
+        trust: CallerTrust,
         is_fresh: impl Fn(&Stamped<policies::Held>) -> bool,
     ) -> Result<Stamped<policies::Held>, Error> {
         let kind = Kind::of(scope, &self.settings.policy_repo);
-        let load = |held| self.clone().load_policy(self.key(account, scope, name), kind, held, standing);
-        self.policies.get_or_load(self.key(account, scope, name), standing, is_fresh, load).await
+        let load = |held| self.clone().load_policy(self.key(account, scope, name), kind, held, trust);
+        self.policies.get_or_load(self.key(account, scope, name), trust, is_fresh, load).await
     }
 
     fn key(&self, account: AccountId, scope: &Scope, name: &PolicyName) -> PolicyKey {
@@ -185,29 +185,29 @@ impl Store {
     pub async fn trusted_issuers(
         &self,
         owner: &Owner,
-        standing: Standing,
+        trust: CallerTrust,
     ) -> Result<Option<Arc<TrustedIssuers>>, Error> {
-        let key = (self.reader.installation(owner, standing).await?.account(), owner.clone());
-        let held = self.list_if(key, standing, |held| self.is_fresh_list(held, standing)).await?;
+        let key = (self.reader.installation(owner, trust).await?.account(), owner.clone());
+        let held = self.list_if(key, trust, |held| self.is_fresh_list(held, trust)).await?;
         held.value.list.map(List::into_trusted_issuers).map_err(Error::ListInvalid)
     }
 
     async fn list_if(
         &self,
         key: (AccountId, Owner),
-        standing: Standing,
+        trust: CallerTrust,
         is_fresh: impl Fn(&Stamped<list::Held>) -> bool,
     ) -> Result<Stamped<list::Held>, Error> {
         let owner = key.1.clone();
-        let load = |held| self.clone().load_list(owner, held, standing);
-        self.lists.get_or_load(key, standing, is_fresh, load).await
+        let load = |held| self.clone().load_list(owner, held, trust);
+        self.lists.get_or_load(key, trust, is_fresh, load).await
     }
 
     /// Whether the owner's list and the policy can be had from the cache.
-    pub fn is_cached(&self, scope: &Scope, name: &PolicyName, standing: Standing) -> bool {
+    pub fn is_cached(&self, scope: &Scope, name: &PolicyName, trust: CallerTrust) -> bool {
         let Some((list, policy)) = self.keys(scope, name) else { return false };
-        self.lists.get(&list).is_some_and(|held| self.is_fresh_list(&held, standing))
-            && self.policies.get(&policy).is_some_and(|held| self.is_fresh_policy(&held, standing))
+        self.lists.get(&list).is_some_and(|held| self.is_fresh_list(&held, trust))
+            && self.policies.get(&policy).is_some_and(|held| self.is_fresh_policy(&held, trust))
     }
 
     /// Keeps the cached list and policy, whichever caller they were looked up for, for verified callers.
@@ -231,9 +231,9 @@ impl Store {
     /// As [`Store::policy`].
     pub async fn refresh(&self, scope: &Scope, name: &PolicyName) -> Result<(), Error> {
         let Some((list, PolicyKey { account, .. })) = self.keys(scope, name) else { return Ok(()) };
-        let standing = Standing::Verified;
-        self.list_if(list, standing, |held| !self.is_due(held.at)).await?;
-        self.policy_if((account, scope, name), standing, |held| !self.is_due(held.at)).await.map(|_| ())
+        let trust = CallerTrust::Verified;
+        self.list_if(list, trust, |held| !self.is_due(held.at)).await?;
+        self.policy_if((account, scope, name), trust, |held| !self.is_due(held.at)).await.map(|_| ())
     }
 
     /// The keys of the list and the policy, if the owner's installation is cached.

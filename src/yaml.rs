@@ -23,7 +23,7 @@ pub(crate) use scalar::Scalar;
 use tree::LetterKeys;
 
 /// The largest file that is read.
-pub(crate) const MOST_BYTES: usize = 64 * 1024;
+pub(crate) const MAX_BYTES: usize = 64 * 1024;
 
 /// Reads one strict YAML document of at most 64 KiB.
 ///
@@ -74,7 +74,7 @@ fn tree_with(bytes: &[u8], letters: LetterKeys) -> Result<(Node, Errors), Errors
 }
 
 fn read_tree(bytes: &[u8], letters: LetterKeys, errors: &mut Errors) -> Result<Node, Invalid> {
-    if bytes.len() > MOST_BYTES {
+    if bytes.len() > MAX_BYTES {
         return Err(Invalid::file("the file is larger than 64 KiB"));
     }
     let text = std::str::from_utf8(bytes).map_err(|_| Invalid::file("the file is not UTF-8"))?;

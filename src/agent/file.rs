@@ -22,7 +22,7 @@ use super::schedule::LONGEST_LIFE;
 use crate::clock::UnixTime;
 
 /// Longer than any token of GitHub's; a longer file is somebody else's.
-const MOST_BYTES: u64 = 4096;
+const MAX_BYTES: u64 = 4096;
 
 /// Who may read a token's file. Never others, and nobody may execute it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,9 +144,9 @@ impl TokenFile {
         // Asked before it is opened: to open a pipe would wait for a writer.
         let about = fs::metadata(&self.path).ok().filter(fs::Metadata::is_file)?;
         let mut text = String::new();
-        File::open(&self.path).ok()?.take(MOST_BYTES + 1).read_to_string(&mut text).ok()?;
+        File::open(&self.path).ok()?.take(MAX_BYTES + 1).read_to_string(&mut text).ok()?;
         // The prefix of installation tokens; anything else is not ours to read.
-        if text.len() as u64 > MOST_BYTES || !text.starts_with("ghs_") {
+        if text.len() as u64 > MAX_BYTES || !text.starts_with("ghs_") {
             return None;
         }
         let ends_at = unix_time(about.modified().ok()?).plus(LONGEST_LIFE).min(now.plus(LONGEST_LIFE));

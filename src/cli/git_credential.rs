@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// What git writes is short.
-const MOST_BYTES: u64 = 64 << 10;
+const MAX_BYTES: u64 = 64 << 10;
 /// The user name that GitHub expects with a token of an App.
 const USERNAME: &str = "x-access-token";
 /// How an installation token begins.
@@ -134,7 +134,7 @@ impl GitCredentialArgs {
 
 fn read() -> Result<Wanted, Failure> {
     let mut text = Zeroizing::new(String::new());
-    let read = io::stdin().lock().take(MOST_BYTES).read_to_string(&mut text);
+    let read = io::stdin().lock().take(MAX_BYTES).read_to_string(&mut text);
     read.map_err(|_| Failure::Usage("what git wants cannot be read from stdin".to_owned()))?;
     Wanted::parse(&text).map_err(|text| Failure::Usage(text.to_owned()))
 }

@@ -14,7 +14,7 @@ use crate::egress::{self, AddressRule, Connector, Egress};
 /// How long a request may take, from the look-up of the name to the last byte of the answer.
 pub(super) const TIME: Duration = Duration::from_secs(20);
 /// No answer that we read is larger.
-pub(super) const MOST_BYTES: usize = 256 << 10;
+pub(super) const MAX_BYTES: usize = 256 << 10;
 
 const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("octo-sts/", env!("CARGO_PKG_VERSION")));
 
@@ -60,7 +60,7 @@ impl Caller {
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, egress::Error> {
         let response = self.client.request(request).await.map_err(|error| egress::Error::of(&error))?;
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, MOST_BYTES).collect().await.map_err(|error| egress::Error::of(error.as_ref()))?;
+        let body = Limited::new(body, MAX_BYTES).collect().await.map_err(|error| egress::Error::of(error.as_ref()))?;
         Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
     }
 }

@@ -10,9 +10,9 @@ use super::call::Answer;
 use crate::{egress, reason::Condition};
 
 /// At most so many characters of a text of the server's are told.
-const MOST_CHARS: usize = 512;
+const MAX_CHARS: usize = 512;
 /// At most so many conditions.
-const MOST_CONDITIONS: usize = 128;
+const MAX_CONDITIONS: usize = 128;
 
 /// gRPC codes that this module gives out by itself.
 const UNKNOWN: i32 = 2;
@@ -134,7 +134,7 @@ impl Error {
                 self.reason = Some(plain(reason));
                 self.may_have_minted |= metadata.may_have_minted.as_deref() == Some("true");
             }
-            Detail::Condition(condition) if self.conditions.len() < MOST_CONDITIONS => {
+            Detail::Condition(condition) if self.conditions.len() < MAX_CONDITIONS => {
                 self.conditions.push(condition.plain(token));
             }
             Detail::Condition(_) | Detail::Other => {}
@@ -186,8 +186,8 @@ fn code_of(status: StatusCode) -> i32 {
 /// A text of the server's as it may be shown: no control characters, not endless, not our token.
 pub(super) fn plain(text: &str, token: &SecretString) -> String {
     let hidden = text.replace(token.expose_secret(), "[REDACTED]");
-    let mut shown: String = hidden.chars().take(MOST_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    if hidden.chars().nth(MOST_CHARS).is_some() {
+    let mut shown: String = hidden.chars().take(MAX_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    if hidden.chars().nth(MAX_CHARS).is_some() {
         shown.push('…');
     }
     shown

@@ -7,7 +7,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
-use super::call::MOST_BYTES;
+use super::call::MAX_BYTES;
 
 /// A signed JWT in its compact form (RFC 7515): not verified, but of the form of an OIDC token.
 #[derive(Debug, Clone)]
@@ -28,7 +28,7 @@ impl IdentityToken {
     pub fn parse(text: &str) -> Result<Self, NotAnIdentityToken> {
         let text = text.trim();
         let refuse = |found| Err(NotAnIdentityToken { found });
-        if text.len() > MOST_BYTES {
+        if text.len() > MAX_BYTES {
             return refuse("more than 256 KiB");
         }
         let parts: Vec<&str> = text.split('.').collect();
@@ -132,7 +132,7 @@ mod tests {
             (&jwt("{}", "{}", "s"), "does not name an algorithm"),
             (&jwt(r#"{"alg":"RS256"}"#, "{}", ""), "without a signature"),
             (&jwt(r#"{"alg":"None"}"#, "{}", "s"), "without a signature"),
-            (&"x".repeat(MOST_BYTES + 1), "256 KiB"),
+            (&"x".repeat(MAX_BYTES + 1), "256 KiB"),
         ];
         for (text, kind) in cases {
             let told = IdentityToken::parse(text).unwrap_err().to_string();

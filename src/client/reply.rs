@@ -15,7 +15,7 @@ use crate::{clock::UnixTime, reason::Condition};
 /// How long a token lives that comes without its end: GitHub's hour, less a margin.
 const LIFE: Duration = Duration::from_secs(55 * 60);
 /// At most so many conditions, permissions and repositories of a check are taken.
-const MOST_ENTRIES: usize = 1024;
+const MAX_ENTRIES: usize = 1024;
 
 /// A token for GitHub.
 #[derive(Debug, Clone)]
@@ -89,14 +89,14 @@ impl Checked {
         let check: Check = serde_json::from_slice(&answer.body)
             .map_err(|_| Error::internal("the server's answer is not that of a check"))?;
         let shown = |text: String| plain(&text, token);
-        let permissions = check.permissions.into_iter().take(MOST_ENTRIES);
+        let permissions = check.permissions.into_iter().take(MAX_ENTRIES);
         Ok(Self {
             granted: check.granted,
             reason: Some(check.reason).filter(|reason| !reason.is_empty()).map(shown),
             message: shown(check.message),
-            conditions: check.conditions.into_iter().take(MOST_ENTRIES).map(|c| c.plain(token)).collect(),
+            conditions: check.conditions.into_iter().take(MAX_ENTRIES).map(|c| c.plain(token)).collect(),
             permissions: permissions.map(|(name, level)| (shown(name), shown(level))).collect(),
-            repositories: check.repositories.into_iter().take(MOST_ENTRIES).map(shown).collect(),
+            repositories: check.repositories.into_iter().take(MAX_ENTRIES).map(shown).collect(),
             request_id: answer.headers.get("x-request-id").and_then(|id| id.to_str().ok()).map(|id| plain(id, token)),
         })
     }

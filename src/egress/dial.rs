@@ -29,7 +29,7 @@ const EACH_ADDRESS: Duration = Duration::from_secs(2);
 const ALTOGETHER: Duration = Duration::from_secs(10);
 
 /// No host needs more addresses than this tried.
-const MOST_ADDRESSES: usize = 8;
+const MAX_ADDRESSES: usize = 8;
 
 /// What all dialers share.
 pub(super) struct Network {
@@ -134,7 +134,7 @@ impl Network {
     ) -> Result<TokioIo<TcpStream>, Error> {
         let found = self.addresses(host).await.map_err(|_| Error::Connect(ConnectCause::Name))?;
         let mut outcome = if found.is_empty() { Error::Connect(ConnectCause::Name) } else { Error::Refused };
-        for address in found.into_iter().filter(|address| admits(*address)).take(MOST_ADDRESSES) {
+        for address in found.into_iter().filter(|address| admits(*address)).take(MAX_ADDRESSES) {
             outcome = match timeout(EACH_ADDRESS, TcpStream::connect(SocketAddr::new(address, port))).await {
                 Ok(Ok(stream)) => {
                     // Without it, small requests wait for delayed acknowledgements.

@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     admission::Account,
-    cache::Standing,
+    cache::CallerTrust,
     clock::Moment,
     github::{self, Installation, Scarce},
     name::{AccountId, AppId, Owner, PolicyName, Scope},
@@ -117,7 +117,8 @@ impl Exchange {
     /// another one than before the files were read: an installation that is gone shows in reading.
     async fn pinned(&self, grant: &Grant) -> Result<Installation, Refusal> {
         let refuse = |error: github::Error| error.refusal(grant.owner());
-        let installation = self.parts.github.installation(grant.owner(), Standing::Verified).await.map_err(refuse)?;
+        let installation =
+            self.parts.github.installation(grant.owner(), CallerTrust::Verified).await.map_err(refuse)?;
         github::check_pin(grant, &installation).map_err(refuse)?;
         Ok(installation)
     }
@@ -129,22 +130,26 @@ impl Exchange {
         account: &mut Account<'_>,
     ) -> Result<Option<Arc<TrustedIssuers>>, Refusal> {
         self.charge_lookups(asked, account).await?;
-        let (owner, standing) = (asked.scope.owner(), Standing::Verified);
-        self.parts.github.installation(owner, standing).await.map_err(|e| e.refusal(owner))?;
-        self.parts.store.trusted_issuers(owner, standing).await.map_err(|e| refuse::store(&e, owner))
+        let (owner, trust) = (asked.scope.owner(), CallerTrust::Verified);
+        self.parts.github.installation(owner, trust).await.map_err(|e| e.refusal(owner))?;
+        self.parts.store.trusted_issuers(owner, trust).await.map_err(|e| refuse::store(&e, owner))
     }
 
     async fn locate(&self, Asked { scope, identity, .. }: &Asked) -> Result<Located, Refusal> {
-        self.parts.store.policy(scope, identity, Standing::Verified).await.map_err(|e| refuse::store(&e, scope.owner()))
+        self.parts
+            .store
+            .policy(scope, identity, CallerTrust::Verified)
+            .await
+            .map_err(|e| refuse::store(&e, scope.owner()))
     }
 
     /// Charges a verified caller for what is not cached, unless a granted attempt used it within the
     /// last day: then the lookup is a refresh, charged to nobody.
     pub(super) async fn charge_lookups(&self, asked: &Asked, account: &mut Account<'_>) -> Result<(), Refusal> {
-        let (scope, standing) = (&asked.scope, Standing::Verified);
+        let (scope, trust) = (&asked.scope, CallerTrust::Verified);
         let github = &self.parts.github;
-        let is_cached = github.is_installation_cached(scope.owner(), standing)
-            && self.parts.store.is_cached(scope, &asked.identity, standing);
+        let is_cached = github.is_installation_cached(scope.owner(), trust)
+            && self.parts.store.is_cached(scope, &asked.identity, trust);
         if is_cached || account.is_refresh() {
             return Ok(());
         }

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     admission::Account,
-    cache::Standing,
+    cache::CallerTrust,
     github::Scarce,
     oidc::{self, CachedVerification, VerifiedToken},
     policy::{self, TrustedIssuers},
@@ -78,7 +78,7 @@ impl Exchange {
         // Nothing connects other issuers with the owner yet: their callers learn nothing of it, and the
         // entries that are created for them evict no others.
         let is_proven = cached.is_some() && account.knows_issuer(asked.token.issuer());
-        let standing = if is_proven { Standing::Verified } else { Standing::Unverified };
+        let trust = if is_proven { CallerTrust::Verified } else { CallerTrust::Unverified };
         let not_served = |refusal: Refusal| refuse::not_trusted(refusal.cause.unwrap_or_default());
         self.served(asked.scope.owner()).map_err(not_served)?;
         match &cached {
@@ -88,7 +88,7 @@ impl Exchange {
             }
             Some(_) | None => self.check_before_lookups(asked).await?,
         }
-        let passed = self.gate(asked, standing, journal).await?;
+        let passed = self.gate(asked, trust, journal).await?;
         let verified = match cached {
             Some(cached) => self.parts.oidc.confirm(&asked.token, cached, &passed.admission).await,
             None => self.parts.oidc.verify(&asked.token, &passed.admission).await,
@@ -128,14 +128,14 @@ impl Exchange {
     async fn gate<P: Purpose>(
         &self,
         asked: &Asked,
-        standing: Standing,
+        trust: CallerTrust,
         journal: &mut Journal<'_, P>,
     ) -> Result<Passed, Refusal> {
         let owner = asked.scope.owner();
         let store = &self.parts.store;
-        self.parts.github.installation(owner, standing).await.map_err(refuse::not_trusted)?;
-        let list = store.trusted_issuers(owner, standing).await.map_err(refuse::not_trusted)?;
-        let located = store.policy(&asked.scope, &asked.identity, standing).await.map_err(refuse::not_trusted)?;
+        self.parts.github.installation(owner, trust).await.map_err(refuse::not_trusted)?;
+        let list = store.trusted_issuers(owner, trust).await.map_err(refuse::not_trusted)?;
+        let located = store.policy(&asked.scope, &asked.identity, trust).await.map_err(refuse::not_trusted)?;
         journal.policy(&located);
         let Found::Present(file) = &located.found else {
             return Err(refuse::not_trusted(refuse::not_present(&located.found)));

@@ -16,7 +16,7 @@ use super::{
     meaning::Meaning,
 };
 use crate::{
-    cache::{Bounds, Cache, Stamped, Standing, heap_bytes},
+    cache::{Bounds, Cache, CallerTrust, Stamped, heap_bytes},
     clock::Clock,
     name::{InstallationId, RepoName},
     policy::{Permissions, Repositories},
@@ -94,7 +94,7 @@ async fn check_all(
         let missing = checked.into_iter().filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()?;
         Ok(missing.into())
     };
-    Ok(inner.checked_repositories.get_or_load(key, Standing::Verified, fresh, load).await?.value)
+    Ok(inner.checked_repositories.get_or_load(key, CallerTrust::Verified, fresh, load).await?.value)
 }
 
 async fn sees(inner: &Inner, installation: &Installation, name: &RepoName) -> Result<bool, Error> {

@@ -16,7 +16,7 @@ use super::{
     meaning::Meaning,
 };
 use crate::{
-    cache::{Bounds, Cache, Stamped, Standing, heap_bytes},
+    cache::{Bounds, Cache, CallerTrust, Stamped, heap_bytes},
     clock::{Clock, Moment},
     name::{AccountId, AppId, InstallationId, Owner},
 };
@@ -107,29 +107,29 @@ fn weigh(owner: &Owner, known: &Known) -> usize {
 
 /// As [`super::GitHub::installation`]. While GitHub cannot be asked, an installation that was found
 /// earlier stays in use: minting through it is its own proof. Any other failure ends it.
-pub(super) async fn find(inner: &Arc<Inner>, owner: &Owner, standing: Standing) -> Result<Installation, Error> {
-    find_since(inner, owner, standing, Moment::default()).await
+pub(super) async fn find(inner: &Arc<Inner>, owner: &Owner, trust: CallerTrust) -> Result<Installation, Error> {
+    find_since(inner, owner, trust, Moment::default()).await
 }
 
 /// As [`super::GitHub::installation_since`].
 pub(super) async fn find_since(
     inner: &Arc<Inner>,
     owner: &Owner,
-    standing: Standing,
+    trust: CallerTrust,
     since: Moment,
 ) -> Result<Installation, Error> {
     let now = inner.gate.clock.monotonic();
-    let is_fresh = |held: &Stamped<Known>| is_fresh(held, standing, (now, since));
-    match find_if(inner, owner, standing, is_fresh).await? {
+    let is_fresh = |held: &Stamped<Known>| is_fresh(held, trust, (now, since));
+    match find_if(inner, owner, trust, is_fresh).await? {
         installation if installation.is_as_of(since) => Ok(installation),
         _ => Err(Error::unavailable("the owner's installation could not be looked up again")),
     }
 }
 
 /// Whether [`find`] would call nobody.
-pub(super) fn is_cached(inner: &Inner, owner: &Owner, standing: Standing) -> bool {
+pub(super) fn is_cached(inner: &Inner, owner: &Owner, trust: CallerTrust) -> bool {
     let times = (inner.gate.clock.monotonic(), Moment::default());
-    inner.installations.get(owner).is_some_and(|held| is_fresh(&held, standing, times))
+    inner.installations.get(owner).is_some_and(|held| is_fresh(&held, trust, times))
 }
 
 /// As [`super::GitHub::cached_account`].
@@ -149,13 +149,13 @@ pub(super) fn is_refresh_due(inner: &Inner, owner: &Owner) -> bool {
 /// Looks up a found installation again if its lifetime is nearly over.
 pub(super) async fn refresh(inner: &Arc<Inner>, owner: &Owner) -> Result<(), Error> {
     let now = inner.gate.clock.monotonic();
-    find_if(inner, owner, Standing::Verified, |held| now.since(held.at) < REFRESH).await.map(|_| ())
+    find_if(inner, owner, CallerTrust::Verified, |held| now.since(held.at) < REFRESH).await.map(|_| ())
 }
 
 async fn find_if(
     inner: &Arc<Inner>,
     owner: &Owner,
-    standing: Standing,
+    trust: CallerTrust,
     is_fresh: impl Fn(&Stamped<Known>) -> bool,
 ) -> Result<Installation, Error> {
     inner.app()?;
@@ -171,7 +171,7 @@ async fn find_if(
             (found, _) => found,
         }
     };
-    let known = inner.installations.get_or_load(owner.clone(), standing, is_fresh, load).await?;
+    let known = inner.installations.get_or_load(owner.clone(), trust, is_fresh, load).await?;
     match known.value {
         Known::Installed(installation) => Ok(installation),
         Known::Suspended(cause) => Err(Error::Suspended(cause)),
@@ -180,11 +180,11 @@ async fn find_if(
     }
 }
 
-fn is_fresh(held: &Stamped<Known>, standing: Standing, (now, since): (Moment, Moment)) -> bool {
-    let lifetime = match (standing, &held.value) {
-        (Standing::Unverified, _) => UNVERIFIED,
-        (Standing::Verified, Known::Installed(_)) => PRESENT,
-        (Standing::Verified, Known::Suspended(_) | Known::Absent | Known::Moved(_)) => ABSENT,
+fn is_fresh(held: &Stamped<Known>, trust: CallerTrust, (now, since): (Moment, Moment)) -> bool {
+    let lifetime = match (trust, &held.value) {
+        (CallerTrust::Unverified, _) => UNVERIFIED,
+        (CallerTrust::Verified, Known::Installed(_)) => PRESENT,
+        (CallerTrust::Verified, Known::Suspended(_) | Known::Absent | Known::Moved(_)) => ABSENT,
     };
     let is_as_of = match &held.value {
         Known::Installed(installation) => installation.is_as_of(since),

@@ -15,7 +15,7 @@ use super::{
     signer::{Signer, SignerError},
 };
 use crate::{
-    cache::{Bounds, Cache, Stamped, Standing},
+    cache::{Bounds, Cache, CallerTrust, Stamped},
     clock::{Clock, UnixTime},
     name::AppId,
 };
@@ -29,9 +29,9 @@ const VALID_FOR: Duration = Duration::from_secs(9 * 60 + 30);
 const SET_BACK: Duration = Duration::from_secs(60);
 
 /// So far our clock may be ahead of GitHub's, which takes no `exp` more than ten minutes ahead of it.
-pub const MOST_AHEAD: Duration = Duration::from_secs(10 * 60).saturating_sub(VALID_FOR);
+pub const MAX_AHEAD: Duration = Duration::from_secs(10 * 60).saturating_sub(VALID_FOR);
 /// So far our clock may be behind GitHub's: a JWT at the end of its use must not have ended.
-pub const MOST_BEHIND: Duration = VALID_FOR.saturating_sub(USED_FOR);
+pub const MAX_BEHIND: Duration = VALID_FOR.saturating_sub(USED_FOR);
 
 /// The App's credential, signed when it is needed.
 pub(super) struct AppJwt {
@@ -61,7 +61,7 @@ impl AppJwt {
             let signed = tokio::time::timeout(patience, sign(app, signer.as_ref(), now)).await;
             signed.map_err(|_| Error::Signer("no signature in time".into()))?
         };
-        let held = self.held.get_or_load(app, Standing::Verified, fresh, load).await?;
+        let held = self.held.get_or_load(app, CallerTrust::Verified, fresh, load).await?;
         Ok(held.value.header)
     }
 

@@ -234,7 +234,7 @@ impl World {
     }
 
     async fn installation(&self) -> Installation {
-        self.github.installation(&owner(), Standing::Verified).await.unwrap()
+        self.github.installation(&owner(), CallerTrust::Verified).await.unwrap()
     }
 
     async fn read_token(&self) -> ReadToken {

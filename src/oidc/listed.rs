@@ -33,10 +33,10 @@ use crate::{
 };
 
 /// Entries in one file.
-const MOST_ENTRIES: usize = 256;
+const MAX_ENTRIES: usize = 256;
 
 /// No file that the issuers file names is larger.
-const MOST_FILE_BYTES: u64 = 1 << 20;
+const MAX_FILE_BYTES: u64 = 1 << 20;
 
 /// Where the issuers file is, and the surroundings that its entries lean on.
 #[derive(Debug, Clone)]
@@ -138,7 +138,7 @@ impl IssuersFile {
         let document: Document = yaml::load_with_web_keys(bytes)?;
         let mut listed = Listed { only_listed: document.only_listed.unwrap_or(false), ..Listed::default() };
         let items = document.issuers.ok_or_else(|| Invalid::file("`issuers` is missing"))?;
-        if items.value.is_empty() || items.value.len() > MOST_ENTRIES {
+        if items.value.is_empty() || items.value.len() > MAX_ENTRIES {
             return Err(items.refuse("`issuers` has 1 to 256 entries"));
         }
         for item in &items.value {
@@ -250,7 +250,7 @@ impl IssuersFile {
 
 /// Reads a file that is not larger than any of these has reason to be.
 fn read(path: &Path) -> std::io::Result<Vec<u8>> {
-    if fs::metadata(path)?.len() > MOST_FILE_BYTES {
+    if fs::metadata(path)?.len() > MAX_FILE_BYTES {
         return Err(std::io::Error::other("it is larger than 1 MiB"));
     }
     fs::read(path)

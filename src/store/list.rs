@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{Error, Store, reader::Read};
 use crate::{
-    cache::{Stamped, Standing, heap_bytes},
+    cache::{CallerTrust, Stamped, heap_bytes},
     clock::Moment,
     github,
     name::{AccountId, Owner},
@@ -65,12 +65,12 @@ pub(super) struct Held {
 }
 
 impl Store {
-    pub(super) fn is_fresh_list(&self, held: &Stamped<Held>, standing: Standing) -> bool {
+    pub(super) fn is_fresh_list(&self, held: &Stamped<Held>, trust: CallerTrust) -> bool {
         let now = self.clock.monotonic();
         let age = now.since(held.at);
         match &held.value {
             Held { stale: true, proven_at, .. } if now.since(*proven_at) >= self.settings.list_stale => false,
-            _ if standing == Standing::Unverified => age < self.unverified_ttl(),
+            _ if trust == CallerTrust::Unverified => age < self.unverified_ttl(),
             Held { stale: true, .. } => age < self.settings.retry,
             Held { list: Ok(_), .. } => age < self.settings.ttl,
             Held { list: Err(_), .. } => age < self.settings.absent_ttl,
@@ -81,11 +81,11 @@ impl Store {
         self,
         owner: Owner,
         held: Option<Stamped<Held>>,
-        standing: Standing,
+        trust: CallerTrust,
     ) -> Result<Held, Error> {
         let before = held.map(|held| held.value);
         let etag = before.as_ref().and_then(|held| held.etag.as_deref());
-        let read = self.read_list(&owner, etag, standing).await;
+        let read = self.read_list(&owner, etag, trust).await;
         match (read, before) {
             (Ok(Read::Unchanged), Some(Held { seen: Some((list, _)), etag, .. })) => {
                 Ok(self.proven(List::Present(list), etag))
@@ -121,12 +121,12 @@ impl Store {
 
     /// Reads the file; that the repository is not accessible is believed only when it is said twice,
     /// the second time by an installation that was looked up anew.
-    async fn read_list(&self, owner: &Owner, etag: Option<&str>, standing: Standing) -> Result<Read, github::Error> {
+    async fn read_list(&self, owner: &Owner, etag: Option<&str>, trust: CallerTrust) -> Result<Read, github::Error> {
         let place = (owner, &self.settings.policy_repo);
-        match self.reader.read(place, PATH, etag, standing).await {
+        match self.reader.read(place, PATH, etag, trust).await {
             Ok(Read::Inaccessible) => {
                 self.reader.forget_installation(owner);
-                self.reader.read(place, PATH, etag, standing).await
+                self.reader.read(place, PATH, etag, trust).await
             }
             outcome => outcome,
         }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{Error, PolicyKey, Store, reader::Read};
 use crate::{
-    cache::{ALLOCATION_OVERHEAD, Stamped, Standing, heap_bytes},
+    cache::{ALLOCATION_OVERHEAD, CallerTrust, Stamped, heap_bytes},
     clock::Moment,
     github::{self, Cause},
     name::{AccountId, Owner, RepoName},
@@ -99,12 +99,12 @@ impl Held {
 }
 
 impl Store {
-    pub(super) fn is_fresh_policy(&self, held: &Stamped<Held>, standing: Standing) -> bool {
+    pub(super) fn is_fresh_policy(&self, held: &Stamped<Held>, trust: CallerTrust) -> bool {
         let now = self.clock.monotonic();
         let age = now.since(held.at);
         match &held.value {
             Held { stale: true, proven_at, .. } if now.since(*proven_at) >= self.settings.stale => false,
-            _ if standing == Standing::Unverified => age < self.unverified_ttl(),
+            _ if trust == CallerTrust::Unverified => age < self.unverified_ttl(),
             Held { stale: true, .. } => age < self.settings.retry,
             Held { found: Found::Present(_), .. } => age < self.settings.ttl,
             Held { .. } => age < self.settings.absent_ttl,
@@ -116,12 +116,12 @@ impl Store {
         key: PolicyKey,
         kind: Kind,
         held: Option<Stamped<Held>>,
-        standing: Standing,
+        trust: CallerTrust,
     ) -> Result<Held, Error> {
         let before = held.map(|held| held.value);
         let file = before.as_ref().and_then(Held::present);
         let etag = file.and_then(|file| file.etag.as_deref());
-        let read = self.reader.read((&key.owner, &key.repo), &key.name.path(), etag, standing).await;
+        let read = self.reader.read((&key.owner, &key.repo), &key.name.path(), etag, trust).await;
         let proven = |found| Ok(Held { found, proven_at: self.clock.monotonic(), stale: false });
         match (read, before) {
             (Ok(Read::Unchanged), Some(before)) => proven(before.found),

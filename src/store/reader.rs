@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use bytes::Bytes;
 
 use crate::{
-    cache::{Bounds, Cache, Stamped, Standing, heap_bytes},
+    cache::{Bounds, Cache, CallerTrust, Stamped, heap_bytes},
     clock::Clock,
     github::{Error, File, GitHub, Installation, ReadToken},
     name::{AccountId, InstallationId, Owner, RepoName},
@@ -57,8 +57,8 @@ impl Reader {
     }
 
     /// The owner's installation.
-    pub(super) async fn installation(&self, owner: &Owner, standing: Standing) -> Result<Installation, Error> {
-        self.github.installation(owner, standing).await
+    pub(super) async fn installation(&self, owner: &Owner, trust: CallerTrust) -> Result<Installation, Error> {
+        self.github.installation(owner, trust).await
     }
 
     /// Reads `path` on the default branch. A token or an installation that GitHub no longer accepts
@@ -68,15 +68,15 @@ impl Reader {
         (owner, repo): (&Owner, &RepoName),
         path: &str,
         etag: Option<&str>,
-        standing: Standing,
+        trust: CallerTrust,
     ) -> Result<Read, Error> {
-        let installation = self.installation(owner, standing).await?;
-        let mut outcome = self.read_once((&installation, repo), path, etag, standing).await;
+        let installation = self.installation(owner, trust).await?;
+        let mut outcome = self.read_once((&installation, repo), path, etag, trust).await;
         // A repository that moved away is read again with a new token, which GitHub mints only for what
         // the installation sees under this name.
         if let Err(Error::TokenRefused | Error::Moved(_)) = outcome {
             self.tokens.invalidate(&(installation.id(), repo.clone()));
-            outcome = self.read_once((&installation, repo), path, etag, standing).await;
+            outcome = self.read_once((&installation, repo), path, etag, trust).await;
         }
         let Err(error) = &outcome else { return outcome };
         // A token of an installation that is gone is refused first; then the mint of another says so.
@@ -85,11 +85,11 @@ impl Reader {
         }
         self.tokens.invalidate(&(installation.id(), repo.clone()));
         self.forget_installation(owner);
-        let again = self.installation(owner, standing).await?;
+        let again = self.installation(owner, trust).await?;
         if matches!(error, Error::Wider(_)) && again.id() == installation.id() {
             return outcome;
         }
-        self.read_once((&again, repo), path, etag, standing).await
+        self.read_once((&again, repo), path, etag, trust).await
     }
 
     /// Has the owner's installation looked up anew.
@@ -112,9 +112,9 @@ impl Reader {
         (installation, repo): (&Installation, &RepoName),
         path: &str,
         etag: Option<&str>,
-        standing: Standing,
+        trust: CallerTrust,
     ) -> Result<Read, Error> {
-        let token = match self.token(installation, repo, standing).await {
+        let token = match self.token(installation, repo, trust).await {
             Ok(token) => token,
             Err(Error::RepositoryNotAccessible) => return Ok(Read::Inaccessible),
             Err(error) => return Err(error),
@@ -131,14 +131,14 @@ impl Reader {
         &self,
         installation: &Installation,
         repo: &RepoName,
-        standing: Standing,
+        trust: CallerTrust,
     ) -> Result<Arc<ReadToken>, Error> {
         let (github, key) = (self.github.clone(), (installation.id(), repo.clone()));
         let (installation, repo) = (installation.clone(), repo.clone());
         let load = move |_| async move { github.read_token(&installation, &repo).await.map(Arc::new) };
         let now = self.clock.now();
         let fresh = |held: &Stamped<Arc<ReadToken>>| now.plus(MARGIN) < held.value.expires_at();
-        let minted = self.tokens.get_or_load(key, standing, fresh, load);
+        let minted = self.tokens.get_or_load(key, trust, fresh, load);
         match tokio::time::timeout(self.github.lookup_timeout(), minted).await {
             Ok(held) => Ok(held?.value),
             Err(_) => Err(Error::unavailable("no token to read with in time")),

@@ -5,21 +5,21 @@ use serde_yaml::granit_parser::{self, ErrorKind, Event, Parser, ScalarStyle, Sca
 use super::{At, Errors, Invalid, Mark, Node, Scalar, Value, scalar};
 
 /// Anchors and aliases in one file, together.
-const MOST_ANCHORS: usize = 16;
+const MAX_ANCHORS: usize = 16;
 /// Flow collections inside each other, and block collections likewise.
-const MOST_DEPTH: usize = 16;
+const MAX_DEPTH: usize = 16;
 /// Nodes, those that aliases repeat included.
-const MOST_NODES: usize = 16 * 1024;
+const MAX_NODES: usize = 16 * 1024;
 /// Bytes of scalars, those that aliases repeat included.
-const MOST_SCALAR_BYTES: usize = 256 * 1024;
+const MAX_SCALAR_BYTES: usize = 256 * 1024;
 
 /// Parses the one document of a text. What single values break is noted in `errors`; what leaves
 /// no tree ends it.
 pub(super) fn parse(text: &str, letters: LetterKeys, errors: &mut Errors) -> Result<Node, Invalid> {
     let options = granit_parser::options! {
         strict_indentation: true,
-        flow_nesting_limit: MOST_DEPTH,
-        block_nesting_limit: MOST_DEPTH,
+        flow_nesting_limit: MAX_DEPTH,
+        block_nesting_limit: MAX_DEPTH,
     };
     let mut reader = Reader {
         events: Parser::new_from_str_with_options(text, options),
@@ -187,7 +187,7 @@ impl<'a> Reader<'a, '_> {
 
     fn count_anchor(&mut self, mark: Mark) -> Result<(), Invalid> {
         self.anchors_and_aliases += 1;
-        if self.anchors_and_aliases > MOST_ANCHORS {
+        if self.anchors_and_aliases > MAX_ANCHORS {
             return Err(Invalid::at(mark, "there are more than 16 anchors and aliases"));
         }
         Ok(())
@@ -199,7 +199,7 @@ impl<'a> Reader<'a, '_> {
         if let Value::Scalar(scalar) = &node.value {
             self.scalar_bytes += scalar.text().map_or(0, str::len);
         }
-        if self.nodes > MOST_NODES || self.scalar_bytes > MOST_SCALAR_BYTES {
+        if self.nodes > MAX_NODES || self.scalar_bytes > MAX_SCALAR_BYTES {
             return Err(Invalid::at(node.mark, "the file has too many values"));
         }
         Ok(())

@@ -8,12 +8,12 @@ use super::{
 };
 use crate::{
     config::Config,
-    github::{AboutApp, AboutInstallation, Error, GitHub, MOST_AHEAD, MOST_BEHIND, Refused, WORTH_A_WARNING},
+    github::{AboutApp, AboutInstallation, Error, GitHub, MAX_AHEAD, MAX_BEHIND, Refused, WORTH_A_WARNING},
     policy::{Level, Permissions},
 };
 
 /// So many accounts are named.
-const MOST_NAMED: usize = 10;
+const MAX_NAMED: usize = 10;
 
 /// Looks, and says whether GitHub takes the App's credential.
 pub(super) async fn look(github: &GitHub, config: &Config, report: &mut Report) -> bool {
@@ -66,7 +66,7 @@ fn clocks(drift: Option<i64>, about: &Result<AboutApp, Refused>) -> Finding {
         return Finding::warn("clock", "could not be compared with GitHub's", "check GitHub first");
     };
     let off = Duration::from_secs(drift.unsigned_abs());
-    let (which, most) = if drift > 0 { ("ahead of", MOST_AHEAD) } else { ("behind", MOST_BEHIND) };
+    let (which, most) = if drift > 0 { ("ahead of", MAX_AHEAD) } else { ("behind", MAX_BEHIND) };
     let words = format!("this machine's is {} s {which} GitHub's", off.as_secs());
     let todo = "set the clock by NTP";
     if off > most || matches!(about, Err(Refused::Clock(_))) {
@@ -143,8 +143,8 @@ fn installations(found: Result<(Vec<AboutInstallation>, bool), Error>, slug: &st
         let suspended = if about.is_suspended { " (suspended)" } else { "" };
         format!("{}{suspended}", about.account)
     };
-    let mut named: Vec<_> = all.iter().take(MOST_NAMED).map(name).collect();
-    if all.len() > MOST_NAMED || has_more {
+    let mut named: Vec<_> = all.iter().take(MAX_NAMED).map(name).collect();
+    if all.len() > MAX_NAMED || has_more {
         named.push("…".to_owned());
     }
     let count = if has_more { format!("more than {}", all.len()) } else { all.len().to_string() };

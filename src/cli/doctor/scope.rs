@@ -6,7 +6,7 @@ use super::{
     github::listed,
 };
 use crate::{
-    cache::Standing,
+    cache::CallerTrust,
     github::{AboutInstallation, Error, GitHub},
     name::{PolicyName, Scope},
     policy::{Level, Permissions, Policy},
@@ -26,7 +26,7 @@ pub(super) async fn look(
         Err(error) => return report.add(not_installed(&error, scope)),
     };
     report.add(installation(&about));
-    report.add(match store.trusted_issuers(scope.owner(), Standing::Verified).await {
+    report.add(match store.trusted_issuers(scope.owner(), CallerTrust::Verified).await {
         Ok(None) => {
             Finding::ok("trusted issuers", format_args!("{} has no list: policies alone decide", scope.owner()))
         }
@@ -34,14 +34,14 @@ pub(super) async fn look(
         Err(error) => of_store("trusted issuers", &error),
     });
     let Some(identity) = identity else { return };
-    match store.policy(scope, identity, Standing::Verified).await {
+    match store.policy(scope, identity, CallerTrust::Verified).await {
         Ok(located) => policy(&located, &about.permissions).into_iter().for_each(|finding| report.add(finding)),
         Err(error) => report.add(of_store(&format!("policy {identity}"), &error)),
     }
 }
 
 async fn installed(github: &GitHub, scope: &Scope) -> Result<AboutInstallation, Error> {
-    let installation = github.installation(scope.owner(), Standing::Verified).await?;
+    let installation = github.installation(scope.owner(), CallerTrust::Verified).await?;
     github.about_installation(&installation).await
 }
 

@@ -30,7 +30,7 @@ const LOCK_AGAIN: Duration = Duration::from_millis(50);
 /// Files without a token that are older were left behind.
 const LEFT_BEHIND: Duration = Duration::from_secs(60 * 60);
 /// No entry is larger.
-const MOST_BYTES: u64 = 64 << 10;
+const MAX_BYTES: u64 = 64 << 10;
 
 /// Under which a token is kept: a digest of what it depends on.
 pub(super) struct Key(String);
@@ -246,7 +246,7 @@ impl Slot {
         closed(&found)?;
         same_owner(&found, &self.ours)?;
         let mut text = Zeroizing::new(Vec::new());
-        File::open(&self.path)?.take(MOST_BYTES).read_to_end(&mut text)?;
+        File::open(&self.path)?.take(MAX_BYTES).read_to_end(&mut text)?;
         let broken = || io::Error::other("it does not hold what was written");
         let stored: Stored = serde_json::from_slice(&text).map_err(|_| broken())?;
         let token = client::token(&stored.token).ok_or_else(broken)?;

@@ -16,7 +16,7 @@ use url::Url;
 
 use super::{Error, IdentityToken, NoIdentity, Way};
 use crate::{
-    client::call::{MOST_BYTES, bearer},
+    client::call::{MAX_BYTES, bearer},
     config::Environment,
 };
 
@@ -163,7 +163,7 @@ impl Circleci {
         })?;
         let mut told = Vec::new();
         if let Some(out) = running.stdout.take() {
-            out.take(MOST_BYTES as u64).read_to_end(&mut told).await.ok();
+            out.take(MAX_BYTES as u64).read_to_end(&mut told).await.ok();
         }
         let ended = running.wait().await.map_err(|error| Error::internal(format!("circleci: {}", error.kind())))?;
         let told = zeroize::Zeroizing::new(told);

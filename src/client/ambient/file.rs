@@ -13,7 +13,7 @@ use super::{Error, IdentityToken, NoIdentity};
 use crate::client::token;
 
 /// No token is larger.
-const MOST_BYTES: u64 = 64 << 10;
+const MAX_BYTES: u64 = 64 << 10;
 
 /// The file of a token that may be shown to others.
 #[derive(Debug, Clone)]
@@ -55,8 +55,8 @@ impl TokenFile {
         }
         let mut text = Zeroizing::new(String::new());
         let file = File::open(&self.0).map_err(unreadable)?;
-        file.take(MOST_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
-        if text.len() as u64 > MOST_BYTES {
+        file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
+        if text.len() as u64 > MAX_BYTES {
             return Err(Error::usage(format!("{path} holds more than 64 KiB; expected a token")));
         }
         Ok(text)

@@ -88,7 +88,7 @@ async fn each_try_is_counted_by_kind_and_status() {
 async fn without_an_app_nothing_is_asked() {
     let world = World::with(|_| None, |settings| settings.app = None).await;
     assert_eq!(world.github.prove_key().await.unwrap_err(), Error::NoApp);
-    assert_eq!(world.github.installation(&owner(), Standing::Verified).await.unwrap_err(), Error::NoApp);
+    assert_eq!(world.github.installation(&owner(), CallerTrust::Verified).await.unwrap_err(), Error::NoApp);
     assert!(world.fake.seen().is_empty());
 }
 
@@ -159,7 +159,7 @@ async fn after_a_connection_that_closes_there_are_two_more_attempts() {
         }
     });
     let world = World::with(|_| None, |settings| settings.api = api).await;
-    let error = world.github.installation(&owner(), Standing::Verified).await.unwrap_err();
+    let error = world.github.installation(&owner(), CallerTrust::Verified).await.unwrap_err();
     assert!(matches!(error, Error::Unavailable { .. }), "{error}");
     assert_eq!(accepted.load(Ordering::SeqCst), 3);
 }
@@ -167,7 +167,7 @@ async fn after_a_connection_that_closes_there_are_two_more_attempts() {
 #[tokio::test]
 async fn nobody_at_the_address_is_unavailable() {
     let world = World::with(|_| None, |settings| settings.api = Uri::from_static("http://127.0.0.1:1")).await;
-    let error = world.github.installation(&owner(), Standing::Verified).await.unwrap_err();
+    let error = world.github.installation(&owner(), CallerTrust::Verified).await.unwrap_err();
     assert!(matches!(error, Error::Unavailable { .. }), "{error}");
 }
 
@@ -190,7 +190,7 @@ async fn replies_that_are_not_what_they_should_be() {
         (String::new(), "not what it should be"),
     ] {
         let world = World::new(on(LOOK_UP, move |_| answer(200, &body))).await;
-        let error = world.github.installation(&owner(), Standing::Verified).await.unwrap_err();
+        let error = world.github.installation(&owner(), CallerTrust::Verified).await.unwrap_err();
         assert!(unavailable(&error, words), "{error}");
         assert_eq!(world.fake.count("GET"), 1);
     }
@@ -200,7 +200,7 @@ async fn replies_that_are_not_what_they_should_be() {
 async fn an_error_page_is_told_on_one_short_line() {
     let page = format!("<html>\r\n{}</html>", "é".repeat(5000));
     let world = World::new(on(LOOK_UP, move |_| answer(500, &page))).await;
-    let text = world.github.installation(&owner(), Standing::Verified).await.unwrap_err().to_string();
+    let text = world.github.installation(&owner(), CallerTrust::Verified).await.unwrap_err().to_string();
     assert!(text.contains("500: <html>") && text.len() < 400 && !text.contains('\n'), "{text}");
 }
 
@@ -266,7 +266,7 @@ async fn the_clock_is_compared_with_the_date_of_every_answer() {
             })
             .await;
             assert_eq!(world.github.clock_drift(), None);
-            let _either = world.github.installation(&owner(), Standing::Verified).await;
+            let _either = world.github.installation(&owner(), CallerTrust::Verified).await;
             assert_eq!(world.github.clock_drift(), Some(seconds), "{status}");
             let line = format!("octosts_clock_drift_seconds {seconds}");
             let page = recorder.handle().render();

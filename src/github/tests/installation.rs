@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use super::*;
 
 async fn find(world: &World) -> Result<Installation, Error> {
-    world.github.installation(&owner(), Standing::Verified).await
+    world.github.installation(&owner(), CallerTrust::Verified).await
 }
 
 fn changed(field: &'static str, value: Value) -> impl Fn(&Seen) -> Option<Answered> + Send + Sync {
@@ -55,7 +55,7 @@ async fn absence_is_cached_for_five_seconds_or_for_ten_if_the_caller_is_unverifi
         assert_eq!(find(&world).await.unwrap_err(), error);
         assert_eq!((world.fake.count(LOOK_UP), world.fake.count(ORG_LOOK_UP), world.fake.seen().len()), (1, 1, 2));
         world.clock.advance(Duration::from_secs(1));
-        assert_eq!(world.github.installation(&owner(), Standing::Unverified).await.unwrap_err(), error);
+        assert_eq!(world.github.installation(&owner(), CallerTrust::Unverified).await.unwrap_err(), error);
         assert_eq!(world.fake.seen().len(), 2);
         assert_eq!(find(&world).await.unwrap_err(), error);
         assert_eq!(world.fake.seen().len(), 4);
@@ -186,8 +186,8 @@ async fn a_failure_is_not_remembered() {
 #[tokio::test]
 async fn strangers_share_what_is_found_and_cost_no_more() {
     let world = World::new(|_| None).await;
-    for standing in [Standing::Unverified, Standing::Verified, Standing::Unverified] {
-        world.github.installation(&owner(), standing).await.unwrap();
+    for trust in [CallerTrust::Unverified, CallerTrust::Verified, CallerTrust::Unverified] {
+        world.github.installation(&owner(), trust).await.unwrap();
     }
     assert_eq!(world.fake.count("GET"), 1);
 }

@@ -95,7 +95,7 @@ async fn ask(Row { answer: said, .. }: &Row) -> [Error; 6] {
     // A limit closes a lane, and a young token's refusals do not count yet.
     let apart = || world.clock.advance(Duration::from_secs(3601));
     apart();
-    let found = world.github.installation(&owner(), Standing::Verified).await.unwrap_err();
+    let found = world.github.installation(&owner(), CallerTrust::Verified).await.unwrap_err();
     apart();
     let about = world.github.about_installation(&installation).await.unwrap_err();
     apart();

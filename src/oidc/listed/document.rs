@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Claims that one entry may require.
-const MOST_CLAIMS: usize = 64;
+const MAX_CLAIMS: usize = 64;
 
 /// The longest span that a rule may allow.
 const YEAR: Duration = Duration::from_secs(366 * 24 * 60 * 60);
@@ -112,7 +112,7 @@ fn algorithms(list: &At<Vec<At<String>>>) -> Result<Vec<Algorithm>, Invalid> {
 }
 
 fn claims(list: &At<Vec<At<String>>>) -> Result<Vec<String>, Invalid> {
-    if list.value.is_empty() || list.value.len() > MOST_CLAIMS {
+    if list.value.is_empty() || list.value.len() > MAX_CLAIMS {
         return Err(list.refuse("1 to 64 names of claims are wanted here"));
     }
     match list.value.iter().find(|name| name.value.is_empty()) {
