@@ -17,7 +17,7 @@ fuzz_target!(init: seeds(), |text: &str| {
     let text = WORLD.fill(text);
     for kind in [Kind::Repository, Kind::Organization] {
         match Policy::parse(text.as_bytes(), kind, &Rules::default()) {
-            Ok(policy) => evaluate(&policy, kind, &text),
+            Ok(policy) => evaluate(&policy, kind),
             Err(errors) => {
                 assert!(errors.iter().count() > 0);
                 for invalid in errors.iter() {
@@ -30,7 +30,7 @@ fuzz_target!(init: seeds(), |text: &str| {
     }
 });
 
-fn evaluate(policy: &Policy, kind: Kind, text: &str) {
+fn evaluate(policy: &Policy, kind: Kind) {
     assert!(policy.heap_bytes() > 0);
     let policy_repo: RepoName = ".github".parse().unwrap();
     for scope in ["octo-org/hello", "octo-org", "octo-org/.github"] {
