@@ -83,7 +83,7 @@ pub struct Settings {
     pub exchange: exchange::Settings,
     /// The wires.
     pub transport: transport::Settings,
-    /// How long everything may take from the moment when the server is told to stop.
+    /// How long everything may take from the signal to stop.
     pub shutdown_timeout: Duration,
 }
 

@@ -1,9 +1,9 @@
 //! Limits CPU work that other people's files make expensive: compiling a pattern, matching it.
 //!
 //! Such work is bounded, but at its bounds one evaluation takes seconds. It runs off the threads that
-//! serve requests, a few pieces at a time, and one at a time for each owner: whoever writes a hostile
-//! policy waits for their own work and leaves a slot to the others. What an owner asks for beyond a
-//! short queue is refused immediately.
+//! serve requests, a few pieces at a time, and one at a time for each owner: the author of a hostile
+//! policy waits for their own work and leaves a slot to other owners. Work of an owner beyond a short
+//! queue is refused immediately.
 
 use std::{
     collections::HashMap,

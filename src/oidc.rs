@@ -307,7 +307,7 @@ enum Unknown {
 
 impl Unknown {
     /// The answer if no newer keys are fetched now. The issuer may publish the key in a moment, so
-    /// whoever names an unknown key can try again later.
+    /// a caller that names an unknown key can retry later.
     fn answer(self, keys: &KeySet, retry_after: Duration) -> Error {
         match self {
             _ if keys.usable_count() == 0 => Error::Unavailable { cause: Fault::NoKeys, retry_after },

@@ -20,7 +20,9 @@ pub fn server() {
     by(metric::GITHUB_REVOCATIONS, label::OUTCOME, &["done", "failed", "dropped"]);
     by(metric::ISSUER_FETCHES, label::OUTCOME, &["done", "failed"]);
     by(metric::CONNECTIONS_ENDED, label::CAUSE, &["gave_way", "address"]);
-    for name in [metric::AUDIT_UNRECORDED, metric::LOG_LINES_DROPPED, metric::FORWARDED_UNTRUSTED] {
+    let unlabelled =
+        [metric::ALL_REPOSITORIES, metric::AUDIT_UNRECORDED, metric::FORWARDED_UNTRUSTED, metric::LOG_LINES_DROPPED];
+    for name in unlabelled {
         metrics::counter!(name).absolute(0);
     }
 }
@@ -62,6 +64,9 @@ mod tests {
             r#"octosts_exchanges_total{operation="check",result="granted",reason="",protocol="rest"} 0"#,
             r#"octosts_issuer_fetches_total{outcome="failed"} 0"#,
             "octosts_audit_unrecorded_total 2",
+            "octosts_all_repositories_tokens_total 0",
+            "octosts_forwarded_untrusted_total 0",
+            "octosts_log_lines_dropped_total 0",
         ] {
             assert!(page.lines().any(|l| l == line), "{line:?} is not in\n{page}");
         }

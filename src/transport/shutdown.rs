@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 /// How far the end has come. Each stage begins when its token is cancelled.
 #[derive(Debug, Clone)]
 pub(super) struct Shutdown {
-    /// The server was told to stop: it is not ready, and what is idle ends.
+    /// The server is shutting down: it is not ready, and idle connections end.
     pub(super) begun: CancellationToken,
     /// The port is closed.
     pub(super) closed: CancellationToken,
@@ -16,7 +16,7 @@ pub(super) struct Shutdown {
     pub(super) cut: CancellationToken,
 }
 
-/// How long the stages take.
+/// The lengths of the stages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stages {
     /// How long new connections are still served, until load balancers know that this server ends.
@@ -30,7 +30,7 @@ impl Shutdown {
         Self { begun: stop, closed: CancellationToken::new(), cut: CancellationToken::new() }
     }
 
-    /// Goes through the stages. Never ends: what it is for ends before.
+    /// Goes through the stages. Never returns: the server that it is for ends first.
     pub(super) async fn run(&self, stages: Stages) {
         self.begun.cancelled().await;
         let delay = stages.drain_delay.min(stages.requests);

@@ -106,7 +106,7 @@ async fn one_verified_caller_makes_a_bounded_number_of_lookups_and_cold_organiza
         assert_eq!((answer.code, answer.reason.as_str()), (0, ""), "{scope}");
     }
     assert_eq!(world.client.rest(&Ask::new("invented-0/x", "ci", &another)).await.reason, "RATE_LIMITED");
-    // What is cached costs nothing, whoever asks.
+    // Cached entries cost nothing, for every caller.
     assert_eq!(world.client.rest(&Ask::new("octo-org/hello", "ci", &caller)).await.reason, "POLICY_MISMATCH");
 }
 

@@ -117,7 +117,7 @@ impl Cache {
             if !held.as_ref().is_some_and(is_same) {
                 continue;
             }
-            // Whoever renews the entry meanwhile has put another token into it.
+            // Another process may have renewed the entry meanwhile; then it holds another token.
             if let Some(slot) = self.slot(&key, clock).await
                 && slot.read().as_ref().is_some_and(is_same)
             {
