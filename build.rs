@@ -1,4 +1,5 @@
-//! Generates the wire types and services from `proto/`, without protoc, and says which commit is built.
+//! Generates the wire types and services from `proto/`, without protoc, and says which commit is
+//! built.
 
 use std::{
     env,
@@ -16,7 +17,10 @@ const FILES: [&str; 5] = [
     "octosts/v1/condition.proto",
 ];
 
-#[expect(clippy::disallowed_methods, reason = "cargo tells a build script by its environment where to write")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "cargo tells a build script by its environment where to write"
+)]
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     println!("cargo:rerun-if-env-changed=OCTO_STS_COMMIT");
@@ -38,8 +42,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// The commit that is checked out, if this folder is the root of a repository and git is there. Sources
-/// without a repository of their own (a tarball, a vendored copy) have none.
+/// The commit that is checked out, if this folder is the root of a repository and git is there.
+/// Sources without a repository of their own (a tarball, a vendored copy) have none.
 fn commit_of(folder: &Path) -> Option<String> {
     if !folder.join(".git").exists() {
         return None;

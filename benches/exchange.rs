@@ -1,5 +1,5 @@
-//! A whole warm exchange over a socket, as a caller and an operator feel it: exchanges a second, the
-//! server's own CPU time for each, and GitHub calls for each. `cargo bench --bench exchange`.
+//! A whole warm exchange over a socket, as a caller and an operator feel it: exchanges a second,
+//! the server's own CPU time for each, and GitHub calls for each. `cargo bench --bench exchange`.
 //!
 //! The server is a process of its own, so that its CPU time is not mixed up with that of the load
 //! and of the emulated GitHub, which share the machine with it and take most of it.
@@ -73,7 +73,8 @@ impl Server {
     }
 
     fn resident_kib(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
+        let status =
+            std::fs::read_to_string(format!("/proc/{}/status", self.process.id())).unwrap();
         let line = status.lines().find(|line| line.starts_with("VmRSS")).unwrap();
         line.split_whitespace().nth(1).unwrap().parse().unwrap()
     }
@@ -122,10 +123,11 @@ async fn prepare() -> World {
 async fn rest(address: String, token: String, exchanges: usize) {
     let client = Client::builder(TokioExecutor::new()).build_http::<Full<Bytes>>();
     for _ in 0..exchanges {
-        let request = Request::get(format!("http://{address}/sts/exchange?scope=octo-org/hello&identity=ci"))
-            .header("authorization", format!("Bearer {token}"))
-            .body(Full::default())
-            .unwrap();
+        let request =
+            Request::get(format!("http://{address}/sts/exchange?scope=octo-org/hello&identity=ci"))
+                .header("authorization", format!("Bearer {token}"))
+                .body(Full::default())
+                .unwrap();
         let reply = client.request(request).await.unwrap();
         let status = reply.status();
         let body = reply.into_body().collect().await.unwrap().to_bytes();
@@ -135,10 +137,14 @@ async fn rest(address: String, token: String, exchanges: usize) {
 
 /// One gRPC exchange after another, on a connection that all callers share.
 async fn grpc(client: SecurityTokenServiceClient<Channel>, token: String, exchanges: usize) {
-    let authorization: tonic::metadata::MetadataValue<_> = format!("Bearer {token}").parse().unwrap();
+    let authorization: tonic::metadata::MetadataValue<_> =
+        format!("Bearer {token}").parse().unwrap();
     for _ in 0..exchanges {
-        let message =
-            ExchangeRequest { scopes: vec!["octo-org/hello".into()], identity: "ci".into(), ..Default::default() };
+        let message = ExchangeRequest {
+            scopes: vec!["octo-org/hello".into()],
+            identity: "ci".into(),
+            ..Default::default()
+        };
         let mut request = tonic::Request::new(message);
         request.metadata_mut().insert("authorization", authorization.clone());
         client.clone().exchange(request).await.unwrap();
@@ -147,12 +153,15 @@ async fn grpc(client: SecurityTokenServiceClient<Channel>, token: String, exchan
 
 async fn measure(wire: &str, world: &World, exchanges: usize) {
     let clock = SystemClock;
-    let channel = Channel::from_shared(format!("http://{}", world.server.address)).unwrap().connect_lazy();
+    let channel =
+        Channel::from_shared(format!("http://{}", world.server.address)).unwrap().connect_lazy();
     let grpc_client = SecurityTokenServiceClient::new(channel);
     let run = async |each: usize| {
         let callers: Vec<_> = (0..CALLERS)
             .map(|_| match wire {
-                "REST" => tokio::spawn(rest(world.server.address.clone(), world.token.clone(), each)),
+                "REST" => {
+                    tokio::spawn(rest(world.server.address.clone(), world.token.clone(), each))
+                }
                 _ => tokio::spawn(grpc(grpc_client.clone(), world.token.clone(), each)),
             })
             .collect();
@@ -161,7 +170,8 @@ async fn measure(wire: &str, world: &World, exchanges: usize) {
         }
     };
     run(20).await;
-    let (cpu, calls, began): (_, _, UnixTime) = (world.server.cpu(), world.github.calls().total(), clock.now());
+    let (cpu, calls, began): (_, _, UnixTime) =
+        (world.server.cpu(), world.github.calls().total(), clock.now());
     let each = exchanges / CALLERS;
     run(each).await;
     let done = (each * CALLERS) as f64;
@@ -181,7 +191,10 @@ fn main() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let world = prepare().await;
-        println!("server: {:.1} MB resident when idle", world.server.resident_kib() as f64 / 1024.0);
+        println!(
+            "server: {:.1} MB resident when idle",
+            world.server.resident_kib() as f64 / 1024.0
+        );
         for wire in ["REST", "gRPC"] {
             measure(wire, &world, exchanges).await;
         }

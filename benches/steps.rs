@@ -1,5 +1,5 @@
-//! What each step of an exchange costs by itself: verify a token with cached keys, compile a policy,
-//! evaluate it. `cargo bench --bench steps`.
+//! What each step of an exchange costs by itself: verify a token with cached keys, compile a
+//! policy, evaluate it. `cargo bench --bench steps`.
 #![expect(
     clippy::unwrap_used,
     clippy::indexing_slicing,
@@ -36,8 +36,10 @@ async fn prepare() -> (Issuer, Oidc, Vec<(&'static str, String)>, VerifiedToken)
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let issuer = Issuer::start(Arc::clone(&clock)).await.unwrap();
     let egress = Egress::new(Default::default()).unwrap();
-    let settings =
-        Settings { private_networks: PrivateNetworks::Known, ..Settings::new(issuer.url().parse().unwrap()) };
+    let settings = Settings {
+        private_networks: PrivateNetworks::Known,
+        ..Settings::new(issuer.url().parse().unwrap())
+    };
     let oidc = Oidc::new(settings, egress, clock);
     let mut claims = claims::github_actions("octo-org", "hello", "refs/heads/main");
     claims["aud"] = json!("sts.example.com");
@@ -92,7 +94,10 @@ fn pods(criterion: &mut Criterion) {
     let mut group = criterion.benchmark_group("verify a service account's token");
     group.throughput(Throughput::Elements(1));
     for (name, reply) in [
-        ("RS256, bound to a pod", include_str!("../tests/fixtures/kubernetes/tokenrequest_rs256_podbound_2aud.json")),
+        (
+            "RS256, bound to a pod",
+            include_str!("../tests/fixtures/kubernetes/tokenrequest_rs256_podbound_2aud.json"),
+        ),
         ("ES256", include_str!("../tests/fixtures/kubernetes/tokenrequest_es256_aud.json")),
     ] {
         let reply: serde_json::Value = serde_json::from_str(reply).unwrap();
@@ -115,12 +120,17 @@ fn steps(criterion: &mut Criterion) {
     let text = POLICY.replace("ISSUER", &issuer.url());
     let rules = Rules::default();
     criterion.bench_function("compile a policy", |bencher| {
-        bencher.iter(|| Policy::parse(black_box(text.as_bytes()), Kind::Repository, &rules).unwrap());
+        bencher
+            .iter(|| Policy::parse(black_box(text.as_bytes()), Kind::Repository, &rules).unwrap());
     });
     let policy = Policy::parse(text.as_bytes(), Kind::Repository, &rules).unwrap();
     let (scope, policy_repo) = ("octo-org/hello".parse().unwrap(), ".github".parse().unwrap());
-    let asked =
-        Asked { scope: &scope, domain: "sts.example.com", github_host: "github.com", policy_repo: &policy_repo };
+    let asked = Asked {
+        scope: &scope,
+        domain: "sts.example.com",
+        github_host: "github.com",
+        policy_repo: &policy_repo,
+    };
     criterion.bench_function("evaluate a policy", |bencher| {
         bencher.iter(|| policy.evaluate(black_box(&verified), &asked).unwrap());
     });

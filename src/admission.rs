@@ -4,31 +4,32 @@
 //! charged before this work is done, to token buckets that [`Rate`]s describe, whatever the work
 //! finds. A charge is returned when the attempt turns out to be honest, and spent otherwise:
 //!
-//! - **An unverified token of an unknown issuer** is charged to the client address (IPv6: the /64, and
-//!   the /48 at thirty times its rate), to the owner that it names, and to the process. The charge is
-//!   returned when its signature is verified.
+//! - **An unverified token of an unknown issuer** is charged to the client address (IPv6: the /64,
+//!   and the /48 at thirty times its rate), to the owner that it names, and to the process. The
+//!   charge is returned when its signature is verified.
 //! - **A verified caller** (issuer and subject) whose attempt needs something that is not cached is
-//!   charged to the caller, the owner and the process. The charge is returned when a token is granted.
-//!   Attempts that need the lookups of one policy at the same time share them, and one is charged.
-//!   A policy that granted a token within the last day is looked up again for nobody's charge: that is
-//!   one lookup for each lifetime of its cache entry, however many callers name it.
+//!   charged to the caller, the owner and the process. The charge is returned when a token is
+//!   granted. Attempts that need the lookups of one policy at the same time share them, and one is
+//!   charged. A policy that granted a token within the last day is looked up again for nobody's
+//!   charge: that is one lookup for each lifetime of its cache entry, however many callers name it.
 //!
-//! **One source cannot use up what it shares with others.** A source is a verified caller, a /48 or an
-//! IPv4 address. Each source may use a quarter of an owner's bucket and a quarter of the process's,
-//! because thirty times the address rate is more than either refills. Rates per minute alone would
-//! still let one source use up GitHub's hourly quotas, so in an hour each source may spend
-//! [`HOURLY`] tokens, and [`HOURLY_OF_OWNER`] on one owner. Verified callers count for their network
-//! too, since one client can hold many subjects, but not for their address: behind a common address
-//! one caller must not refuse the others.
+//! **One source cannot use up what it shares with others.** A source is a verified caller, a /48 or
+//! an IPv4 address. Each source may use a quarter of an owner's bucket and a quarter of the
+//! process's, because thirty times the address rate is more than either refills. Rates per minute
+//! alone would still let one source use up GitHub's hourly quotas, so in an hour each source may
+//! spend [`HOURLY`] tokens, and [`HOURLY_OF_OWNER`] on one owner. Verified callers count for their
+//! network too, since one client can hold many subjects, but not for their address: behind a common
+//! address one caller must not refuse the others.
 //!
-//! **Honest bursts wait, they are not refused.** If a bucket is empty only because of charges that are
-//! still outstanding, the next charge waits for one of them to be returned.
+//! **Honest bursts wait, they are not refused.** If a bucket is empty only because of charges that
+//! are still outstanding, the next charge waits for one of them to be returned.
 //!
-//! **Proven callers have a reserve.** A caller that was granted a token for an owner within the last
-//! day may use a bucket that is charged for this pair alone, once its token is verified. If the other
-//! buckets are empty, a token of an issuer that is proven for the owner is therefore still checked with
-//! the cached keys. Only a good signature reaches the reserve, so no forged token can empty it. A
-//! forged one gets the answer of the empty bucket and costs one check, as for known issuers.
+//! **Proven callers have a reserve.** A caller that was granted a token for an owner within the
+//! last day may use a bucket that is charged for this pair alone, once its token is verified. If
+//! the other buckets are empty, a token of an issuer that is proven for the owner is therefore
+//! still checked with the cached keys. Only a good signature reaches the reserve, so no forged
+//! token can empty it. A forged one gets the answer of the empty bucket and costs one check, as for
+//! known issuers.
 //!
 //! Memory is bounded: at most 65,536 buckets that are not full, and 131,072 proven facts.
 
@@ -58,7 +59,8 @@ use crate::{
 const NETWORK_FACTOR: u32 = 30;
 /// A source may use one part in so many of an owner's bucket, and of the process's.
 const SOURCE_SHARE: NonZeroU32 = at_least_one(4);
-/// Tokens that a source may spend in an hour. Each costs two calls with the App's credential at most.
+/// Tokens that a source may spend in an hour. Each costs two calls with the App's credential at
+/// most.
 pub const HOURLY: NonZeroU32 = at_least_one(1_000);
 /// Tokens that a source may spend on one owner in an hour.
 pub const HOURLY_OF_OWNER: NonZeroU32 = at_least_one(400);
@@ -138,8 +140,21 @@ impl Admission {
     }
 
     /// Opens the account of an attempt.
-    pub fn open<'a>(&'a self, address: IpAddr, scope: &'a Scope, identity: &'a PolicyName) -> Account<'a> {
-        Account { admission: self, address, scope, identity, caller: None, unverified: None, lookups: None }
+    pub fn open<'a>(
+        &'a self,
+        address: IpAddr,
+        scope: &'a Scope,
+        identity: &'a PolicyName,
+    ) -> Account<'a> {
+        Account {
+            admission: self,
+            address,
+            scope,
+            identity,
+            caller: None,
+            unverified: None,
+            lookups: None,
+        }
     }
 
     /// Charges a mint.
@@ -214,8 +229,8 @@ impl Drop for Lookups<'_> {
 }
 
 impl<'a> Account<'a> {
-    /// Whether tokens of this issuer are proven for the owner: they are then checked with the cached
-    /// keys even if [`Account::try_unverified`] fails.
+    /// Whether tokens of this issuer are proven for the owner: they are then checked with the
+    /// cached keys even if [`Account::try_unverified`] fails.
     pub fn knows_issuer(&self, issuer: &Issuer) -> bool {
         self.admission.proven.knows_issuer(issuer, self.scope.owner())
     }
@@ -240,13 +255,14 @@ impl<'a> Account<'a> {
         Ok(())
     }
 
-    /// The signature is verified by cached keys. Whether the issuer passes the gate is not known yet.
+    /// The signature is verified by cached keys. Whether the issuer passes the gate is not known
+    /// yet.
     pub fn identified(&mut self, issuer: &Issuer, subject: &Subject) {
         self.caller = Some((issuer.clone(), subject.clone()));
     }
 
-    /// The signature is verified, and the issuer is known or passed the gate: what was charged for it
-    /// is returned.
+    /// The signature is verified, and the issuer is known or passed the gate: what was charged for
+    /// it is returned.
     pub fn verified(&mut self, issuer: &Issuer, subject: &Subject) {
         self.identified(issuer, subject);
         if let Some(charge) = self.unverified.take() {
@@ -345,9 +361,12 @@ impl<'a> Account<'a> {
     }
 }
 
-/// The network that one client can freely choose addresses from, and the one that a site usually has.
+/// The network that one client can freely choose addresses from, and the one that a site usually
+/// has.
 fn networks(address: IpAddr) -> (IpAddr, IpAddr) {
-    let prefix = |v6: Ipv6Addr, bits: u32| IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !(u128::MAX >> bits)));
+    let prefix = |v6: Ipv6Addr, bits: u32| {
+        IpAddr::V6(Ipv6Addr::from_bits(v6.to_bits() & !(u128::MAX >> bits)))
+    };
     match address.to_canonical() {
         IpAddr::V4(v4) => (v4.into(), v4.into()),
         IpAddr::V6(v6) => (prefix(v6, 64), prefix(v6, 48)),

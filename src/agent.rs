@@ -1,9 +1,10 @@
 //! Keeps files with fresh GitHub tokens, for programs that read a token from a file.
 //!
 //! Each token has a keeper that renews it at two thirds of its life, keeps the old one while that
-//! lives, and removes the file when it does not: what stands in a file is a living token. Keepers know
-//! nothing of each other. When to act is decided in `schedule`, which is arithmetic alone; `file`
-//! sees to it that no reader finds half a token. A server that is away is waited for, however long.
+//! lives, and removes the file when it does not: what stands in a file is a living token. Keepers
+//! know nothing of each other. When to act is decided in `schedule`, which is arithmetic alone;
+//! `file` sees to it that no reader finds half a token. A server that is away is waited for,
+//! however long.
 
 mod command;
 mod file;
@@ -98,7 +99,8 @@ impl Agent {
     pub fn new(settings: Settings, parts: Parts) -> Result<Self, FileError> {
         let Parts { client, egress, clock } = parts;
         let Settings { github, keep_on_exit, tokens } = settings;
-        let shared = Arc::new(Shared { client, egress, clock: Arc::clone(&clock), github, keep_on_exit });
+        let shared =
+            Arc::new(Shared { client, egress, clock: Arc::clone(&clock), github, keep_on_exit });
         let keepers = tokens.into_iter().map(|token| Keeper::new(Arc::clone(&shared), token));
         Ok(Self { keepers: keepers.collect::<Result<_, _>>()?, clock })
     }
@@ -112,7 +114,8 @@ impl Agent {
     /// Keeps the files fresh until `stop`. Then removes them and revokes what was issued, unless it
     /// is to keep them, within ten seconds.
     pub async fn run(self, stop: CancellationToken) {
-        let each: Vec<_> = self.keepers.into_iter().map(|keeper| keeper.keep(stop.clone())).collect();
+        let each: Vec<_> =
+            self.keepers.into_iter().map(|keeper| keeper.keep(stop.clone())).collect();
         join_all(each).await;
     }
 
@@ -121,7 +124,8 @@ impl Agent {
     /// # Errors
     /// The first failure, in the order of the settings; each is logged.
     pub async fn once(self, stop: CancellationToken) -> Result<(), Failed> {
-        let each: Vec<_> = self.keepers.into_iter().map(|keeper| keeper.once(stop.clone())).collect();
+        let each: Vec<_> =
+            self.keepers.into_iter().map(|keeper| keeper.once(stop.clone())).collect();
         join_all(each).await.into_iter().collect()
     }
 }
@@ -169,7 +173,9 @@ impl Failed {
         match self {
             Self::Exchange(error) if is_final(error) => Failure::Refused,
             Self::Clock { .. } => Failure::Refused,
-            Self::Identity(_) | Self::Exchange(_) | Self::Slow | Self::File(..) | Self::Stopped => Failure::Unavailable,
+            Self::Identity(_) | Self::Exchange(_) | Self::Slow | Self::File(..) | Self::Stopped => {
+                Failure::Unavailable
+            }
         }
     }
 

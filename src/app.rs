@@ -165,7 +165,10 @@ fn transport_settings(config: &Config) -> transport::Settings {
         tls: listen.tls.clone(),
         stages: transport::Stages {
             drain_delay: config.shutdown.drain_delay,
-            requests: config.shutdown.timeout.saturating_sub(time_for_records(config.shutdown.timeout)),
+            requests: config
+                .shutdown
+                .timeout
+                .saturating_sub(time_for_records(config.shutdown.timeout)),
         },
         ..transport::Settings::default()
     }
@@ -244,15 +247,24 @@ impl App {
     ///
     /// # Errors
     /// The TLS files cannot be used.
-    pub async fn serve(self, listener: TcpListener, stop: CancellationToken) -> Result<(), AppError> {
+    pub async fn serve(
+        self,
+        listener: TcpListener,
+        stop: CancellationToken,
+    ) -> Result<(), AppError> {
         let following = tokio::spawn(self.oidc.follow_issuers_file());
-        let late = after(stop.clone(), self.shutdown_timeout.saturating_sub(time_for_log(self.shutdown_timeout)));
+        let late = after(
+            stop.clone(),
+            self.shutdown_timeout.saturating_sub(time_for_log(self.shutdown_timeout)),
+        );
         let (exchange, stopping) = (Arc::clone(&self.exchange), stop.clone());
         let draining = tokio::spawn(async move {
             stopping.cancelled().await;
             exchange.shut_down();
         });
-        let served = transport::serve(listener, self.exchange, self.transport, self.clock, stop.clone()).await;
+        let served =
+            transport::serve(listener, self.exchange, self.transport, self.clock, stop.clone())
+                .await;
         // Where serving failed, the time for the rest begins now.
         stop.cancel();
         draining.abort();
@@ -260,7 +272,10 @@ impl App {
         self.store.close();
         let recorded = async {
             if late.run_until_cancelled(self.audit.flush()).await.is_none() {
-                tracing::error!(lost = self.audit.depth(), "the audit sink did not accept the last records in time");
+                tracing::error!(
+                    lost = self.audit.depth(),
+                    "the audit sink did not accept the last records in time"
+                );
             }
         };
         let revoked = async {
@@ -309,15 +324,21 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     app.serve(listener, stop).await
 }
 
-async fn bind(interface: Interface, variable: &'static str, port: u16) -> Result<TcpListener, AppError> {
+async fn bind(
+    interface: Interface,
+    variable: &'static str,
+    port: u16,
+) -> Result<TcpListener, AppError> {
     let bound = match interface {
         Interface::Loopback => TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await,
-        Interface::All => match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
-            Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
-                TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await
+        Interface::All => {
+            match TcpListener::bind(SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))).await {
+                Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
+                    TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await
+                }
+                bound => bound,
             }
-            bound => bound,
-        },
+        }
     };
     bound.map_err(|error| AppError::Listen { variable, port, error })
 }

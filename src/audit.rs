@@ -1,9 +1,9 @@
 //! What was issued to whom: one record per attempt, exactly once, whatever the outcome.
 //!
-//! Records go through a queue of bounded places to one thread that writes them in batches, so a slow
-//! sink delays no exchange. A verified attempt takes its place before anything is minted: what cannot be
-//! recorded is not issued. Attempts that end unverified may hold half of the places, so a stranger's
-//! flood leaves room for the records that matter.
+//! Records go through a queue of bounded places to one thread that writes them in batches, so a
+//! slow sink delays no exchange. A verified attempt takes its place before anything is minted: what
+//! cannot be recorded is not issued. Attempts that end unverified may hold half of the places, so a
+//! stranger's flood leaves room for the records that matter.
 
 pub mod record;
 mod sink;
@@ -76,12 +76,14 @@ impl State {
     }
 
     fn report_depth(&self) {
-        metrics::gauge!(metric::AUDIT_QUEUE_DEPTH).set(f64::from(u32::try_from(self.depth()).unwrap_or(u32::MAX)));
+        metrics::gauge!(metric::AUDIT_QUEUE_DEPTH)
+            .set(f64::from(u32::try_from(self.depth()).unwrap_or(u32::MAX)));
     }
 }
 
 impl Audit {
-    /// Starts the thread that writes to `sink`. It ends when every `Audit` is gone and the queue is empty.
+    /// Starts the thread that writes to `sink`. It ends when every `Audit` is gone and the queue is
+    /// empty.
     ///
     /// # Errors
     /// The thread could not be started.
@@ -96,7 +98,9 @@ impl Audit {
             state: Arc::clone(&state),
             patience: settings.patience,
         };
-        std::thread::Builder::new().name("audit".into()).spawn(move || write_all(entries, sink, &state))?;
+        std::thread::Builder::new()
+            .name("audit".into())
+            .spawn(move || write_all(entries, sink, &state))?;
         Ok(audit)
     }
 
@@ -163,9 +167,14 @@ const BATCH_BYTES: usize = 64 << 10;
 /// How long to wait before the same records are offered to a failing sink again.
 const RETRY: Duration = Duration::from_millis(100);
 
-/// Writes what is queued, in batches, each until the sink has accepted it. A sink that fails holds the
-/// queue up, the queue fills, and exchanges end before anything is minted: nothing is issued unrecorded.
-fn write_all(mut entries: mpsc::UnboundedReceiver<Entry>, mut sink: Box<dyn AuditSink>, state: &State) {
+/// Writes what is queued, in batches, each until the sink has accepted it. A sink that fails holds
+/// the queue up, the queue fills, and exchanges end before anything is minted: nothing is issued
+/// unrecorded.
+fn write_all(
+    mut entries: mpsc::UnboundedReceiver<Entry>,
+    mut sink: Box<dyn AuditSink>,
+    state: &State,
+) {
     while let Some(entry) = entries.blocking_recv() {
         let (mut lines, mut slots, mut flushed) = (Vec::new(), Vec::new(), Vec::new());
         let mut next = Some(entry);
@@ -188,7 +197,11 @@ fn write_all(mut entries: mpsc::UnboundedReceiver<Entry>, mut sink: Box<dyn Audi
 }
 
 /// Offers the lines until the sink accepts them; false if it fails and the server has ended.
-fn is_written(sink: &mut dyn AuditSink, lines: &[u8], entries: &mpsc::UnboundedReceiver<Entry>) -> bool {
+fn is_written(
+    sink: &mut dyn AuditSink,
+    lines: &[u8],
+    entries: &mpsc::UnboundedReceiver<Entry>,
+) -> bool {
     while let Err(error) = sink.write(lines) {
         tracing::error!(%error, "the audit sink refused records");
         if entries.is_closed() {
@@ -210,7 +223,13 @@ mod tests {
     use crate::clock::UnixTime;
 
     fn record() -> Record {
-        Record::begin(UnixTime::from_secs(0), record::Operation::Exchange, "r".into(), "rest", "127.0.0.1".into())
+        Record::begin(
+            UnixTime::from_secs(0),
+            record::Operation::Exchange,
+            "r".into(),
+            "rest",
+            "127.0.0.1".into(),
+        )
     }
 
     /// A sink that takes a record only when the test lets it.

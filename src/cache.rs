@@ -1,12 +1,13 @@
 //! A bounded cache with single flight, for lookups anywhere in the crate.
 //!
-//! The cache bounds its memory and coalesces lookups. It never decides whether a value is fresh: each
-//! value carries the moment at which it was stored, by our clock, and the caller decides. A value that
-//! is no longer fresh stays until it is replaced, as the stale copy for callers that may use one.
+//! The cache bounds its memory and coalesces lookups. It never decides whether a value is fresh:
+//! each value carries the moment at which it was stored, by our clock, and the caller decides. A
+//! value that is no longer fresh stays until it is replaced, as the stale copy for callers that may
+//! use one.
 //!
-//! Entries that unverified callers cause are stored in a separate, small part, so that names which such
-//! callers invent never evict entries that verified callers use. Each lookup runs in its own task: a
-//! caller that disconnects does not fail the others that wait for it.
+//! Entries that unverified callers cause are stored in a separate, small part, so that names which
+//! such callers invent never evict entries that verified callers use. Each lookup runs in its own
+//! task: a caller that disconnects does not fail the others that wait for it.
 
 use std::{
     collections::HashMap,
@@ -19,8 +20,8 @@ use futures_util::future::{BoxFuture, FutureExt, Shared};
 
 use crate::clock::{Clock, Moment};
 
-/// What one allocation takes beyond its own bytes, at most: its header, rounding, and the counts of a
-/// shared one.
+/// What one allocation takes beyond its own bytes, at most: its header, rounding, and the counts of
+/// a shared one.
 pub const ALLOCATION_OVERHEAD: usize = 40;
 /// What the map itself takes for one entry, at most.
 const ENTRY_OVERHEAD: usize = 640;
@@ -106,7 +107,8 @@ where
     pub fn new(clock: Arc<dyn Clock>, bounds: Bounds, weigh: fn(&K, &V) -> usize) -> Self {
         let weigh_entry = move |key: &K, slot: &Slot<V>| {
             let behind = look(slot).map_or(0, |stamped| weigh(key, &stamped.value));
-            u32::try_from(behind + size_of::<K>() + size_of::<Stamped<V>>() + ENTRY_OVERHEAD).unwrap_or(u32::MAX)
+            u32::try_from(behind + size_of::<K>() + size_of::<Stamped<V>>() + ENTRY_OVERHEAD)
+                .unwrap_or(u32::MAX)
         };
         let part = |bound| {
             moka::sync::Cache::builder()
@@ -130,12 +132,13 @@ where
 
     /// The entry for `key`, regardless of its age.
     pub fn get(&self, key: &K) -> Option<Stamped<V>> {
-        let entry = |part: &moka::sync::Cache<K, Slot<V>>| part.get(key).and_then(|slot| look(&slot));
+        let entry =
+            |part: &moka::sync::Cache<K, Slot<V>>| part.get(key).and_then(|slot| look(&slot));
         entry(&self.inner.verified).or_else(|| entry(&self.inner.unverified))
     }
 
-    /// The value for `key`: the entry if `fresh` accepts it, else what `load` finds. Concurrent lookups
-    /// of one key become one. `load` gets the entry that is no longer fresh.
+    /// The value for `key`: the entry if `fresh` accepts it, else what `load` finds. Concurrent
+    /// lookups of one key become one. `load` gets the entry that is no longer fresh.
     ///
     /// # Errors
     /// What `load` failed with; a failure is not stored, and the stale copy stays.
@@ -257,8 +260,8 @@ where
         let _entry = RemoveOnDrop { cache: &self, key: &key, number };
         let value = load.await?;
         let found = Stamped { value, at: self.inner.clock.monotonic() };
-        // An invalidation removes the lookup from the list. The lock is kept until the value is stored,
-        // so that none can come between.
+        // An invalidation removes the lookup from the list. The lock is kept until the value is
+        // stored, so that none can come between.
         let in_flight = self.in_flight();
         if in_flight.get(&key).is_some_and(|(current, _)| *current == number) {
             self.keep(&key, found.clone(), trust);
@@ -350,7 +353,12 @@ mod tests {
             },
         );
         assert!(first.now_or_never().is_none());
-        let second = cache.get_or_load("k", CallerTrust::Verified, |_| true, |_| async { Err("second lookup") });
+        let second = cache.get_or_load(
+            "k",
+            CallerTrust::Verified,
+            |_| true,
+            |_| async { Err("second lookup") },
+        );
         release.send(()).unwrap();
         assert_eq!(second.await.unwrap().value, 7);
     }
@@ -381,9 +389,11 @@ mod tests {
         let (cache, clock) = cache(ROOMY);
         cache.insert(&"k", 1, CallerTrust::Verified);
         clock.advance(Duration::from_secs(61));
-        let fresh = |held: &Stamped<usize>| clock.monotonic().since(held.at) < Duration::from_secs(60);
-        let found =
-            cache.get_or_load("k", CallerTrust::Verified, fresh, |stale| async move { Ok(stale.unwrap().value + 1) });
+        let fresh =
+            |held: &Stamped<usize>| clock.monotonic().since(held.at) < Duration::from_secs(60);
+        let found = cache.get_or_load("k", CallerTrust::Verified, fresh, |stale| async move {
+            Ok(stale.unwrap().value + 1)
+        });
         assert_eq!(found.await.unwrap().value, 2);
     }
 
@@ -403,7 +413,10 @@ mod tests {
         let (cache, _) = cache(ROOMY);
         cache.insert(&"k", 1, CallerTrust::Unverified);
         let load = |_| async { Err("looked up again") };
-        assert_eq!(cache.get_or_load("k", CallerTrust::Verified, |_| true, load).await.unwrap().value, 1);
+        assert_eq!(
+            cache.get_or_load("k", CallerTrust::Verified, |_| true, load).await.unwrap().value,
+            1
+        );
         assert!(cache.inner.verified.contains_key(&"k"));
     }
 
@@ -417,7 +430,10 @@ mod tests {
             true
         };
         let load = |_| async { Err("not asked for") };
-        assert_eq!(cache.get_or_load("k", CallerTrust::Verified, fresh, load).await.unwrap().value, 1);
+        assert_eq!(
+            cache.get_or_load("k", CallerTrust::Verified, fresh, load).await.unwrap().value,
+            1
+        );
         assert!(cache.get(&"k").is_none());
     }
 
@@ -425,12 +441,20 @@ mod tests {
     async fn what_does_not_fit_is_evicted_when_it_is_stored() {
         let clock = Arc::new(ManualClock::at(UnixTime::from_secs(0)));
         let bounds = Bounds { verified: 100_000, unverified: 100_000 };
-        let cache: Cache<usize, Arc<Vec<u8>>, ()> = Cache::new(clock, bounds, |_, bytes| bytes.capacity());
-        let values: Vec<_> = (0..50).map(|n| Arc::new(vec![0; if n % 10 == 9 { 200_000 } else { 10_000 }])).collect();
+        let cache: Cache<usize, Arc<Vec<u8>>, ()> =
+            Cache::new(clock, bounds, |_, bytes| bytes.capacity());
+        let values: Vec<_> = (0..50)
+            .map(|n| Arc::new(vec![0; if n % 10 == 9 { 200_000 } else { 10_000 }]))
+            .collect();
         for (n, value) in values.iter().enumerate() {
             for trust in [CallerTrust::Verified, CallerTrust::Unverified] {
-                cache.insert(&(n * 2 + usize::from(trust == CallerTrust::Verified)), Arc::clone(value), trust);
-                let kept = values.iter().map(|value| (Arc::strong_count(value) - 1) * value.capacity());
+                cache.insert(
+                    &(n * 2 + usize::from(trust == CallerTrust::Verified)),
+                    Arc::clone(value),
+                    trust,
+                );
+                let kept =
+                    values.iter().map(|value| (Arc::strong_count(value) - 1) * value.capacity());
                 assert!(kept.sum::<usize>() <= 200_000);
             }
         }
@@ -450,7 +474,9 @@ mod tests {
 
     impl PartialEq for Key {
         fn eq(&self, other: &Self) -> bool {
-            for barrier in [&self.1, &other.1].into_iter().flatten().flat_map(|barriers| barriers.iter()) {
+            for barrier in
+                [&self.1, &other.1].into_iter().flatten().flat_map(|barriers| barriers.iter())
+            {
                 barrier.wait();
             }
             self.0 == other.0
@@ -464,7 +490,9 @@ mod tests {
         let clock = Arc::new(ManualClock::at(UnixTime::from_secs(0)));
         let cache: Cache<Key, Arc<u32>, ()> = Cache::new(clock, ROOMY, |_, _| 0);
         let values: Vec<_> = (0..1_000).map(Arc::new).collect();
-        values.iter().for_each(|value| cache.insert(&Key(**value, None), Arc::clone(value), CallerTrust::Verified));
+        values.iter().for_each(|value| {
+            cache.insert(&Key(**value, None), Arc::clone(value), CallerTrust::Verified)
+        });
         let barriers = Arc::new([2, 2].map(std::sync::Barrier::new));
         let (reader, theirs) = (cache.inner.verified.clone(), Arc::clone(&barriers));
         let reading = std::thread::spawn(move || reader.contains_key(&Key(7, Some(theirs))));

@@ -85,9 +85,17 @@ mod tests {
     fn the_longest_key_is_taken_without_a_way_back() {
         let claims = claims();
         // `x/y` exists, so `x` is not tried, though `y/z` stands in it
-        for absent in
-            ["x/y/z", "t/u", "a/c/", "kubernetes.io", "kubernetes.io/", "kubernetes.io/pod/uid", "", "A/B", "n/x"]
-        {
+        for absent in [
+            "x/y/z",
+            "t/u",
+            "a/c/",
+            "kubernetes.io",
+            "kubernetes.io/",
+            "kubernetes.io/pod/uid",
+            "",
+            "A/B",
+            "n/x",
+        ] {
             assert!(!matches!(lookup(&claims, absent), Some(Value::String(_))), "{absent}");
         }
         assert_eq!(lookup(&claims, "x/y/z"), None);
@@ -97,7 +105,11 @@ mod tests {
     fn values_match_by_their_text() {
         let is = |value: Value, wanted: &str| matches(&value, |text| text == wanted);
         assert!(is("x".into(), "x") && is(true.into(), "true") && is(false.into(), "false"));
-        assert!(is(42.into(), "42") && is((-7).into(), "-7") && is(u64::MAX.into(), "18446744073709551615"));
+        assert!(
+            is(42.into(), "42")
+                && is((-7).into(), "-7")
+                && is(u64::MAX.into(), "18446744073709551615")
+        );
         assert!(is(serde_json::json!(["a", "b"]), "b"));
         assert!(!is(serde_json::json!([1, true, ["x"], {"x": "x"}]), "x"));
     }

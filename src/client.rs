@@ -1,8 +1,8 @@
 //! Asks one server for tokens, as a workload does.
 //!
-//! [`Client`] speaks REST to an octo-sts server, this one or the Go service: the parameters stand in
-//! the query of a POST, which both read. [`ambient`] finds out who the workload can say that it is.
-//! Nothing here writes to a terminal, and no token gets into an error.
+//! [`Client`] speaks REST to an octo-sts server, this one or the Go service: the parameters stand
+//! in the query of a POST, which both read. [`ambient`] finds out who the workload can say that it
+//! is. Nothing here writes to a terminal, and no token gets into an error.
 
 pub mod ambient;
 mod call;
@@ -57,17 +57,26 @@ impl Server {
     /// # Errors
     /// What would be right.
     pub fn parse(url: &str) -> Result<Self, ServerError> {
-        const WANTED: ServerError = ServerError("the server is a URL such as https://octo-sts.example.com");
+        const WANTED: ServerError =
+            ServerError("the server is a URL such as https://octo-sts.example.com");
         let spelled = if url.contains("://") { url.to_owned() } else { format!("https://{url}") };
         let url = Url::parse(&spelled).map_err(|_| WANTED)?;
         let host = url.host_str().filter(|host| !host.is_empty()).ok_or(WANTED)?;
         match url.scheme() {
             "https" => {}
             "http" if is_loopback(host) => {}
-            "http" => return Err(ServerError("the server's URL starts with https:// (http:// is for loopback only)")),
+            "http" => {
+                return Err(ServerError(
+                    "the server's URL starts with https:// (http:// is for loopback only)",
+                ));
+            }
             _ => return Err(WANTED),
         }
-        if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+        if !url.username().is_empty()
+            || url.password().is_some()
+            || url.query().is_some()
+            || url.fragment().is_some()
+        {
             return Err(ServerError("the server's URL has no credentials, query or fragment"));
         }
         let root = url.as_str().trim_end_matches('/').to_owned();
@@ -137,18 +146,27 @@ impl Client {
         &self.server
     }
 
-    /// Exchanges `token` for a GitHub token by the policy `identity` in `scope`. After a failed connection
-    /// and 502 to 504 there are two more attempts, unless the server asks for a longer wait than two
-    /// seconds. Nothing is repeated that may have led to a token: not an exchange of which the server says
-    /// so, and not a request whose connection broke after it was sent.
+    /// Exchanges `token` for a GitHub token by the policy `identity` in `scope`. After a failed
+    /// connection and 502 to 504 there are two more attempts, unless the server asks for a
+    /// longer wait than two seconds. Nothing is repeated that may have led to a token: not an
+    /// exchange of which the server says so, and not a request whose connection broke after it
+    /// was sent.
     ///
     /// # Errors
     /// A refusal as the server words it, or why there is no answer.
-    pub async fn exchange(&self, token: &IdentityToken, scope: &Scope, identity: &PolicyName) -> Result<Issued, Error> {
+    pub async fn exchange(
+        &self,
+        token: &IdentityToken,
+        scope: &Scope,
+        identity: &PolicyName,
+    ) -> Result<Issued, Error> {
         let url = self.server.at("/sts/exchange", scope, identity);
         // By hand: what backon makes of this the compiler does not let go to another thread.
-        let mut pauses =
-            ExponentialBuilder::new().with_min_delay(FIRST_BACKOFF).with_max_times(RETRIES).with_jitter().build();
+        let mut pauses = ExponentialBuilder::new()
+            .with_min_delay(FIRST_BACKOFF)
+            .with_max_times(RETRIES)
+            .with_jitter()
+            .build();
         loop {
             let error = match self.exchange_once(&url, token).await {
                 Ok(issued) => return Ok(issued),
@@ -170,12 +188,18 @@ impl Client {
         Issued::read(&answer, asked)
     }
 
-    /// Asks whether `token` would be granted, and holds it against each condition; nothing is minted.
+    /// Asks whether `token` would be granted, and holds it against each condition; nothing is
+    /// minted.
     ///
     /// # Errors
-    /// A fault, or that the token itself is not taken. A token that is taken and would not be granted is
-    /// no error. A server without this question is told in the message.
-    pub async fn check(&self, token: &IdentityToken, scope: &Scope, identity: &PolicyName) -> Result<Checked, Error> {
+    /// A fault, or that the token itself is not taken. A token that is taken and would not be
+    /// granted is no error. A server without this question is told in the message.
+    pub async fn check(
+        &self,
+        token: &IdentityToken,
+        scope: &Scope,
+        identity: &PolicyName,
+    ) -> Result<Checked, Error> {
         let url = self.server.at("/sts/check", scope, identity);
         let answer = self.ask(&url, token).await.map_err(|error| match error.code {
             _ if error.reason.is_some() => error,
@@ -195,7 +219,11 @@ impl Client {
             .body(Bytes::new())
             .map_err(|_| Error::usage("the server's address makes no URL"))?;
         let answer = self.caller.send(request).await.map_err(|failure| self.unanswered(failure))?;
-        if answer.status == StatusCode::OK { Ok(answer) } else { Err(Error::of_answer(&answer, token.secret())) }
+        if answer.status == StatusCode::OK {
+            Ok(answer)
+        } else {
+            Err(Error::of_answer(&answer, token.secret()))
+        }
     }
 
     fn unanswered(&self, failure: egress::Error) -> Error {
@@ -224,16 +252,20 @@ pub async fn revoke(api: &Uri, egress: &Egress, token: &SecretString) -> Result<
         .body(Bytes::new())
         .map_err(|_| Error::usage("the address of GitHub's API makes no URL"))?;
     let caller = Caller::new(egress, AddressRule::Any);
-    let answer = caller.send(request).await.map_err(|failure| Error::unanswered("GitHub", failure))?;
+    let answer =
+        caller.send(request).await.map_err(|failure| Error::unanswered("GitHub", failure))?;
     match answer.status {
         StatusCode::NO_CONTENT | StatusCode::UNAUTHORIZED => Ok(()),
         status => Err(Error::of_status(status, format!("GitHub answered {}", status.as_u16()))),
     }
 }
 
-/// Whether a text can be a token: visible ASCII, so that it is one header value, one line, and one word.
+/// Whether a text can be a token: visible ASCII, so that it is one header value, one line, and one
+/// word.
 pub(crate) fn is_token(text: &str) -> bool {
-    !text.is_empty() && text.len() <= call::MAX_BYTES && text.bytes().all(|byte| byte.is_ascii_graphic())
+    !text.is_empty()
+        && text.len() <= call::MAX_BYTES
+        && text.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// A token as it was read, without the white space around it.
@@ -244,8 +276,11 @@ pub(crate) fn token(text: &str) -> Option<SecretString> {
 
 /// Whether the two are one token, without telling by the time it takes where they differ.
 pub(crate) fn same(one: &SecretString, other: &SecretString) -> bool {
-    aws_lc_rs::constant_time::verify_slices_are_equal(one.expose_secret().as_bytes(), other.expose_secret().as_bytes())
-        .is_ok()
+    aws_lc_rs::constant_time::verify_slices_are_equal(
+        one.expose_secret().as_bytes(),
+        other.expose_secret().as_bytes(),
+    )
+    .is_ok()
 }
 
 /// Bytes in lowercase hexadecimal.

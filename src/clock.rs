@@ -1,11 +1,11 @@
 //! Time: the only file that reads it.
 //!
-//! The freshness of caches and the times in tokens are decided by a [`Clock`] that is passed in, so a
-//! test can move through hours in no time and nothing else in the crate depends on when it runs.
+//! The freshness of caches and the times in tokens are decided by a [`Clock`] that is passed in, so
+//! a test can move through hours in no time and nothing else in the crate depends on when it runs.
 //!
-//! There are two readings. [`UnixTime`] is the wall clock: it is for claims, expiry times and records,
-//! and an operator or NTP can set it back. [`Moment`] only moves forward: freshness, deadlines and
-//! token buckets use it.
+//! There are two readings. [`UnixTime`] is the wall clock: it is for claims, expiry times and
+//! records, and an operator or NTP can set it back. [`Moment`] only moves forward: freshness,
+//! deadlines and token buckets use it.
 
 use std::{
     sync::{Arc, LazyLock},
@@ -54,17 +54,22 @@ impl UnixTime {
 
     /// RFC 3339 in UTC with milliseconds, for records.
     pub fn rfc3339_millis(self) -> String {
-        self.timestamp().map(|t| t.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string()).unwrap_or_default()
+        self.timestamp()
+            .map(|t| t.strftime("%Y-%m-%dT%H:%M:%S%.3fZ").to_string())
+            .unwrap_or_default()
     }
 
     /// The `Date` of an HTTP reply: `Sun, 06 Nov 1994 08:49:37 GMT` (RFC 9110, section 5.6.7).
     pub fn http_date(self) -> String {
-        self.timestamp().map(|t| t.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string()).unwrap_or_default()
+        self.timestamp()
+            .map(|t| t.strftime("%a, %d %b %Y %H:%M:%S GMT").to_string())
+            .unwrap_or_default()
     }
 
     /// Reads the `Date` of an HTTP reply.
     pub fn parse_http_date(text: &str) -> Option<Self> {
-        static PARSER: jiff::fmt::rfc2822::DateTimeParser = jiff::fmt::rfc2822::DateTimeParser::new();
+        static PARSER: jiff::fmt::rfc2822::DateTimeParser =
+            jiff::fmt::rfc2822::DateTimeParser::new();
         PARSER.parse_timestamp(text).ok().map(|t| Self(t.as_microsecond()))
     }
 
@@ -78,8 +83,8 @@ impl UnixTime {
     }
 }
 
-/// A reading of the monotonic clock: the time since an arbitrary start. It never goes back, whatever
-/// happens to the wall clock, and means nothing outside this process.
+/// A reading of the monotonic clock: the time since an arbitrary start. It never goes back,
+/// whatever happens to the wall clock, and means nothing outside this process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Moment(Duration);
 
@@ -115,7 +120,8 @@ pub fn parse_duration(text: &str) -> Option<Duration> {
     let mut rest = text;
     while !rest.is_empty() {
         let (number, after) = rest.split_at(rest.find(|c: char| c != '.' && !c.is_ascii_digit())?);
-        let (unit, after) = after.split_at(after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len()));
+        let (unit, after) = after
+            .split_at(after.find(|c: char| c == '.' || c.is_ascii_digit()).unwrap_or(after.len()));
         let seconds = number.parse::<f64>().ok()? * unit_seconds(unit)?;
         let part = Duration::try_from_secs_f64(seconds).ok()?;
         total = Some(total.unwrap_or(Duration::ZERO).checked_add(part)?);
@@ -196,7 +202,9 @@ impl ManualClock {
 
     /// Goes to `now`. If that is later, the monotonic reading moves as far; it never goes back.
     pub fn set(&self, now: UnixTime) {
-        self.0.send_modify(|(before, moment)| (*before, *moment) = (now, moment.plus(now.since(*before))));
+        self.0.send_modify(|(before, moment)| {
+            (*before, *moment) = (now, moment.plus(now.since(*before)))
+        });
     }
 
     /// Sets the wall clock alone, as an operator or NTP does.
@@ -218,7 +226,8 @@ impl Clock for ManualClock {
         let mut time = self.0.subscribe();
         let until = self.monotonic().plus(duration);
         Box::pin(async move {
-            // The sender outlives every sleeper that anyone still waits for; if it is gone, so is the test.
+            // The sender outlives every sleeper that anyone still waits for; if it is gone, so is
+            // the test.
             if time.wait_for(|(_, now)| *now >= until).await.is_err() {
                 std::future::pending::<()>().await;
             }
@@ -234,7 +243,10 @@ mod tests {
     fn the_date_of_a_reply_is_read_as_it_is_written() {
         let text = "Sun, 06 Nov 1994 08:49:37 GMT";
         let moment = UnixTime::from_secs(784_111_777);
-        assert_eq!((UnixTime::parse_http_date(text), moment.http_date().as_str()), (Some(moment), text));
+        assert_eq!(
+            (UnixTime::parse_http_date(text), moment.http_date().as_str()),
+            (Some(moment), text)
+        );
         assert_eq!(UnixTime::parse_http_date("yesterday"), None);
     }
 
@@ -242,7 +254,10 @@ mod tests {
     fn moments_as_text() {
         let moment = UnixTime::from_secs(1_767_225_600);
         assert_eq!(moment.rfc3339(), "2026-01-01T00:00:00Z");
-        assert_eq!(moment.plus(Duration::from_millis(5)).rfc3339_millis(), "2026-01-01T00:00:00.005Z");
+        assert_eq!(
+            moment.plus(Duration::from_millis(5)).rfc3339_millis(),
+            "2026-01-01T00:00:00.005Z"
+        );
         assert_eq!(UnixTime::parse_rfc3339("2026-01-01T00:00:00Z"), Some(moment));
         assert_eq!(UnixTime::parse_rfc3339("soon"), None);
     }

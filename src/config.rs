@@ -52,7 +52,8 @@ pub struct Config {
     pub tokens: Tokens,
     /// What attempts may cost before they are authorized.
     pub rates: admission::Settings,
-    /// When a refusal that depends on what exists is sent: at the next whole step after its request.
+    /// When a refusal that depends on what exists is sent: at the next whole step after its
+    /// request.
     pub refusal_step: Duration,
     /// The way out.
     pub proxy: Proxy,

@@ -1,9 +1,9 @@
 //! Limits CPU work that other people's files make expensive: compiling a pattern, matching it.
 //!
-//! Such work is bounded, but at its bounds one evaluation takes seconds. It runs off the threads that
-//! serve requests, a few pieces at a time, and one at a time for each owner: the author of a hostile
-//! policy waits for their own work and leaves a slot to other owners. Work of an owner beyond a short
-//! queue is refused immediately.
+//! Such work is bounded, but at its bounds one evaluation takes seconds. It runs off the threads
+//! that serve requests, a few pieces at a time, and one at a time for each owner: the author of a
+//! hostile policy waits for their own work and leaves a slot to other owners. Work of an owner
+//! beyond a short queue is refused immediately.
 
 use std::{
     collections::HashMap,
@@ -86,7 +86,8 @@ impl CpuLimiter {
         if cost <= MAX_INLINE_COST { Ok(work()) } else { self.run(owner, work).await }
     }
 
-    /// Runs `work` off the async threads, when it is its turn among its owner's and there is a slot.
+    /// Runs `work` off the async threads, when it is its turn among its owner's and there is a
+    /// slot.
     ///
     /// # Errors
     /// The queue is full, or the work panicked.
@@ -171,7 +172,10 @@ mod tests {
         let limiter = CpuLimiter::new(LIMITS);
         let thread = || std::thread::current().id();
         assert_eq!(limiter.run_by_cost(&owner("o"), MAX_INLINE_COST, thread).await.unwrap(), here);
-        assert_ne!(limiter.run_by_cost(&owner("o"), MAX_INLINE_COST + 1, thread).await.unwrap(), here);
+        assert_ne!(
+            limiter.run_by_cost(&owner("o"), MAX_INLINE_COST + 1, thread).await.unwrap(),
+            here
+        );
     }
 
     #[tokio::test]
@@ -210,7 +214,11 @@ mod tests {
         drop(running);
         let mut waiting = Box::pin(limiter.run(&b, || ()));
         assert!((&mut waiting).now_or_never().is_none(), "the work goes on without its caller");
-        assert_eq!(limiter.run(&c, || ()).await, Err(CpuError::Overloaded), "both entries are in use");
+        assert_eq!(
+            limiter.run(&c, || ()).await,
+            Err(CpuError::Overloaded),
+            "both entries are in use"
+        );
         drop(waiting);
         let waiting = limiter.run(&c, || 7);
         release.send(()).unwrap();
@@ -235,7 +243,10 @@ mod tests {
         };
         let outcomes = join_all((0..60).map(run)).await;
         assert!(most.load(Ordering::SeqCst) <= 2);
-        assert_eq!(outcomes.iter().filter(|outcome| **outcome == Err(CpuError::Panicked)).count(), 20);
+        assert_eq!(
+            outcomes.iter().filter(|outcome| **outcome == Err(CpuError::Panicked)).count(),
+            20
+        );
         assert!(limiter.queues.lock().unwrap().owners.is_empty());
     }
 }

@@ -3,8 +3,8 @@
 //! Three things are decided here, once, for every client: which addresses may be connected to
 //! (`address` says what an address is, `dial` asks it about the very address that it connects to,
 //! so neither a literal in a URL nor a name that resolves differently the second time gets past),
-//! which roots a server's certificate must lead to, and that a redirect is an answer, never followed.
-//! How long a request may take is the caller's business; [`Documents`] has it built in.
+//! which roots a server's certificate must lead to, and that a redirect is an answer, never
+//! followed. How long a request may take is the caller's business; [`Documents`] has it built in.
 
 mod address;
 mod cause;
@@ -38,10 +38,12 @@ pub enum AddressRule {
     Any,
     /// Public addresses only, over TLS only: for issuers.
     Public,
-    /// Private ones too, but never link-local and cloud metadata addresses; plain http on loopback only.
+    /// Private ones too, but never link-local and cloud metadata addresses; plain http on loopback
+    /// only.
     PrivateToo,
-    /// The metadata servers of machines and nothing else: link-local addresses and those of AWS, and
-    /// loopback, written as addresses and not as names, without TLS, never through the proxy.
+    /// The metadata servers of machines and nothing else: link-local addresses and those of AWS,
+    /// and loopback, written as addresses and not as names, without TLS, never through the
+    /// proxy.
     Metadata,
 }
 
@@ -50,7 +52,8 @@ pub enum AddressRule {
 pub struct Access {
     /// Which addresses.
     pub rule: AddressRule,
-    /// The only roots to which the server's certificate may lead; the platform's where there are none.
+    /// The only roots to which the server's certificate may lead; the platform's where there are
+    /// none.
     pub roots: Option<Roots>,
     /// Whether the configured proxy is used, which then looks names up itself.
     pub proxy: bool,
@@ -76,11 +79,13 @@ pub trait Resolve: Send + Sync + 'static {
 pub struct Settings {
     /// Replaces the system's resolver.
     pub resolver: Option<Arc<dyn Resolve>>,
-    /// PEM files of roots, trusted beside the platform's (`SSL_CERT_FILE` and `SSL_CERT_DIR` included).
+    /// PEM files of roots, trusted beside the platform's (`SSL_CERT_FILE` and `SSL_CERT_DIR`
+    /// included).
     pub ca_files: Vec<PathBuf>,
     /// `HTTPS_PROXY`, used under [`AddressRule::Any`] and where an [`Access`] says so: `[http://][USER:PASSWORD@]HOST:PORT`.
     pub https_proxy: Option<String>,
-    /// `NO_PROXY`: hosts, domains and networks that are reached without the proxy, comma separated.
+    /// `NO_PROXY`: hosts, domains and networks that are reached without the proxy, comma
+    /// separated.
     pub no_proxy: Option<String>,
 }
 
@@ -96,8 +101,8 @@ pub enum Error {
     /// No connection: the name, the address, the proxy, or TLS but for the certificate.
     #[error("the connection failed: {0}")]
     Connect(ConnectCause),
-    /// The server's certificate does not lead to a root that is trusted here, is another host's, or is
-    /// out of its time.
+    /// The server's certificate does not lead to a root that is trusted here, is another host's, or
+    /// is out of its time.
     #[error("the server's certificate is not trusted: {0}")]
     Certificate(CertificateCause),
     /// Not done in time.
@@ -132,13 +137,18 @@ impl Error {
             if error.is::<http_body_util::LengthLimitError>() {
                 return Self::TooLarge;
             }
-            if error.is::<tower::timeout::error::Elapsed>() || error.is::<tokio::time::error::Elapsed>() {
+            if error.is::<tower::timeout::error::Elapsed>()
+                || error.is::<tokio::time::error::Elapsed>()
+            {
                 return Self::Timeout;
             }
             if let Some(tls) = Self::of_tls(error) {
                 return tls;
             }
-            if error.downcast_ref::<hyper_util::client::legacy::Error>().is_some_and(|error| error.is_connect()) {
+            if error
+                .downcast_ref::<hyper_util::client::legacy::Error>()
+                .is_some_and(|error| error.is_connect())
+            {
                 found = Self::Connect(ConnectCause::Closed);
             }
             if found == Self::Broken && is_closed(error) {
@@ -209,9 +219,11 @@ impl Egress {
         let roots = Arc::new(roots(&settings.ca_files)?);
         let proxy = proxy(settings.https_proxy.as_deref(), settings.no_proxy.as_deref())?;
         let network = dial::Network { resolver: settings.resolver, proxy };
-        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| error.to_string())?;
+        let tls = rustls::ClientConfig::builder_with_provider(Arc::new(
+            rustls::crypto::aws_lc_rs::default_provider(),
+        ))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
         Ok(Self { network: Arc::new(network), roots, tls })
     }
 
@@ -232,13 +244,17 @@ impl Egress {
     {
         let roots = access.roots.as_ref().map_or(&self.roots, |roots| &roots.store);
         let connector = hyper_rustls::HttpsConnectorBuilder::new()
-            .with_tls_config(self.tls.clone().with_root_certificates(Arc::clone(roots)).with_no_client_auth())
+            .with_tls_config(
+                self.tls.clone().with_root_certificates(Arc::clone(roots)).with_no_client_auth(),
+            )
             .https_or_http()
             .enable_all_versions()
             .wrap_connector(Dialer::new(Arc::clone(&self.network), access));
         let mut builder = Client::builder(TokioExecutor::new());
         builder.timer(TokioTimer::new()).pool_timer(TokioTimer::new());
-        builder.http2_keep_alive_interval(Duration::from_secs(20)).http2_keep_alive_timeout(Duration::from_secs(10));
+        builder
+            .http2_keep_alive_interval(Duration::from_secs(20))
+            .http2_keep_alive_timeout(Duration::from_secs(10));
         // Issuers are many and asked rarely; GitHub is one and asked all the time.
         match access.rule {
             AddressRule::Any => builder.pool_idle_timeout(Duration::from_secs(90)),
@@ -263,12 +279,15 @@ impl std::fmt::Debug for Egress {
 
 /// Adds the certificates of a PEM text, of which there must be one.
 fn add_certificates(roots: &mut rustls::RootCertStore, pem: &[u8]) -> Result<(), String> {
-    let certificates: Vec<_> =
-        CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().map_err(|error| error.to_string())?;
+    let certificates: Vec<_> = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<_, _>>()
+        .map_err(|error| error.to_string())?;
     if certificates.is_empty() {
         return Err("no certificate in PEM form".to_owned());
     }
-    certificates.into_iter().try_for_each(|certificate| roots.add(certificate).map_err(|error| error.to_string()))
+    certificates
+        .into_iter()
+        .try_for_each(|certificate| roots.add(certificate).map_err(|error| error.to_string()))
 }
 
 /// The platform's roots and those of `ca_files`.

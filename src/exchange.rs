@@ -1,10 +1,11 @@
-//! One exchange, from a parsed request to an issued token: who are you, which policy, may you, mint.
+//! One exchange, from a parsed request to an issued token: who are you, which policy, may you,
+//! mint.
 //!
-//! [`Exchange::exchange`] is the whole of it: `decide`, top to bottom, then the mint. Each step returns
-//! a value that the next one demands, so none can be left out: a token is evaluated only when
-//! verified, minted only by a grant, handed over only when issued. Every attempt is recorded once,
-//! whatever becomes of it. [`Exchange::check`] takes the same way, and its decision is of a type
-//! that nothing can be minted by.
+//! [`Exchange::exchange`] is the whole of it: `decide`, top to bottom, then the mint. Each step
+//! returns a value that the next one demands, so none can be left out: a token is evaluated only
+//! when verified, minted only by a grant, handed over only when issued. Every attempt is recorded
+//! once, whatever becomes of it. [`Exchange::check`] takes the same way, and its decision is of a
+//! type that nothing can be minted by.
 
 mod attempt;
 mod decide;
@@ -33,9 +34,10 @@ use crate::{
     store::Store,
 };
 
-/// Expensive matching: two pieces run concurrently, one of each owner. Each caller that waits keeps a
-/// policy in memory, so few may.
-const EXPENSIVE_MATCHING: cpu_limiter::Limits = cpu_limiter::Limits { concurrent: 2, per_owner: 3, total: 8 };
+/// Expensive matching: two pieces run concurrently, one of each owner. Each caller that waits keeps
+/// a policy in memory, so few may.
+const EXPENSIVE_MATCHING: cpu_limiter::Limits =
+    cpu_limiter::Limits { concurrent: 2, per_owner: 3, total: 8 };
 
 /// What the core needs to know beside its parts.
 #[derive(Debug, Clone)]
@@ -51,8 +53,8 @@ pub struct Settings {
     pub deadline: Duration,
     /// What an attempt may cost before it is authorized.
     pub admission: admission::Settings,
-    /// `STS_UNVERIFIED_REFUSAL_STEP`: a refusal that depends on what exists is sent at the next whole
-    /// step after its request arrived. Zero delays nothing.
+    /// `STS_UNVERIFIED_REFUSAL_STEP`: a refusal that depends on what exists is sent at the next
+    /// whole step after its request arrived. Zero delays nothing.
     pub refusal_step: Duration,
 }
 
@@ -102,7 +104,13 @@ impl Exchange {
     pub fn new(settings: Settings, parts: Parts) -> Self {
         let admission = Admission::new(settings.admission, Arc::clone(&parts.clock));
         let refusal_steps = RefusalSteps::new(settings.refusal_step, Arc::clone(&parts.clock));
-        Self { settings: Arc::new(settings), parts, admission, refusal_steps, cpu: CpuLimiter::new(EXPENSIVE_MATCHING) }
+        Self {
+            settings: Arc::new(settings),
+            parts,
+            admission,
+            refusal_steps,
+            cpu: CpuLimiter::new(EXPENSIVE_MATCHING),
+        }
     }
 
     /// Reads a credential's header and issuer, and nothing else of it. No network.
@@ -123,8 +131,8 @@ impl Exchange {
         self.refusal_steps.shut_down();
     }
 
-    /// One exchange, within the deadline, recorded once. A caller that disconnects ends it; what was
-    /// minted for it by then, or is minted later by a call in flight, is revoked.
+    /// One exchange, within the deadline, recorded once. A caller that disconnects ends it; what
+    /// was minted for it by then, or is minted later by a call in flight, is revoked.
     ///
     /// # Errors
     /// Why no token was issued, as this caller may know it, and whether GitHub may have minted one.
@@ -133,8 +141,10 @@ impl Exchange {
         let calls = journal.mint_calls();
         let outcome = self
             .within_deadline(&attempt, async |asked| {
-                let mut account = self.admission.open(attempt.caller.address, &asked.scope, &asked.identity);
-                // A second time, if the owner's name was found to have changed hands since the policy was read.
+                let mut account =
+                    self.admission.open(attempt.caller.address, &asked.scope, &asked.identity);
+                // A second time, if the owner's name was found to have changed hands since the
+                // policy was read.
                 for _ in 0..2 {
                     let decision = self.decide(asked, &mut account, &mut journal).await?;
                     self.admission.mint(decision.app_id()).map_err(refuse::too_many_mints)?;
@@ -160,7 +170,8 @@ impl Exchange {
         let mut journal = Journal::<Checking>::open(self, &attempt);
         let outcome = self
             .within_deadline(&attempt, async |asked| {
-                let mut account = self.admission.open(attempt.caller.address, &asked.scope, &asked.identity);
+                let mut account =
+                    self.admission.open(attempt.caller.address, &asked.scope, &asked.identity);
                 let decision = self.decide(asked, &mut account, &mut journal).await?;
                 account.granted_check();
                 Ok(decision.terms())
@@ -169,7 +180,9 @@ impl Exchange {
         let is_verified = journal.is_verified();
         match journal.close(outcome) {
             Ok(terms) => Ok(Checked::Granted(terms)),
-            Err(refusal) if is_verified && !refusal.reason.is_fault() => Ok(Checked::Refused(refusal)),
+            Err(refusal) if is_verified && !refusal.reason.is_fault() => {
+                Ok(Checked::Refused(refusal))
+            }
             Err(refusal) => Err(refusal),
         }
     }
@@ -182,8 +195,8 @@ impl Exchange {
         }
     }
 
-    /// Refreshes what a grant used, if its lifetime is nearly over. It is charged to nobody, and happens
-    /// once for each lifetime: a refreshed entry is not due again.
+    /// Refreshes what a grant used, if its lifetime is nearly over. It is charged to nobody, and
+    /// happens once for each lifetime: a refreshed entry is not due again.
     fn refresh_in_background(&self, asked: &Asked) {
         let (github, store) = (&self.parts.github, &self.parts.store);
         let owner = asked.scope.owner();
@@ -192,7 +205,8 @@ impl Exchange {
             tokio::spawn(async move { drop(github.refresh_installation(&owner).await) });
         }
         if store.is_refresh_due(&asked.scope, &asked.identity) {
-            let (store, scope, identity) = (store.clone(), asked.scope.clone(), asked.identity.clone());
+            let (store, scope, identity) =
+                (store.clone(), asked.scope.clone(), asked.identity.clone());
             tokio::spawn(async move { drop(store.refresh(&scope, &identity).await) });
         }
     }
@@ -210,17 +224,23 @@ impl Exchange {
         }
     }
 
-    /// Mints by a decision, through an installation of the very account whose policy decided. If GitHub
-    /// no longer knows the installation, or its reply is for another account or wider than the request,
-    /// the installation is looked up once more. `None`: the owner's name belongs to another account now,
-    /// and the decision is void.
-    async fn mint(&self, decision: Decision<Issuing>, calls: &MintCalls) -> Result<Option<IssuedToken>, Refusal> {
-        let Authorized { grant, mut installation, policy, recorded: _recorded } = decision.authorized();
+    /// Mints by a decision, through an installation of the very account whose policy decided. If
+    /// GitHub no longer knows the installation, or its reply is for another account or wider
+    /// than the request, the installation is looked up once more. `None`: the owner's name
+    /// belongs to another account now, and the decision is void.
+    async fn mint(
+        &self,
+        decision: Decision<Issuing>,
+        calls: &MintCalls,
+    ) -> Result<Option<IssuedToken>, Refusal> {
+        let Authorized { grant, mut installation, policy, recorded: _recorded } =
+            decision.authorized();
         let (github, owner) = (&self.parts.github, grant.owner());
         let refuse = |error: github::Error| error.refusal(owner);
         // The reply to such a mint names no repository, and so no account.
         if *grant.repositories() == Repositories::All {
-            installation = github.installation_since(owner, policy.proven_at).await.map_err(refuse)?;
+            installation =
+                github.installation_since(owner, policy.proven_at).await.map_err(refuse)?;
         }
         if installation.account() != policy.account {
             return Ok(None);

@@ -140,14 +140,19 @@ impl GitHub {
     ///
     /// # Errors
     /// The API's address is no absolute URI.
-    pub fn new(settings: Settings, egress: &Egress, clock: Arc<dyn Clock>) -> Result<Self, ApiAddressError> {
+    pub fn new(
+        settings: Settings,
+        egress: &Egress,
+        clock: Arc<dyn Clock>,
+    ) -> Result<Self, ApiAddressError> {
         let Settings { api, app, try_timeout, first_backoff, max_body } = settings;
         if !matches!(api.scheme_str(), Some("https" | "http")) {
             return Err(ApiAddressError);
         }
         let limits = Limits { attempt_timeout: try_timeout, first_backoff, max_body };
         let client = Client::new(&api, limits, egress).ok_or(ApiAddressError)?;
-        let app = app.map(|app| App { id: app.id, jwt: AppJwt::new(app, try_timeout, Arc::clone(&clock)) });
+        let app = app
+            .map(|app| App { id: app.id, jwt: AppJwt::new(app, try_timeout, Arc::clone(&clock)) });
         let gate = Arc::new(Gate::new(client, Arc::clone(&clock)));
         let inner = Inner {
             revoker: Revoker::start(Arc::clone(&gate)),
@@ -168,12 +173,16 @@ impl GitHub {
         self.inner.app()?.jwt.header().await.map(|_| ())
     }
 
-    /// The owner's installation of the App. It is cached for an hour, its absence for 5 s; either for
-    /// 10 s if the caller is unverified.
+    /// The owner's installation of the App. It is cached for an hour, its absence for 5 s; either
+    /// for 10 s if the caller is unverified.
     ///
     /// # Errors
     /// [`Error::NotInstalled`], [`Error::Suspended`], or that GitHub could not be asked.
-    pub async fn installation(&self, owner: &Owner, trust: CallerTrust) -> Result<Installation, Error> {
+    pub async fn installation(
+        &self,
+        owner: &Owner,
+        trust: CallerTrust,
+    ) -> Result<Installation, Error> {
         installation::find(&self.inner, owner, trust).await
     }
 
@@ -210,15 +219,19 @@ impl GitHub {
         quota::scarce(&self.inner, owner, self.is_installation_cached(owner, CallerTrust::Verified))
     }
 
-    /// The owner's installation, by a lookup that was made at `since` or later, up to two seconds of
-    /// leeway. A token for all repositories of an installation needs it: GitHub's reply to such a mint
-    /// does not say whose they are. With `since` the moment at which the policy was last read, the
-    /// account that has the name, and not one that had it earlier, both wrote the policy and gives the
-    /// token.
+    /// The owner's installation, by a lookup that was made at `since` or later, up to two seconds
+    /// of leeway. A token for all repositories of an installation needs it: GitHub's reply to
+    /// such a mint does not say whose they are. With `since` the moment at which the policy was
+    /// last read, the account that has the name, and not one that had it earlier, both wrote
+    /// the policy and gives the token.
     ///
     /// # Errors
     /// As [`GitHub::installation`].
-    pub async fn installation_since(&self, owner: &Owner, since: Moment) -> Result<Installation, Error> {
+    pub async fn installation_since(
+        &self,
+        owner: &Owner,
+        since: Moment,
+    ) -> Result<Installation, Error> {
         installation::find_since(&self.inner, owner, CallerTrust::Verified, since).await
     }
 
@@ -248,7 +261,10 @@ impl GitHub {
     ///
     /// # Errors
     /// [`Error::Stale`], or that GitHub could not be asked.
-    pub async fn about_installation(&self, installation: &Installation) -> Result<AboutInstallation, Error> {
+    pub async fn about_installation(
+        &self,
+        installation: &Installation,
+    ) -> Result<AboutInstallation, Error> {
         about::installation(&self.inner, installation).await
     }
 
@@ -263,7 +279,11 @@ impl GitHub {
     /// [`Error::RepositoryNotAccessible`], [`Error::Forbidden`], [`Error::Stale`],
     /// [`Error::Suspended`], [`Error::Wider`], or that GitHub could not be asked. The call may take
     /// minutes: GitHub may mint and answer late, and it is not repeated then.
-    pub async fn read_token(&self, installation: &Installation, repo: &RepoName) -> Result<ReadToken, Error> {
+    pub async fn read_token(
+        &self,
+        installation: &Installation,
+        repo: &RepoName,
+    ) -> Result<ReadToken, Error> {
         contents::read_token(&self.inner, installation, repo).await
     }
 
@@ -274,7 +294,12 @@ impl GitHub {
     /// [`Error::TokenRefused`], [`Error::Forbidden`], [`Error::Moved`], or that GitHub could not be
     /// asked. A token that is a few seconds old is tried again before it counts as refused or
     /// forbidden: GitHub takes a moment to spread it.
-    pub async fn file(&self, token: &ReadToken, path: &str, etag: Option<&str>) -> Result<File, Error> {
+    pub async fn file(
+        &self,
+        token: &ReadToken,
+        path: &str,
+        etag: Option<&str>,
+    ) -> Result<File, Error> {
         contents::file(&self.inner, token, path, etag).await
     }
 
@@ -290,8 +315,9 @@ impl GitHub {
     /// meanwhile, the call goes on, and the token is revoked when it arrives.
     ///
     /// # Errors
-    /// [`Error::Pin`], [`Error::PermissionRefused`], [`Error::RepositoryRefused`], [`Error::Stale`],
-    /// [`Error::Suspended`], [`Error::Wider`], or that GitHub could not be asked.
+    /// [`Error::Pin`], [`Error::PermissionRefused`], [`Error::RepositoryRefused`],
+    /// [`Error::Stale`], [`Error::Suspended`], [`Error::Wider`], or that GitHub could not be
+    /// asked.
     pub async fn mint(
         &self,
         grant: &Grant,
@@ -339,8 +365,8 @@ impl Inner {
         self.app.as_ref().ok_or(Error::NoApp)
     }
 
-    /// A call with the App's own credential. One that GitHub does not accept is not used again: after
-    /// the operator corrected the clock or the key, a new one works.
+    /// A call with the App's own credential. One that GitHub does not accept is not used again:
+    /// after the operator corrected the clock or the key, a new one works.
     async fn call_as(&self, app: &App, lane: Lane, call: &Call) -> Result<Reply, Meaning> {
         let outcome = self.gate.call(lane, call).await;
         if outcome.as_ref().is_err_and(Meaning::refuses_app) {

@@ -87,7 +87,11 @@ impl FromStr for Owner {
     fn from_str(text: &str) -> Result<Self, NameError> {
         let fits = (1..=64).contains(&text.len())
             && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
-        if fits { Ok(Self(Folded::new(text))) } else { Err(NameError("an owner is 1 to 64 of A-Z a-z 0-9 _ -")) }
+        if fits {
+            Ok(Self(Folded::new(text)))
+        } else {
+            Err(NameError("an owner is 1 to 64 of A-Z a-z 0-9 _ -"))
+        }
     }
 }
 
@@ -96,7 +100,11 @@ impl FromStr for RepoName {
 
     fn from_str(text: &str) -> Result<Self, NameError> {
         let fits = (1..=100).contains(&text.len()) && is_segment(text);
-        if fits { Ok(Self(Folded::new(text))) } else { Err(NameError("a repository is 1 to 100 of A-Z a-z 0-9 . _ -")) }
+        if fits {
+            Ok(Self(Folded::new(text)))
+        } else {
+            Err(NameError("a repository is 1 to 100 of A-Z a-z 0-9 . _ -"))
+        }
     }
 }
 
@@ -172,7 +180,9 @@ impl FromStr for PolicyName {
         if text.len() <= 255 && text.split('/').all(is_segment) {
             Ok(Self(text.into()))
         } else {
-            Err(NameError("an identity is at most 255 of A-Z a-z 0-9 . _ - in segments joined by /"))
+            Err(NameError(
+                "an identity is at most 255 of A-Z a-z 0-9 . _ - in segments joined by /",
+            ))
         }
     }
 }
@@ -289,8 +299,8 @@ impl FromStr for Issuer {
             _ => return Err(NameError("an issuer starts with https://")),
         };
         let (authority, path) = rest.split_at(rest.find('/').unwrap_or(rest.len()));
-        let host =
-            issuer_host(authority).ok_or(NameError("an issuer's host is lowercase ASCII, with an optional port"))?;
+        let host = issuer_host(authority)
+            .ok_or(NameError("an issuer's host is lowercase ASCII, with an optional port"))?;
         if plain && !is_loopback(host) {
             return Err(NameError("an issuer without TLS is on loopback"));
         }
@@ -308,13 +318,17 @@ fn issuer_host(authority: &str) -> Option<&str> {
         host.get(1..host.len() - 1)?.parse::<std::net::Ipv6Addr>().ok()?;
         (host, if rest.is_empty() { None } else { Some(rest.strip_prefix(':')?) })
     } else {
-        let (host, port) = authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port)));
+        let (host, port) =
+            authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port)));
         let label = |label: &str| {
             (1..=63).contains(&label.len())
-                && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_'))
+                && label.bytes().all(|b| {
+                    b.is_ascii_lowercase() || b.is_ascii_digit() || matches!(b, b'-' | b'_')
+                })
         };
         (host.len() <= 253 && host.split('.').all(label)).then_some(())?;
-        // `0x7f.1` and `010.0.0.1` are addresses to readers of URLs and names to others; `xn--` need not decode.
+        // `0x7f.1` and `010.0.0.1` are addresses to readers of URLs and names to others; `xn--`
+        // need not decode.
         (url::Host::parse(host).ok()?.to_string() == host).then_some(())?;
         (host, port)
     };
@@ -342,7 +356,8 @@ fn is_issuer_segment(segment: &str) -> bool {
     let mut bytes = segment.bytes();
     while let Some(byte) = bytes.next() {
         if byte == b'%' {
-            let (Some(high), Some(low)) = (bytes.next().and_then(hex), bytes.next().and_then(hex)) else {
+            let (Some(high), Some(low)) = (bytes.next().and_then(hex), bytes.next().and_then(hex))
+            else {
                 return false;
             };
             let decoded = high * 16 + low;
@@ -394,7 +409,11 @@ impl FromStr for AppId {
     type Err = NameError;
 
     fn from_str(text: &str) -> Result<Self, NameError> {
-        text.parse().ok().filter(|id| *id > 0).map(Self).ok_or(NameError("an App id is a positive number"))
+        text.parse()
+            .ok()
+            .filter(|id| *id > 0)
+            .map(Self)
+            .ok_or(NameError("an App id is a positive number"))
     }
 }
 
@@ -434,7 +453,10 @@ mod tests {
         for good in ["octo-org", "octo-org/hello", "O/.github", "a_b/x.y"] {
             assert_eq!(good.parse::<Scope>().unwrap().to_string(), good);
         }
-        for bad in ["", "/", "foo/", "/foo", "a/b/c", "a/.", "a/..", "a b", "a/b c", "é", "a%2fb", "a.b", "a/\u{0}"] {
+        for bad in [
+            "", "/", "foo/", "/foo", "a/b/c", "a/.", "a/..", "a b", "a/b c", "é", "a%2fb", "a.b",
+            "a/\u{0}",
+        ] {
             assert!(bad.parse::<Scope>().is_err(), "{bad:?}");
         }
         assert!("a".repeat(65).parse::<Scope>().is_err());
@@ -443,9 +465,14 @@ mod tests {
     #[test]
     fn identities_stay_under_their_folder() {
         for good in ["foo", "a/b", "release-1.0", "_x", "..."] {
-            assert_eq!(good.parse::<PolicyName>().unwrap().path(), format!(".github/chainguard/{good}.sts.yaml"));
+            assert_eq!(
+                good.parse::<PolicyName>().unwrap().path(),
+                format!(".github/chainguard/{good}.sts.yaml")
+            );
         }
-        for bad in ["", "/a", "a/", "a//b", ".", "..", "a/../b", "../../x", "a\\b", "a%2e", "a\u{0}", "ä"] {
+        for bad in
+            ["", "/a", "a/", "a//b", ".", "..", "a/../b", "../../x", "a\\b", "a%2e", "a\u{0}", "ä"]
+        {
             assert!(bad.parse::<PolicyName>().is_err(), "{bad:?}");
         }
         assert!("a".repeat(256).parse::<PolicyName>().is_err());
@@ -520,8 +547,10 @@ mod tests {
 
     /// Texts that are issuers, or nearly.
     fn near_issuer() -> impl Strategy<Value = String> {
-        let host =
-            prop_oneof!["[a-z0-9_-]{1,4}(\\.[a-z0-9-]{1,3}){0,3}", "localhost|127\\.0\\.0\\.1|\\[::1\\]|0x7f\\.1"];
+        let host = prop_oneof![
+            "[a-z0-9_-]{1,4}(\\.[a-z0-9-]{1,3}){0,3}",
+            "localhost|127\\.0\\.0\\.1|\\[::1\\]|0x7f\\.1"
+        ];
         let path = "(/([a-z0-9._~!$&'()*+,;=:@-]|%[0-9a-fA-F]{2}){0,4}){0,3}";
         ("https?://", host, "(:[0-9]{1,5})?", path)
             .prop_map(|(scheme, host, port, path)| scheme + &host + &port + &path)
@@ -554,9 +583,11 @@ mod tests {
 
     #[test]
     fn an_issuers_origin_has_no_path() {
-        for (issuer, origin) in
-            [("https://a:1/x/y", "https://a:1"), ("https://a", "https://a"), ("https://a/", "https://a")]
-        {
+        for (issuer, origin) in [
+            ("https://a:1/x/y", "https://a:1"),
+            ("https://a", "https://a"),
+            ("https://a/", "https://a"),
+        ] {
             assert_eq!(issuer.parse::<Issuer>().unwrap().origin(), origin);
         }
     }

@@ -1,10 +1,10 @@
 //! Who are you: a bearer token in, a [`VerifiedToken`] out.
 //!
-//! [`Oidc::read`] takes from the token what leads to its issuer's keys. The keys of a known issuer may be
-//! fetched immediately; those of any other only if the gate admits it, which is why [`Oidc::verify`]
-//! requires an [`Admission`]. The values carry the proof onward: `keys` alone verifies signatures, `claims`
-//! alone makes a verified token, and neither can be left out. What is cached of each issuer, and when
-//! it is fetched again, is decided in `key_cache`.
+//! [`Oidc::read`] takes from the token what leads to its issuer's keys. The keys of a known issuer
+//! may be fetched immediately; those of any other only if the gate admits it, which is why
+//! [`Oidc::verify`] requires an [`Admission`]. The values carry the proof onward: `keys` alone
+//! verifies signatures, `claims` alone makes a verified token, and neither can be left out. What is
+//! cached of each issuer, and when it is fetched again, is decided in `key_cache`.
 
 mod admitted;
 mod algorithm;
@@ -82,8 +82,8 @@ pub struct Settings {
     pub fetch_timeout: Duration,
     /// How much is cached of the issuers that the gate admitted.
     pub admitted: AdmittedBounds,
-    /// The origin of a configured GitHub Enterprise Server. It may have a private address, for the Actions
-    /// issuer alone.
+    /// The origin of a configured GitHub Enterprise Server. It may have a private address, for the
+    /// Actions issuer alone.
     pub private_origin: Option<Origin>,
 }
 
@@ -120,7 +120,8 @@ struct Inner {
     clock: Arc<dyn Clock>,
 }
 
-/// Bounds the signature checks on blocking threads. Known issuers do not wait for the tokens of unknown ones.
+/// Bounds the signature checks on blocking threads. Known issuers do not wait for the tokens of
+/// unknown ones.
 struct ExpensiveChecks {
     known: Arc<Semaphore>,
     unknown: Arc<Semaphore>,
@@ -151,7 +152,14 @@ impl Oidc {
     /// With no cached keys; they are fetched when the first token needs them.
     pub fn new(settings: Settings, egress: Egress, clock: Arc<dyn Clock>) -> Self {
         let issuers = Issuers::new(&settings, &egress, &clock);
-        Self { inner: Arc::new(Inner { settings, issuers, expensive_checks: ExpensiveChecks::new(), clock }) }
+        Self {
+            inner: Arc::new(Inner {
+                settings,
+                issuers,
+                expensive_checks: ExpensiveChecks::new(),
+                clock,
+            }),
+        }
     }
 
     /// Reads a token's header and issuer; no network.
@@ -175,17 +183,23 @@ impl Oidc {
         *issuer == self.inner.settings.actions_issuer
     }
 
-    /// Verifies the token with the keys that are cached for `owner`, without any fetch, if they suffice. It
-    /// says who calls, not that the gate admits the issuer: that is up to [`Oidc::confirm`].
-    pub async fn verify_with_cached_keys(&self, token: &Unverified, owner: &Owner) -> Option<CachedVerification> {
+    /// Verifies the token with the keys that are cached for `owner`, without any fetch, if they
+    /// suffice. It says who calls, not that the gate admits the issuer: that is up to
+    /// [`Oidc::confirm`].
+    pub async fn verify_with_cached_keys(
+        &self,
+        token: &Unverified,
+        owner: &Owner,
+    ) -> Option<CachedVerification> {
         let trusted = self.inner.issuers.cached(token.issuer(), owner)?;
         let keys = trusted.keys.cached()?;
         let token = self.check(token, &trusted, &keys).await.ok()?.ok()?;
         Some(CachedVerification { token, keys })
     }
 
-    /// The token that cached keys verified, now that its issuer is admitted. Keys that are due are fetched in the
-    /// background. Where their lifetime has ended, the call waits for the fetch and verifies again.
+    /// The token that cached keys verified, now that its issuer is admitted. Keys that are due are
+    /// fetched in the background. Where their lifetime has ended, the call waits for the fetch
+    /// and verifies again.
     ///
     /// # Errors
     /// As [`Oidc::verify`].
@@ -206,12 +220,17 @@ impl Oidc {
         self.verify_by(token, &trusted, current).await
     }
 
-    /// Verifies the token: keys, signature, claims and times. Keys are fetched only if the cached ones
-    /// are not enough, and only once for all callers that wait for them.
+    /// Verifies the token: keys, signature, claims and times. Keys are fetched only if the cached
+    /// ones are not enough, and only once for all callers that wait for them.
     ///
     /// # Errors
-    /// Everything that speaks against the token, and [`Error::Unavailable`] if it cannot be decided.
-    pub async fn verify(&self, token: &Unverified, admission: &Admission) -> Result<VerifiedToken, Error> {
+    /// Everything that speaks against the token, and [`Error::Unavailable`] if it cannot be
+    /// decided.
+    pub async fn verify(
+        &self,
+        token: &Unverified,
+        admission: &Admission,
+    ) -> Result<VerifiedToken, Error> {
         if admission.issuer() != token.issuer() {
             return Err(Error::NotAdmitted);
         }
@@ -220,7 +239,12 @@ impl Oidc {
         self.verify_by(token, &trusted, found).await
     }
 
-    async fn verify_by(&self, token: &Unverified, trusted: &Trusted, mut found: Found) -> Result<VerifiedToken, Error> {
+    async fn verify_by(
+        &self,
+        token: &Unverified,
+        trusted: &Trusted,
+        mut found: Found,
+    ) -> Result<VerifiedToken, Error> {
         loop {
             if trusted.origin.kind == IssuerKind::Admitted {
                 self.inner.issuers.trim();
@@ -245,9 +269,16 @@ impl Oidc {
     ) -> Result<Result<VerifiedToken, Error>, Unknown> {
         let now = self.inner.clock.now();
         let signed = match self.check_signature(token, keys, trusted.origin.kind).await {
-            None => return Ok(Err(Error::Unavailable { cause: Fault::Interrupted, retry_after: Duration::ZERO })),
+            None => {
+                return Ok(Err(Error::Unavailable {
+                    cause: Fault::Interrupted,
+                    retry_after: Duration::ZERO,
+                }));
+            }
             Some(Ok(signed)) => signed,
-            Some(Err(NotSigned::Invalid(why))) => return Ok(Err(Error::Signature(why.to_string().into()))),
+            Some(Err(NotSigned::Invalid(why))) => {
+                return Ok(Err(Error::Signature(why.to_string().into())));
+            }
             Some(Err(NotSigned::UnknownKey)) => return Err(Unknown::KeyId),
             Some(Err(NotSigned::NoneFits)) => return Err(Unknown::Key),
         };
@@ -256,7 +287,8 @@ impl Oidc {
         Ok(VerifiedToken::read(&signed, trusted.origin, demands))
     }
 
-    /// Checks the signature here if that is quick, else on a blocking thread. `None` if that ended early.
+    /// Checks the signature here if that is quick, else on a blocking thread. `None` if that ended
+    /// early.
     async fn check_signature(
         &self,
         token: &Unverified,
@@ -310,9 +342,13 @@ impl Unknown {
     /// a caller that names an unknown key can retry later.
     fn answer(self, keys: &KeySet, retry_after: Duration) -> Error {
         match self {
-            _ if keys.usable_count() == 0 => Error::Unavailable { cause: Fault::NoKeys, retry_after },
+            _ if keys.usable_count() == 0 => {
+                Error::Unavailable { cause: Fault::NoKeys, retry_after }
+            }
             Self::KeyId => Error::Unavailable { cause: Fault::UnknownKey, retry_after },
-            Self::Key => Error::Signature("the token names no key, and none of the issuer's keys verifies it".into()),
+            Self::Key => Error::Signature(
+                "the token names no key, and none of the issuer's keys verifies it".into(),
+            ),
         }
     }
 }
@@ -338,6 +374,7 @@ pub mod fuzzing {
 
     /// Whether the bytes are a key set, and if so, whether one of its keys verifies the token.
     pub fn verifies(key_set: &[u8], token: &Unverified) -> Option<bool> {
-        KeySet::read(key_set, None).map(|keys| keys.verify(token, crate::clock::UnixTime::from_secs(0)).is_ok())
+        KeySet::read(key_set, None)
+            .map(|keys| keys.verify(token, crate::clock::UnixTime::from_secs(0)).is_ok())
     }
 }

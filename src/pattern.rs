@@ -49,8 +49,8 @@ const LEVELS_PER_DEPTH: u32 = 4;
 
 /// A compiled pattern that matches whole texts only.
 ///
-/// It keeps nothing of a match. What a match needs beside the pattern lives as long as the match, so
-/// that the size of a cached pattern is known when it is compiled, however many threads use it.
+/// It keeps nothing of a match. What a match needs beside the pattern lives as long as the match,
+/// so that the size of a cached pattern is known when it is compiled, however many threads use it.
 #[derive(Debug, Clone)]
 pub struct Pattern {
     engine: Arc<Engine>,
@@ -111,15 +111,20 @@ impl Pattern {
             return Err(PatternError::NotSupported("a pattern is not empty"));
         }
         if source.chars().count() > MAX_ISSUER_CHARS {
-            return Err(PatternError::NotSupported("a pattern of issuers is at most 256 characters"));
+            return Err(PatternError::NotSupported(
+                "a pattern of issuers is at most 256 characters",
+            ));
         }
         let pattern = Self::compile(source)?;
         if pattern.slashes.by_class {
-            let text = "`.` or a class can match `/` here; write `[^/]` or the letters that are meant";
+            let text =
+                "`.` or a class can match `/` here; write `[^/]` or the letters that are meant";
             return Err(PatternError::NotSupported(text));
         }
         if pattern.slashes.optional {
-            return Err(PatternError::NotSupported("`/` stands under a repetition, an option or an alternation"));
+            return Err(PatternError::NotSupported(
+                "`/` stands under a repetition, an option or an alternation",
+            ));
         }
         Ok(pattern)
     }
@@ -178,15 +183,21 @@ impl Engine {
     fn compile(text: &str, max_compiled: usize) -> Result<Self, PatternError> {
         let nfa = thompson::Compiler::new()
             .syntax(syntax::Config::new().nest_limit((MAX_DEPTH + 2) * LEVELS_PER_DEPTH))
-            .configure(thompson::Config::new().which_captures(WhichCaptures::None).nfa_size_limit(Some(max_compiled)))
+            .configure(
+                thompson::Config::new()
+                    .which_captures(WhichCaptures::None)
+                    .nfa_size_limit(Some(max_compiled)),
+            )
             .build(text)
             .map_err(|error| match error.size_limit() {
                 Some(_) => PatternError::TooLarge,
                 None => UNREAD,
             })?;
-        let allocations = nfa.states().iter().filter(|state| !matches!(state, State::ByteRange { .. })).count();
+        let allocations =
+            nfa.states().iter().filter(|state| !matches!(state, State::ByteRange { .. })).count();
         // The list of states may have grown to twice its length.
-        let nfa_bytes = nfa.memory_usage() + size_of_val(nfa.states()) + allocations * ALLOCATION_OVERHEAD;
+        let nfa_bytes =
+            nfa.memory_usage() + size_of_val(nfa.states()) + allocations * ALLOCATION_OVERHEAD;
         let backtracker = BoundedBacktracker::builder()
             .configure(backtrack::Config::new().visited_capacity(MAX_VISITED))
             .build_from_nfa(nfa.clone())
@@ -228,8 +239,8 @@ impl Eq for Pattern {}
 pub mod fuzzing {
     use super::Pattern;
 
-    /// The text that the engine compiles; whether a class, and whether an optional part, can match a
-    /// `/`; the match.
+    /// The text that the engine compiles; whether a class, and whether an optional part, can match
+    /// a `/`; the match.
     pub fn compile(source: &str) -> Option<(String, bool, bool, impl Fn(&str) -> bool)> {
         let pattern = Pattern::compile(source).ok()?;
         let (text, slashes) = super::translate::translate(source).ok()?;

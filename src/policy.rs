@@ -1,10 +1,10 @@
 //! May you: `VerifiedToken` × `Policy` → `Grant` | `Denied`. Pure; no I/O, no clock.
 //!
-//! A policy's bytes go through [`yaml`](crate::yaml) (strict, with places), `document` (the keys), `compile`
-//! (every rule of the language) and come out as a [`Policy`], which cannot exist half checked.
-//! [`Policy::evaluate`] holds a verified token against all its conditions. [`TrustedIssuers`] is
-//! the organization's list of issuers, and [`gate`] asks list and policy together whether an
-//! unknown issuer may be contacted at all.
+//! A policy's bytes go through [`yaml`](crate::yaml) (strict, with places), `document` (the keys),
+//! `compile` (every rule of the language) and come out as a [`Policy`], which cannot exist half
+//! checked. [`Policy::evaluate`] holds a verified token against all its conditions.
+//! [`TrustedIssuers`] is the organization's list of issuers, and [`gate`] asks list and policy
+//! together whether an unknown issuer may be contacted at all.
 
 mod compile;
 mod cost;

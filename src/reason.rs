@@ -142,7 +142,8 @@ pub struct Refusal {
     pub conditions: Vec<Condition>,
     /// Who the token that was held against them speaks for, if it is of a Kubernetes cluster.
     pub workload: Option<Box<Workload>>,
-    /// Whether GitHub may have minted a token that nobody has. Such an exchange is better not repeated.
+    /// Whether GitHub may have minted a token that nobody has. Such an exchange is better not
+    /// repeated.
     pub may_have_minted: bool,
 }
 

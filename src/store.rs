@@ -2,8 +2,8 @@
 //!
 //! Both are files in a repository, read with a token that can read that one repository and do
 //! nothing else. A file is remembered for a while, then revalidated by a conditional request, which
-//! costs no quota while it is unchanged. A copy that could not be revalidated serves within a bound;
-//! what was refused is never served from a stale copy.
+//! costs no quota while it is unchanged. A copy that could not be revalidated serves within a
+//! bound; what was refused is never served from a stale copy.
 
 mod list;
 mod policies;
@@ -35,8 +35,8 @@ pub struct Settings {
     pub ttl: Duration,
     /// How long a missing, unreadable or broken file is cached as such.
     pub absent_ttl: Duration,
-    /// How long a file or its absence is used for unverified callers: the same for both, so that the
-    /// time of an answer does not tell them apart.
+    /// How long a file or its absence is used for unverified callers: the same for both, so that
+    /// the time of an answer does not tell them apart.
     pub unverified_ttl: Duration,
     /// How long a policy serves after it was last proven, while GitHub cannot be asked.
     pub stale: Duration,
@@ -68,9 +68,10 @@ impl Settings {
 const POLICIES: Bounds = Bounds { verified: 64 << 20, unverified: 16 << 20 };
 /// Memory of the cached lists of trusted issuers, and of their absences.
 const LISTS: Bounds = Bounds { verified: 24 << 20, unverified: 12 << 20 };
-/// Files that are compiled concurrently. All others wait, one of each owner at a time in front, since
-/// nothing is known of a file before it is compiled and usual ones take a millisecond.
-const COMPILING: cpu_limiter::Limits = cpu_limiter::Limits { concurrent: 2, per_owner: 4096, total: 16_384 };
+/// Files that are compiled concurrently. All others wait, one of each owner at a time in front,
+/// since nothing is known of a file before it is compiled and usual ones take a millisecond.
+const COMPILING: cpu_limiter::Limits =
+    cpu_limiter::Limits { concurrent: 2, per_owner: 4096, total: 16_384 };
 
 /// Why a file's content could not be told.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -103,14 +104,16 @@ impl Error {
     /// How long to wait before a retry can help.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
-            Self::GitHub(error) | Self::ListUnavailable(error) | Self::ListRateLimited(error) => error.retry_after(),
+            Self::GitHub(error) | Self::ListUnavailable(error) | Self::ListRateLimited(error) => {
+                error.retry_after()
+            }
             Self::ListInvalid(_) => None,
         }
     }
 }
 
-/// The key of a policy: where it is, not what it is called for. The account is part of it: who takes
-/// over a name does not take over what was read under it.
+/// The key of a policy: where it is, not what it is called for. The account is part of it: who
+/// takes over a name does not take over what was read under it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct PolicyKey {
     account: AccountId,
@@ -153,13 +156,25 @@ impl Store {
     ///
     /// # Errors
     /// GitHub cannot be asked, and no copy is recent enough.
-    pub async fn policy(&self, scope: &Scope, name: &PolicyName, trust: CallerTrust) -> Result<Located, Error> {
+    pub async fn policy(
+        &self,
+        scope: &Scope,
+        name: &PolicyName,
+        trust: CallerTrust,
+    ) -> Result<Located, Error> {
         let is_fresh = |held: &Stamped<policies::Held>| self.is_fresh_policy(held, trust);
         let account = self.reader.installation(scope.owner(), trust).await?.account();
         let held = self.policy_if((account, scope, name), trust, is_fresh).await?;
         let repo = scope.repo().unwrap_or(&self.settings.policy_repo).clone();
         let policies::Held { found, proven_at, .. } = held.value;
-        Ok(Located { found, proven_at, account, owner: scope.owner().clone(), repo, path: name.path() })
+        Ok(Located {
+            found,
+            proven_at,
+            account,
+            owner: scope.owner().clone(),
+            repo,
+            path: name.path(),
+        })
     }
 
     async fn policy_if(
@@ -169,7 +184,8 @@ impl Store {
         is_fresh: impl Fn(&Stamped<policies::Held>) -> bool,
     ) -> Result<Stamped<policies::Held>, Error> {
         let kind = Kind::of(scope, &self.settings.policy_repo);
-        let load = |held| self.clone().load_policy(self.key(account, scope, name), kind, held, trust);
+        let load =
+            |held| self.clone().load_policy(self.key(account, scope, name), kind, held, trust);
         self.policies.get_or_load(self.key(account, scope, name), trust, is_fresh, load).await
     }
 
@@ -181,7 +197,8 @@ impl Store {
     /// The list of issuers that `owner` trusts; `None` where every issuer may be named by a policy.
     ///
     /// # Errors
-    /// The list's state could not be told, or it cannot be understood, and no copy is recent enough.
+    /// The list's state could not be told, or it cannot be understood, and no copy is recent
+    /// enough.
     pub async fn trusted_issuers(
         &self,
         owner: &Owner,
@@ -210,7 +227,8 @@ impl Store {
             && self.policies.get(&policy).is_some_and(|held| self.is_fresh_policy(&held, trust))
     }
 
-    /// Keeps the cached list and policy, whichever caller they were looked up for, for verified callers.
+    /// Keeps the cached list and policy, whichever caller they were looked up for, for verified
+    /// callers.
     pub fn promote(&self, scope: &Scope, name: &PolicyName) {
         if let Some((list, policy)) = self.keys(scope, name) {
             self.lists.promote(&list);
@@ -233,7 +251,9 @@ impl Store {
         let Some((list, PolicyKey { account, .. })) = self.keys(scope, name) else { return Ok(()) };
         let trust = CallerTrust::Verified;
         self.list_if(list, trust, |held| !self.is_due(held.at)).await?;
-        self.policy_if((account, scope, name), trust, |held| !self.is_due(held.at)).await.map(|_| ())
+        self.policy_if((account, scope, name), trust, |held| !self.is_due(held.at))
+            .await
+            .map(|_| ())
     }
 
     /// The keys of the list and the policy, if the owner's installation is cached.
@@ -242,8 +262,8 @@ impl Store {
         Some(((account, scope.owner().clone()), self.key(account, scope, name)))
     }
 
-    /// Never longer than a policy serves: what an unverified caller had looked up may be used to mint
-    /// once the caller is verified.
+    /// Never longer than a policy serves: what an unverified caller had looked up may be used to
+    /// mint once the caller is verified.
     fn unverified_ttl(&self) -> Duration {
         self.settings.unverified_ttl.min(self.settings.ttl)
     }

@@ -16,7 +16,9 @@ use std::{
     time::Duration,
 };
 
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder};
+use metrics_exporter_prometheus::{
+    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 use queue::LogQueue;
 use tracing_subscriber::{EnvFilter, fmt, layer::SubscriberExt, registry, util::SubscriberInitExt};
 
@@ -50,8 +52,8 @@ pub mod field {
 
 /// The metrics.
 pub mod metric {
-    /// Counter: exchanges and checks that ended, by [`super::label::OPERATION`], `RESULT`, `REASON` and
-    /// `PROTOCOL`.
+    /// Counter: exchanges and checks that ended, by [`super::label::OPERATION`], `RESULT`, `REASON`
+    /// and `PROTOCOL`.
     pub const EXCHANGES: &str = "octosts_exchanges_total";
     /// Histogram: seconds from a well-formed request to its reply, by [`super::label::OPERATION`].
     pub const EXCHANGE_DURATION: &str = "octosts_exchange_duration_seconds";
@@ -73,7 +75,8 @@ pub mod metric {
     pub const AUDIT_UNRECORDED: &str = "octosts_audit_unrecorded_total";
     /// Counter: the agent's attempts to renew a token, by [`super::label::FILE`] and `OUTCOME`.
     pub const AGENT_RENEWALS: &str = "octosts_agent_renewals_total";
-    /// Gauge: when the token in a file ends, in seconds since 1970, 0 for none, by [`super::label::FILE`].
+    /// Gauge: when the token in a file ends, in seconds since 1970, 0 for none, by
+    /// [`super::label::FILE`].
     pub const AGENT_TOKEN_EXPIRY: &str = "octosts_agent_token_expiry_timestamp_seconds";
     /// Counter: commands that the agent ran on renewal, by [`super::label::OUTCOME`].
     pub const AGENT_COMMANDS: &str = "octosts_agent_commands_total";
@@ -114,7 +117,8 @@ pub mod label {
 }
 
 /// Bounds of the duration buckets, in seconds, up to the 15 s in which every exchange ends.
-const DURATION_BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0];
+const DURATION_BUCKETS: &[f64] =
+    &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 15.0];
 
 /// Why logs or metrics could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -173,7 +177,9 @@ static LOG: OnceLock<LogQueue> = OnceLock::new();
 /// [`TelemetryError::LogInstalled`] if something did so before; [`TelemetryError::LogThread`].
 pub fn install_log(filter: &LogFilter, format: LogFormat) -> Result<(), TelemetryError> {
     let queue = LogQueue::start(io::stderr()).map_err(TelemetryError::LogThread)?;
-    subscriber(filter, format, queue.clone()).try_init().map_err(|_| TelemetryError::LogInstalled)?;
+    subscriber(filter, format, queue.clone())
+        .try_init()
+        .map_err(|_| TelemetryError::LogInstalled)?;
     LOG.set(queue).map_err(|_| TelemetryError::LogInstalled)
 }
 
@@ -195,14 +201,20 @@ pub fn install_panic_hook() {
 
 /// A subscriber that writes to `writer`. A line that cannot be written is lost in silence: to
 /// complain on a stderr that is gone would panic.
-fn subscriber<W>(filter: &LogFilter, format: LogFormat, writer: W) -> Box<dyn tracing::Subscriber + Send + Sync>
+fn subscriber<W>(
+    filter: &LogFilter,
+    format: LogFormat,
+    writer: W,
+) -> Box<dyn tracing::Subscriber + Send + Sync>
 where
     W: for<'w> fmt::MakeWriter<'w> + Send + Sync + 'static,
 {
     let lines = fmt::layer().with_writer(writer).log_internal_errors(false);
     let base = registry().with(filter.to_env_filter());
     match format {
-        LogFormat::Json => Box::new(base.with(lines.json().flatten_event(true).with_span_list(false))),
+        LogFormat::Json => {
+            Box::new(base.with(lines.json().flatten_event(true).with_span_list(false)))
+        }
         LogFormat::Text => Box::new(base.with(lines.with_ansi(io::stderr().is_terminal()))),
     }
 }
@@ -228,7 +240,10 @@ impl Metrics {
     /// [`TelemetryError::Recorder`] if the exporter refuses the buckets.
     pub fn recorder() -> Result<(PrometheusRecorder, Self), TelemetryError> {
         let recorder = PrometheusBuilder::new()
-            .set_buckets_for_metric(Matcher::Full(metric::EXCHANGE_DURATION.to_owned()), DURATION_BUCKETS)
+            .set_buckets_for_metric(
+                Matcher::Full(metric::EXCHANGE_DURATION.to_owned()),
+                DURATION_BUCKETS,
+            )
             .map_err(|_| TelemetryError::Recorder)?
             .build_recorder();
         let handle = recorder.handle();
@@ -250,28 +265,63 @@ impl Metrics {
 
 /// Tells the recorder what each metric means.
 fn describe() {
-    metrics::describe_counter!(metric::EXCHANGES, "Exchanges that ended, by result, reason and protocol");
-    metrics::describe_counter!(metric::ALL_REPOSITORIES, "Tokens issued for all repositories of an installation");
-    metrics::describe_histogram!(metric::EXCHANGE_DURATION, metrics::Unit::Seconds, "Time to answer an exchange");
+    metrics::describe_counter!(
+        metric::EXCHANGES,
+        "Exchanges that ended, by result, reason and protocol"
+    );
+    metrics::describe_counter!(
+        metric::ALL_REPOSITORIES,
+        "Tokens issued for all repositories of an installation"
+    );
+    metrics::describe_histogram!(
+        metric::EXCHANGE_DURATION,
+        metrics::Unit::Seconds,
+        "Time to answer an exchange"
+    );
     metrics::describe_counter!(metric::GITHUB_REQUESTS, "Calls to GitHub, by kind and status");
-    metrics::describe_counter!(metric::GITHUB_REVOCATIONS, "Tokens given back to GitHub, by outcome");
-    metrics::describe_gauge!(metric::CLOCK_DRIFT, metrics::Unit::Seconds, "How far this clock is ahead of GitHub's");
+    metrics::describe_counter!(
+        metric::GITHUB_REVOCATIONS,
+        "Tokens given back to GitHub, by outcome"
+    );
+    metrics::describe_gauge!(
+        metric::CLOCK_DRIFT,
+        metrics::Unit::Seconds,
+        "How far this clock is ahead of GitHub's"
+    );
     metrics::describe_counter!(metric::ISSUER_FETCHES, "Fetches from issuers, by outcome");
     metrics::describe_gauge!(metric::AUDIT_QUEUE_DEPTH, "Audit records that wait to be written");
-    metrics::describe_counter!(metric::AUDIT_UNRECORDED, "Attempts without a place in the audit queue");
-    metrics::describe_counter!(metric::AGENT_RENEWALS, "The agent's attempts to renew a token, by file and outcome");
+    metrics::describe_counter!(
+        metric::AUDIT_UNRECORDED,
+        "Attempts without a place in the audit queue"
+    );
+    metrics::describe_counter!(
+        metric::AGENT_RENEWALS,
+        "The agent's attempts to renew a token, by file and outcome"
+    );
     metrics::describe_gauge!(
         metric::AGENT_TOKEN_EXPIRY,
         "When the token in a file ends, in seconds since 1970; 0: none"
     );
-    metrics::describe_counter!(metric::AGENT_COMMANDS, "Commands that the agent ran on renewal, by outcome");
-    metrics::describe_counter!(metric::AGENT_REVOCATIONS, "Tokens that the agent gave back to GitHub, by outcome");
-    metrics::describe_counter!(metric::CONNECTIONS_ENDED, "Connections ended in favour of others, by cause");
+    metrics::describe_counter!(
+        metric::AGENT_COMMANDS,
+        "Commands that the agent ran on renewal, by outcome"
+    );
+    metrics::describe_counter!(
+        metric::AGENT_REVOCATIONS,
+        "Tokens that the agent gave back to GitHub, by outcome"
+    );
+    metrics::describe_counter!(
+        metric::CONNECTIONS_ENDED,
+        "Connections ended in favour of others, by cause"
+    );
     metrics::describe_counter!(
         metric::FORWARDED_UNTRUSTED,
         "Requests with X-Forwarded-For while STS_TRUSTED_PROXY_HOPS is 0"
     );
-    metrics::describe_counter!(metric::LOG_LINES_DROPPED, "Log lines dropped because nobody reads stderr");
+    metrics::describe_counter!(
+        metric::LOG_LINES_DROPPED,
+        "Log lines dropped because nobody reads stderr"
+    );
     metrics::describe_gauge!(metric::BUILD_INFO, "Which build this is; always 1");
     metrics::gauge!(metric::BUILD_INFO, label::VERSION => env!("CARGO_PKG_VERSION")).set(1.0);
 }
@@ -299,7 +349,8 @@ mod tests {
     fn logged(filter: &str, format: LogFormat, work: impl FnOnce()) -> String {
         let lines = Lines::default();
         let sink = lines.clone();
-        let subscriber = subscriber(&LogFilter::parse(filter).unwrap(), format, move || sink.clone());
+        let subscriber =
+            subscriber(&LogFilter::parse(filter).unwrap(), format, move || sink.clone());
         tracing::subscriber::with_default(subscriber, work);
         String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
     }
@@ -353,7 +404,8 @@ mod tests {
         metrics::with_local_recorder(&recorder, || {
             metrics::counter!(metric::EXCHANGES, label::RESULT => "granted", label::REASON => "", label::PROTOCOL => "rest")
                 .increment(2);
-            metrics::histogram!(metric::EXCHANGE_DURATION, label::OPERATION => "exchange").record(0.02);
+            metrics::histogram!(metric::EXCHANGE_DURATION, label::OPERATION => "exchange")
+                .record(0.02);
         });
         let page = page.render();
         for line in [
@@ -374,6 +426,9 @@ mod tests {
         assert!(matches!((first, Metrics::install()), (_, Err(TelemetryError::MetricsInstalled))));
         let filter = LogFilter::parse("off").unwrap();
         let first = install_log(&filter, LogFormat::Json);
-        assert!(matches!((first, install_log(&filter, LogFormat::Json)), (_, Err(TelemetryError::LogInstalled))));
+        assert!(matches!(
+            (first, install_log(&filter, LogFormat::Json)),
+            (_, Err(TelemetryError::LogInstalled))
+        ));
     }
 }

@@ -43,7 +43,8 @@ pub use shutdown::Stages;
 /// Every limit of the server. The defaults are the contract's.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Connections at a time. Idle ones give way to new ones; if there is none, these wait to be accepted.
+    /// Connections at a time. Idle ones give way to new ones; if there is none, these wait to be
+    /// accepted.
     pub max_connections: usize,
     /// The bytes of requests in progress, of all connections together.
     pub progress_bytes: usize,
@@ -59,9 +60,11 @@ pub struct Settings {
     pub first_request: Duration,
     /// How long an HTTP/1 connection may take for each request header, which is also how long it
     /// may stay idle. Longer than the minute after which common load balancers give up an idle
-    /// connection: the side that hangs up first must be theirs, or a request may meet a closed door.
+    /// connection: the side that hangs up first must be theirs, or a request may meet a closed
+    /// door.
     pub header_timeout: Duration,
-    /// After about how long a connection is asked to end, so that load balancers spread the load anew.
+    /// After about how long a connection is asked to end, so that load balancers spread the load
+    /// anew.
     pub max_connection_age: Duration,
     /// How the server ends.
     pub stages: Stages,
@@ -136,8 +139,8 @@ impl App {
     }
 }
 
-/// Serves until `stop`, then drains by [`Settings::stages`]: running requests finish, what is idle ends,
-/// and then this returns.
+/// Serves until `stop`, then drains by [`Settings::stages`]: running requests finish, what is idle
+/// ends, and then this returns.
 ///
 /// # Errors
 /// The TLS files cannot be read or do not fit each other.
@@ -148,8 +151,13 @@ pub async fn serve(
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let app =
-        App { exchange, settings, clock: Arc::clone(&clock), stop: stop.clone(), untrusted_proxy: Default::default() };
+    let app = App {
+        exchange,
+        settings,
+        clock: Arc::clone(&clock),
+        stop: stop.clone(),
+        untrusted_proxy: Default::default(),
+    };
     let app = Arc::new(app);
     let router = router(&app)?;
     serve_router(listener, router, &app.settings, clock, stop).await
@@ -180,22 +188,28 @@ fn router(app: &Arc<App>) -> io::Result<Router> {
         .layer(from_fn_with_state(state(), layers::grpc_bounds))
         .merge(grpc::companions(state())?.layer(from_fn_with_state(state(), layers::grpc_watches)))
         .layer(from_fn_with_state(state(), layers::grpc_only));
-    let rest =
-        rest::routes(state()).merge(pages::routes(state())).layer(from_fn_with_state(state(), layers::rest_bounds));
+    let rest = rest::routes(state())
+        .merge(pages::routes(state()))
+        .layer(from_fn_with_state(state(), layers::rest_bounds));
     let all = grpc.merge(rest).fallback(pages::not_found);
     Ok(all.layer(from_fn_with_state(state(), layers::observe)))
 }
 
 /// Whether a request is gRPC with protobuf messages, by its content type.
 fn is_grpc(headers: &HeaderMap) -> bool {
-    let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes()).unwrap_or_default();
+    let content_type =
+        headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes()).unwrap_or_default();
     let essence = content_type.split(|byte| *byte == b';').next().unwrap_or_default().trim_ascii();
-    essence.eq_ignore_ascii_case(b"application/grpc") || essence.eq_ignore_ascii_case(b"application/grpc+proto")
+    essence.eq_ignore_ascii_case(b"application/grpc")
+        || essence.eq_ignore_ascii_case(b"application/grpc+proto")
 }
 
 /// Who calls, as `layers::observe` found out.
 fn caller(extensions: &Extensions) -> Result<Caller, Refusal> {
-    let unseen = || Refusal::new(Reason::Internal, "internal error").because("a request passed by the outer layer");
+    let unseen = || {
+        Refusal::new(Reason::Internal, "internal error")
+            .because("a request passed by the outer layer")
+    };
     extensions.get::<Caller>().cloned().ok_or_else(unseen)
 }
 

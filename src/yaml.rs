@@ -2,10 +2,10 @@
 //!
 //! A trust policy decides who gets a token, so this loader refuses what others pass over: unknown
 //! and duplicate keys, several documents, merge keys, tags, and whatever YAML 1.1 and 1.2, or two
-//! programs, read differently. What is accepted, Go's parser reads in the same way. It builds a small tree from the parser's events, since
-//! only there are a scalar's style and place both known, and then hands the tree to serde.
-//! An error says where and which rule, and never repeats the file's text: who may see where a
-//! policy is broken need not be who may read it.
+//! programs, read differently. What is accepted, Go's parser reads in the same way. It builds a
+//! small tree from the parser's events, since only there are a scalar's style and place both known,
+//! and then hands the tree to serde. An error says where and which rule, and never repeats the
+//! file's text: who may see where a policy is broken need not be who may read it.
 
 mod de;
 mod errors;
@@ -194,11 +194,16 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for At<T> {
                 f.write_str("a value with its place")
             }
 
-            fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut parts: A) -> Result<At<T>, A::Error> {
+            fn visit_seq<A: serde::de::SeqAccess<'de>>(
+                self,
+                mut parts: A,
+            ) -> Result<At<T>, A::Error> {
                 let (Some(line), Some(column), Some(value)) =
                     (parts.next_element()?, parts.next_element()?, parts.next_element()?)
                 else {
-                    return Err(serde::de::Error::custom("only the strict YAML loader knows places"));
+                    return Err(serde::de::Error::custom(
+                        "only the strict YAML loader knows places",
+                    ));
                 };
                 Ok(At { mark: Mark { line, column }, value })
             }

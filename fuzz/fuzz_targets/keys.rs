@@ -23,7 +23,11 @@ static TOKENS: LazyLock<Vec<Unverified>> = LazyLock::new(|| {
         let foreign = WORLD.issuer.at("/foreign");
         foreign.rotate(alg);
         let claims = json!({"sub": "s"});
-        [foreign.sign_with(&json!({"kid": "k"}), &claims), foreign.sign_with(&json!({"kid": null}), &claims)].map(read)
+        [
+            foreign.sign_with(&json!({"kid": "k"}), &claims),
+            foreign.sign_with(&json!({"kid": null}), &claims),
+        ]
+        .map(read)
     };
     ALGORITHMS.into_iter().flat_map(sign).collect()
 });
@@ -41,7 +45,12 @@ fn seeds() {
     seed("keys", one.chain(renamed).chain([keys.to_string()]));
     let listed = r#"{"issuer":"https://a","jwks_uri":"https://a/k","id_token_signing_alg_values_supported":["RS256"]}"#;
     seed("keys", [listed, r#"{"issuer":"https://a/","jwks_uri":"http://[::1]:1/k?x#y"}"#]);
-    seed("keys", [r#"{"keys":[{"kty":"oct","k":"YQ","kid":"k"},{"kty":"RSA","n":"AQAB","e":"AQAB","kid":"k"}]}"#]);
+    seed(
+        "keys",
+        [
+            r#"{"keys":[{"kty":"oct","k":"YQ","kid":"k"},{"kty":"RSA","n":"AQAB","e":"AQAB","kid":"k"}]}"#,
+        ],
+    );
 }
 
 fuzz_target!(init: seeds(), |bytes: &[u8]| {

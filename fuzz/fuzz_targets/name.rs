@@ -46,7 +46,8 @@ fuzz_target!(init: seed("name", SEEDS), |text: &str| {
     }
 });
 
-/// What is compared and cached is the text as given, but for its case, and it needs no escape in a URL.
+/// What is compared and cached is the text as given, but for its case, and it needs no escape in a
+/// URL.
 fn scope_is_its_text(scope: &Scope, text: &str) {
     assert_eq!(scope.to_string(), text);
     let segments: Vec<&str> = text.split('/').collect();
@@ -63,7 +64,10 @@ fn scope_is_its_text(scope: &Scope, text: &str) {
 /// Whoever normalizes the path finds a file below the folder, under the very name.
 fn policy_is_one_file_of_its_folder(policy: &PolicyName) {
     let path = policy.path();
-    assert!(Path::new(&path).components().all(|part| matches!(part, Component::Normal(_))), "{path}");
+    assert!(
+        Path::new(&path).components().all(|part| matches!(part, Component::Normal(_))),
+        "{path}"
+    );
     assert!(path.starts_with(".github/chainguard/") && path.ends_with(".sts.yaml"), "{path}");
     let url = url::Url::parse(&format!("https://host/{path}")).unwrap();
     assert_eq!(url.path(), format!("/{path}"));
@@ -86,7 +90,8 @@ fn issuer_is_one_place(issuer: &Issuer) {
         assert_eq!(url.path(), uri.path());
         let written = uri.host().unwrap();
         let same_address = || {
-            let address = |host: &str| host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().ok();
+            let address =
+                |host: &str| host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().ok();
             address(written).is_some() && address(written) == address(url.host_str().unwrap())
         };
         assert!(url.host_str() == Some(written) || same_address(), "{url} {uri}");

@@ -10,7 +10,10 @@ use regex_syntax::hir::{Class, Hir, HirKind, Look};
 fn seeds() {
     let patterns = include_str!("../../tests/fixtures/re2/patterns.jsonl").lines();
     let patterns = patterns.map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
-    seed("pattern", patterns.map(|line| format!("{}\nrefs/heads/main", line["pattern"].as_str().unwrap())));
+    seed(
+        "pattern",
+        patterns.map(|line| format!("{}\nrefs/heads/main", line["pattern"].as_str().unwrap())),
+    );
 }
 
 fuzz_target!(init: seeds(), |input: &str| {
@@ -38,14 +41,20 @@ impl Slashes {
         let all = |parts: &[Hir], loose| {
             parts.iter().fold(Self::default(), |seen, part| {
                 let here = Self::of(part, loose);
-                Self { by_class: seen.by_class | here.by_class, optional: seen.optional | here.optional }
+                Self {
+                    by_class: seen.by_class | here.by_class,
+                    optional: seen.optional | here.optional,
+                }
             })
         };
         match hir.kind() {
             HirKind::Empty | HirKind::Look(_) => Self::default(),
-            HirKind::Literal(literal) => Self { optional: loose && literal.0.contains(&b'/'), ..Self::default() },
+            HirKind::Literal(literal) => {
+                Self { optional: loose && literal.0.contains(&b'/'), ..Self::default() }
+            }
             HirKind::Class(Class::Unicode(class)) => {
-                let by_class = class.iter().any(|range| (range.start()..=range.end()).contains(&'/'));
+                let by_class =
+                    class.iter().any(|range| (range.start()..=range.end()).contains(&'/'));
                 Self { by_class, ..Self::default() }
             }
             HirKind::Class(Class::Bytes(_)) => panic!("a pattern matches characters"),

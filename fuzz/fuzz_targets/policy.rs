@@ -35,8 +35,12 @@ fn evaluate(policy: &Policy, kind: Kind) {
     let policy_repo: RepoName = ".github".parse().unwrap();
     for scope in ["octo-org/hello", "octo-org", "octo-org/.github"] {
         let scope: Scope = scope.parse().unwrap();
-        let asked =
-            Asked { scope: &scope, domain: "sts.example.com", github_host: "github.com", policy_repo: &policy_repo };
+        let asked = Asked {
+            scope: &scope,
+            domain: "sts.example.com",
+            github_host: "github.com",
+            policy_repo: &policy_repo,
+        };
         for token in &WORLD.tokens {
             let grant = match policy.evaluate(token, &asked) {
                 Ok(grant) => grant,
@@ -45,7 +49,11 @@ fn evaluate(policy: &Policy, kind: Kind) {
                     continue;
                 }
             };
-            assert_eq!(kind, Kind::of(&scope, &policy_repo), "a policy speaks for its own kind of scope");
+            assert_eq!(
+                kind,
+                Kind::of(&scope, &policy_repo),
+                "a policy speaks for its own kind of scope"
+            );
             assert!(grant.conditions().iter().all(|condition| condition.satisfied));
             assert_eq!(grant.owner(), scope.owner());
             assert!(!grant.permissions().is_empty());

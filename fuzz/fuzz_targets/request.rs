@@ -26,8 +26,11 @@ fn seeds() {
         seed("request", credentials.filter_map(Value::as_str));
     }
     seed("request", ["203.0.113.1, [2001:db8::1]:443,::ffff:1.2.3.4", "Bearer a.b.c", "bEaReR\ta"]);
-    let message =
-        ExchangeRequest { identity: "ci".into(), scopes: vec!["octo-org/hello".into()], ..Default::default() };
+    let message = ExchangeRequest {
+        identity: "ci".into(),
+        scopes: vec!["octo-org/hello".into()],
+        ..Default::default()
+    };
     seed("request", [message.encode_to_vec()]);
 }
 
@@ -58,7 +61,9 @@ fn parameters(query: &[u8], kind: u8, body: &[u8]) {
     let Ok((scope, identity)) = rest(&head, Bytes::copy_from_slice(body)) else { return };
     // What other readers make of the same.
     let mut given: Vec<(String, String)> =
-        url::form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes()).into_owned().collect();
+        url::form_urlencoded::parse(head.uri.query().unwrap_or_default().as_bytes())
+            .into_owned()
+            .collect();
     match kind {
         _ if body.is_empty() => {}
         b'f' => given.extend(url::form_urlencoded::parse(body).into_owned()),
@@ -66,23 +71,32 @@ fn parameters(query: &[u8], kind: u8, body: &[u8]) {
         _ => panic!("a body of no known type was taken"),
     }
     let values = |names: &[&str]| -> Vec<&str> {
-        let named = given.iter().filter(|(name, value)| names.contains(&name.as_str()) && !value.is_empty());
+        let named = given
+            .iter()
+            .filter(|(name, value)| names.contains(&name.as_str()) && !value.is_empty());
         named.map(|(_, value)| value.as_str()).collect()
     };
     assert_eq!(values(&["identity"]), [identity.as_str()]);
     let scopes = values(&["scope", "scopes"]);
     assert!(!scopes.is_empty());
-    assert!(scopes.iter().all(|given| given.eq_ignore_ascii_case(&scope.to_string())), "{scopes:?} {scope}");
+    assert!(
+        scopes.iter().all(|given| given.eq_ignore_ascii_case(&scope.to_string())),
+        "{scopes:?} {scope}"
+    );
 }
 
 fn members(message: &Value) -> Vec<(String, String)> {
     let texts = |value: &Value| match value {
         Value::String(text) => vec![text.clone()],
-        Value::Array(texts) => texts.iter().filter_map(|text| text.as_str().map(str::to_owned)).collect(),
+        Value::Array(texts) => {
+            texts.iter().filter_map(|text| text.as_str().map(str::to_owned)).collect()
+        }
         _ => Vec::new(),
     };
     let members = message.as_object().unwrap().iter();
-    members.flat_map(|(name, value)| texts(value).into_iter().map(|text| (name.clone(), text))).collect()
+    members
+        .flat_map(|(name, value)| texts(value).into_iter().map(|text| (name.clone(), text)))
+        .collect()
 }
 
 fn header_fields(bytes: &[u8]) {
@@ -94,7 +108,10 @@ fn header_fields(bytes: &[u8]) {
     }
     if let Ok(token) = bearer(&headers) {
         assert!(!token.is_empty() && token.trim() == token && !token.contains(','), "{token:?}");
-        assert!(token.bytes().all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte)), "{token:?}");
+        assert!(
+            token.bytes().all(|byte| byte == b'\t' || (b' '..=b'~').contains(&byte)),
+            "{token:?}"
+        );
     }
     let peer = IpAddr::V4(Ipv4Addr::new(192, 0, 2, 9));
     assert_eq!(client_address(&headers, peer, 0), peer);

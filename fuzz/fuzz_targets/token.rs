@@ -1,5 +1,5 @@
-//! Bearer tokens: as they come, and as signed by a key that is cached. An input is a token's claims,
-//! or its header, a line break and its claims; both are signed as they stand.
+//! Bearer tokens: as they come, and as signed by a key that is cached. An input is a token's
+//! claims, or its header, a line break and its claims; both are signed as they stand.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
@@ -20,8 +20,11 @@ const HEADERS: &[&str] = &[
 ];
 
 fn seeds() {
-    let pairs = HEADERS.iter().flat_map(|header| CLAIMS.iter().map(move |claims| format!("{header}\n{claims}")));
-    let base = include_str!("../../tests/corpus/base-claims.json").split_whitespace().collect::<String>();
+    let pairs = HEADERS
+        .iter()
+        .flat_map(|header| CLAIMS.iter().map(move |claims| format!("{header}\n{claims}")));
+    let base =
+        include_str!("../../tests/corpus/base-claims.json").split_whitespace().collect::<String>();
     seed("token", pairs.chain(CLAIMS.iter().map(|claims| (*claims).to_owned())).chain([base]));
     seed("token", ["a.b.c", "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJodHRwczovL2EifQ.YQ"]);
 }
@@ -61,7 +64,11 @@ fn every_change_is_seen(token: &str) {
         let mut changed = token.as_bytes().to_vec();
         changed[at] = if changed[at] == b'A' { b'B' } else { b'A' };
         let changed = String::from_utf8(changed).unwrap();
-        let verified = WORLD.oidc.read(&changed).ok().and_then(|read| verify_with_cached_keys(&WORLD.oidc, &read));
+        let verified = WORLD
+            .oidc
+            .read(&changed)
+            .ok()
+            .and_then(|read| verify_with_cached_keys(&WORLD.oidc, &read));
         assert!(verified.is_none(), "{token} {changed}");
     }
 }

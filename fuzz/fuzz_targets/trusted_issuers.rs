@@ -14,7 +14,9 @@ const ROOT: &str = "https://issuer.example";
 
 fn seeds() {
     let cases = cases(include_str!("../../tests/corpus/issuers.yaml"));
-    let fill = |text: &str| text.replace("${ROOT_PATTERN}", r"https://issuer\.example").replace("${ROOT}", ROOT);
+    let fill = |text: &str| {
+        text.replace("${ROOT_PATTERN}", r"https://issuer\.example").replace("${ROOT}", ROOT)
+    };
     let lists = cases.iter().filter_map(|case| case["list"].as_str());
     seed(
         "trusted_issuers",

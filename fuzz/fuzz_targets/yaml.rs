@@ -30,12 +30,15 @@ fn is_same(ours: &Ours, theirs: &Theirs) -> bool {
         (Ours::Number(ours), Theirs::Number(theirs)) => ours.to_string() == theirs.to_string(),
         (Ours::String(ours), Theirs::String(theirs)) => ours == theirs,
         (Ours::Array(ours), Theirs::Sequence(theirs)) => {
-            ours.len() == theirs.len() && ours.iter().zip(theirs).all(|(ours, theirs)| is_same(ours, theirs))
+            ours.len() == theirs.len()
+                && ours.iter().zip(theirs).all(|(ours, theirs)| is_same(ours, theirs))
         }
         (Ours::Object(ours), Theirs::Mapping(theirs)) => {
             let find = |key: &Theirs| ours.get(&text(key)?);
             ours.len() == theirs.len()
-                && theirs.iter().all(|(key, theirs)| find(key).is_some_and(|ours| is_same(ours, theirs)))
+                && theirs
+                    .iter()
+                    .all(|(key, theirs)| find(key).is_some_and(|ours| is_same(ours, theirs)))
         }
         _ => false,
     }

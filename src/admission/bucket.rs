@@ -1,9 +1,10 @@
 //! Token buckets from which a charge can be returned.
 //!
 //! A bucket refills with time on the monotonic clock. A charge takes one token from each of several
-//! buckets, or from none of them. Until it is returned or spent, it is *outstanding*. If a bucket is
-//! empty only because of outstanding charges, the next one waits in a queue, first come first served:
-//! the charges before it may be returned. (The rate limiter crates know neither of these two things.)
+//! buckets, or from none of them. Until it is returned or spent, it is *outstanding*. If a bucket
+//! is empty only because of outstanding charges, the next one waits in a queue, first come first
+//! served: the charges before it may be returned. (The rate limiter crates know neither of these
+//! two things.)
 //!
 //! All buckets are in one map of bounded size. A bucket that is full again takes no room.
 
@@ -116,7 +117,8 @@ impl Bucket {
     /// How long until the bucket holds so many tokens; zero if it does.
     fn time_until(&self, limit: Limit, tokens: usize, now: Duration) -> Duration {
         let tokens = u32::try_from(tokens).unwrap_or(u32::MAX);
-        let debt = self.full_at.saturating_sub(now).saturating_add(limit.interval.saturating_mul(tokens));
+        let debt =
+            self.full_at.saturating_sub(now).saturating_add(limit.interval.saturating_mul(tokens));
         debt.saturating_sub(limit.depth)
     }
 
@@ -126,8 +128,8 @@ impl Bucket {
         without.saturating_sub(now).saturating_add(limit.interval) <= limit.depth
     }
 
-    /// Tells those who wait what has changed: the first of them that there is a token, or all of them
-    /// that there will be none.
+    /// Tells those who wait what has changed: the first of them that there is a token, or all of
+    /// them that there will be none.
     fn notify(&mut self, limit: Limit, now: Duration) {
         if !self.may_have_room(limit, now) {
             self.queue.drain(..).for_each(|waiting| waiting.send(()).unwrap_or(()));
@@ -154,7 +156,9 @@ struct Table {
 impl Table {
     /// Makes room for so many more buckets, if there is any.
     fn reserve(&mut self, more: usize, now: Duration) -> bool {
-        if self.buckets.len() + more > self.sweep_at && (self.sweep_at < MAX_BUCKETS || now >= self.next_sweep) {
+        if self.buckets.len() + more > self.sweep_at
+            && (self.sweep_at < MAX_BUCKETS || now >= self.next_sweep)
+        {
             self.buckets.retain(|_, bucket| !bucket.is_full(now));
             self.buckets.shrink_to(MIN_SWEEP);
             self.sweep_at = (self.buckets.len() * 2).clamp(MIN_SWEEP, MAX_BUCKETS);
@@ -198,7 +202,11 @@ impl std::fmt::Debug for Buckets {
 impl Buckets {
     /// Full buckets.
     pub(super) fn new(clock: Arc<dyn Clock>) -> Arc<Self> {
-        let table = Mutex::new(Table { buckets: HashMap::new(), sweep_at: MIN_SWEEP, next_sweep: Duration::ZERO });
+        let table = Mutex::new(Table {
+            buckets: HashMap::new(),
+            sweep_at: MIN_SWEEP,
+            next_sweep: Duration::ZERO,
+        });
         Arc::new(Self { table, hasher: RandomState::new(), clock })
     }
 

@@ -1,7 +1,7 @@
 //! Who was granted a token within the last day, and by which policies.
 //!
-//! Only hashes are kept. Their number is bounded: an owner whose policy grants to everyone loses its
-//! own oldest entries, not those of other owners.
+//! Only hashes are kept. Their number is bounded: an owner whose policy grants to everyone loses
+//! its own oldest entries, not those of other owners.
 
 use std::{
     collections::HashMap,
@@ -38,8 +38,8 @@ struct Table {
 }
 
 impl Table {
-    /// Halves the entries of the owner that has most of them, the oldest first; those of the last day
-    /// only if there are no others.
+    /// Halves the entries of the owner that has most of them, the oldest first; those of the last
+    /// day only if there are no others.
     fn make_room(&mut self, now: Moment) {
         self.owners.retain(|_, facts| {
             facts.retain(|_, at| now.since(*at) < LIFETIME);
@@ -72,8 +72,14 @@ impl Proven {
     }
 
     /// A token was granted.
-    pub(super) fn note(&self, (issuer, subject): (&Issuer, &Subject), scope: &Scope, identity: &PolicyName) {
-        let facts = [Fact::Issuer(issuer), Fact::Caller(issuer, subject), Fact::Policy(scope, identity)];
+    pub(super) fn note(
+        &self,
+        (issuer, subject): (&Issuer, &Subject),
+        scope: &Scope,
+        identity: &PolicyName,
+    ) {
+        let facts =
+            [Fact::Issuer(issuer), Fact::Caller(issuer, subject), Fact::Policy(scope, identity)];
         let facts = facts.map(|fact| self.hasher.hash_one(fact));
         let now = self.clock.monotonic();
         let mut table = self.table();
@@ -91,7 +97,11 @@ impl Proven {
     }
 
     /// Whether the caller was granted a token for the owner.
-    pub(super) fn knows_caller(&self, (issuer, subject): (&Issuer, &Subject), owner: &Owner) -> bool {
+    pub(super) fn knows_caller(
+        &self,
+        (issuer, subject): (&Issuer, &Subject),
+        owner: &Owner,
+    ) -> bool {
         self.holds(&Fact::Caller(issuer, subject), owner)
     }
 
@@ -144,13 +154,20 @@ mod tests {
     fn a_grant_counts_for_its_caller_its_owner_and_a_day() {
         let (proven, clock) = proven();
         note(&proven, "a", "octo-org/hello");
-        assert!(knows(&proven, "a", "Octo-Org") && !knows(&proven, "b", "octo-org") && !knows(&proven, "a", "other"));
+        assert!(
+            knows(&proven, "a", "Octo-Org")
+                && !knows(&proven, "b", "octo-org")
+                && !knows(&proven, "a", "other")
+        );
         let (scope, other) = ("octo-org/hello".parse().unwrap(), "octo-org/other".parse().unwrap());
         assert!(proven.knows_policy(&scope, &"ci".parse().unwrap()));
         assert!(!proven.knows_policy(&scope, &"cd".parse().unwrap()));
         assert!(!proven.knows_policy(&other, &"ci".parse().unwrap()));
         clock.advance(LIFETIME);
-        assert!(!knows(&proven, "a", "octo-org") && !proven.knows_policy(&scope, &"ci".parse().unwrap()));
+        assert!(
+            !knows(&proven, "a", "octo-org")
+                && !proven.knows_policy(&scope, &"ci".parse().unwrap())
+        );
     }
 
     #[test]

@@ -10,7 +10,8 @@ use crate::clock::{ManualClock, UnixTime};
 
 const WIDE: Rate = Rate::new(60_000, 60_000);
 /// Limits that take part in no test but their own.
-const ROOMY: Settings = Settings { address: WIDE, caller: WIDE, owner: WIDE, process: WIDE, mints_per_minute: None };
+const ROOMY: Settings =
+    Settings { address: WIDE, caller: WIDE, owner: WIDE, process: WIDE, mints_per_minute: None };
 
 fn admission(settings: Settings) -> (Admission, ManualClock) {
     let clock = ManualClock::at(UnixTime::from_secs(1_000_000));
@@ -49,7 +50,12 @@ fn spend(admission: &Admission, address: impl Into<IpAddr>, owner: &str) -> Resu
 }
 
 /// A verified caller is not granted a token: whether lookups were made.
-fn look_up(admission: &Admission, address: impl Into<IpAddr>, name: &str, owner: &str) -> Result<(), Empty> {
+fn look_up(
+    admission: &Admission,
+    address: impl Into<IpAddr>,
+    name: &str,
+    owner: &str,
+) -> Result<(), Empty> {
     let request = request(owner);
     let mut account = request.open(admission, address);
     account.verified(&issuer(), &subject(name));
@@ -90,13 +96,14 @@ fn a_bucket_refills_with_time_and_says_when() {
 #[test]
 fn an_empty_bucket_answers_the_same_for_every_owner() {
     let (admission, _) = admission(Settings::default());
-    let answers = |owner| (0..40).map(|_| spend(&admission, [192, 0, 2, 1], owner)).collect::<Vec<_>>();
+    let answers =
+        |owner| (0..40).map(|_| spend(&admission, [192, 0, 2, 1], owner)).collect::<Vec<_>>();
     assert_eq!(answers("octo-org").iter().filter(|answer| answer.is_ok()).count(), 30);
     assert_eq!(answers("octo-org")[39], answers("invented")[0]);
 }
 
-/// Everything that one source can do against `octo-org` and the process, for ten minutes, attempt by
-/// attempt.
+/// Everything that one source can do against `octo-org` and the process, for ten minutes, attempt
+/// by attempt.
 type Attack = fn(&Admission, u32);
 
 const ATTACKS: [(&str, Attack); 6] = [
@@ -105,7 +112,8 @@ const ATTACKS: [(&str, Attack); 6] = [
     }),
     ("one address in two forms", |admission, n| {
         let address = v4(0x0a00_0001);
-        let form: IpAddr = if n.is_multiple_of(2) { address.into() } else { address.to_ipv6_mapped().into() };
+        let form: IpAddr =
+            if n.is_multiple_of(2) { address.into() } else { address.to_ipv6_mapped().into() };
         spend(admission, form, "octo-org").ok();
     }),
     ("one /64", |admission, n| {
@@ -145,8 +153,13 @@ fn one_source_uses_up_no_more_than_a_quarter_of_what_others_need() {
             }
             (0..3_000).for_each(|n| attack(&admission, n));
             let burst = settings.owner.burst.get().min(settings.process.burst.get());
-            let others = (0..burst).filter(|n| spend(&admission, v4(0xc000_0000 + n), "octo-org").is_ok()).count();
-            assert!(others as u32 >= burst * 3 / 4, "{what}: {others} of {burst} with {settings:?}");
+            let others = (0..burst)
+                .filter(|n| spend(&admission, v4(0xc000_0000 + n), "octo-org").is_ok())
+                .count();
+            assert!(
+                others as u32 >= burst * 3 / 4,
+                "{what}: {others} of {burst} with {settings:?}"
+            );
         }
     }
 }
@@ -164,7 +177,8 @@ fn one_source_uses_up_no_more_than_a_part_of_an_hours_quota() {
             let (admission, clock) = admission(Settings::default());
             let mut worked = 0;
             for n in 0..18_000_u32 {
-                let owner = if is_one_owner { "octo-org".to_owned() } else { format!("invented-{n}") };
+                let owner =
+                    if is_one_owner { "octo-org".to_owned() } else { format!("invented-{n}") };
                 worked += u32::from(attempt(&admission, n, &owner));
                 clock.advance(Duration::from_millis(200));
             }
@@ -177,13 +191,15 @@ fn one_source_uses_up_no_more_than_a_part_of_an_hours_quota() {
 #[test]
 fn a_48_has_thirty_times_the_rate_of_a_64() {
     let (admission, _) = admission(Settings { address: Rate::new(60, 2), ..ROOMY });
-    let worked = |site| (0..1_000).filter(|n| spend(&admission, v6(site, *n, 1), "o").is_ok()).count();
+    let worked =
+        |site| (0..1_000).filter(|n| spend(&admission, v6(site, *n, 1), "o").is_ok()).count();
     assert_eq!((worked(0), worked(1)), (60, 60));
 }
 
 #[test]
 fn a_charge_is_returned_when_the_attempt_proves_honest_and_spent_otherwise() {
-    let (admission, _) = admission(Settings { address: Rate::new(1, 1), caller: Rate::new(1, 1), ..ROOMY });
+    let (admission, _) =
+        admission(Settings { address: Rate::new(1, 1), caller: Rate::new(1, 1), ..ROOMY });
     let (request, address) = (request("o"), [192, 0, 2, 1]);
     // The signature is verified.
     for _ in 0..3 {
@@ -247,7 +263,11 @@ async fn a_waiting_charge_ends_with_the_charges_that_it_waits_for() {
     let mut waiting = Box::pin(second.unverified());
     assert!((&mut waiting).now_or_never().is_none());
     drop(first);
-    assert_eq!(waiting.now_or_never(), Some(Err(Empty(Duration::from_secs(60)))), "spent: nothing will come back");
+    assert_eq!(
+        waiting.now_or_never(),
+        Some(Err(Empty(Duration::from_secs(60)))),
+        "spent: nothing will come back"
+    );
 
     clock.advance(Duration::from_secs(60));
     let mut first = request.open(&admission, address);
@@ -279,7 +299,8 @@ async fn a_caller_that_hangs_up_while_it_waits_holds_up_nobody() {
     let mut first = request.open(&admission, address);
     assert!(first.try_unverified());
     let mut accounts: Vec<_> = (0..3).map(|_| request.open(&admission, address)).collect();
-    let mut waiting: Vec<_> = accounts.iter_mut().map(|account| Box::pin(account.unverified())).collect();
+    let mut waiting: Vec<_> =
+        accounts.iter_mut().map(|account| Box::pin(account.unverified())).collect();
     assert!(waiting.iter_mut().all(|waiting| waiting.now_or_never().is_none()));
     drop(waiting.remove(0));
     first.verified(&issuer(), &subject("a"));
@@ -293,8 +314,10 @@ async fn the_number_of_waiting_charges_is_bounded() {
     let mut first = request.open(&admission, address);
     assert!(first.try_unverified());
     let mut accounts: Vec<_> = (0..2_000).map(|_| request.open(&admission, address)).collect();
-    let mut waiting: Vec<_> = accounts.iter_mut().map(|account| Box::pin(account.unverified())).collect();
-    let refused = waiting.iter_mut().filter_map(|waiting| waiting.now_or_never()).collect::<Vec<_>>();
+    let mut waiting: Vec<_> =
+        accounts.iter_mut().map(|account| Box::pin(account.unverified())).collect();
+    let refused =
+        waiting.iter_mut().filter_map(|waiting| waiting.now_or_never()).collect::<Vec<_>>();
     assert_eq!(refused, vec![Err(Empty(Duration::from_secs(1))); 2_000 - 1_024]);
 }
 
@@ -320,7 +343,11 @@ fn a_proven_caller_has_a_reserve_that_nobody_else_can_empty() {
     assert!(!fresh("other", "octo-org") && !fresh("honest", "another-org"));
     let account = |owner| request(owner).open(&admission, [10, 0, 0, 1]).knows_issuer(&issuer());
     assert!(account("octo-org") && !account("another-org"));
-    assert_eq!((0..100).filter(|_| fresh("honest", "octo-org")).count(), 30, "the reserve is the caller's own rate");
+    assert_eq!(
+        (0..100).filter(|_| fresh("honest", "octo-org")).count(),
+        30,
+        "the reserve is the caller's own rate"
+    );
     clock.advance(Duration::from_secs(60 * 60));
     assert!(!account("octo-org"), "for a day");
 }
@@ -335,9 +362,15 @@ fn attempts_that_share_lookups_are_charged_once() {
         (account.look_up().now_or_never(), account)
     };
     let first = look_up("a");
-    assert_eq!((&first.0, look_up("b").0, look_up("c").0), (&Some(Ok(())), Some(Ok(())), Some(Ok(()))));
+    assert_eq!(
+        (&first.0, look_up("b").0, look_up("c").0),
+        (&Some(Ok(())), Some(Ok(())), Some(Ok(())))
+    );
     drop(first);
-    assert!(matches!(look_up("b").0, Some(Err(_))), "the charge is spent, and its lookups are over");
+    assert!(
+        matches!(look_up("b").0, Some(Err(_))),
+        "the charge is spent, and its lookups are over"
+    );
 }
 
 #[test]
@@ -346,7 +379,10 @@ fn a_policy_that_granted_a_token_is_looked_up_again_for_nobodys_charge() {
     grant(&admission, "honest", "octo-org");
     assert!((0..100).all(|_| look_up(&admission, v4(1), "other", "octo-org").is_ok()));
     clock.advance(Duration::from_secs(24 * 60 * 60));
-    assert_eq!((0..100).filter(|_| look_up(&admission, v4(1), "other", "octo-org").is_ok()).count(), 1);
+    assert_eq!(
+        (0..100).filter(|_| look_up(&admission, v4(1), "other", "octo-org").is_ok()).count(),
+        1
+    );
 }
 
 #[test]
@@ -373,7 +409,8 @@ fn buckets_that_are_full_again_take_no_room_and_the_others_are_bounded() {
     assert!(most < 1 << 16, "{most}");
 
     // With rates that no bucket refills by, there is no room at some point, and work ends.
-    let slow = Settings { address: Rate::new(1, 1), process: Rate::new(1_000_000, 1_000_000), ..ROOMY };
+    let slow =
+        Settings { address: Rate::new(1, 1), process: Rate::new(1_000_000, 1_000_000), ..ROOMY };
     let (admission, _) = self::admission(slow);
     let worked = (0..100_000).filter(|n| spend(&admission, v4(*n), "octo-org").is_ok()).count();
     assert!(admission.buckets.len() <= 1 << 16 && worked < 100_000, "{worked}");

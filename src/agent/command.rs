@@ -56,8 +56,13 @@ enum Ended {
     NotInTime,
 }
 
-/// Starts the command. Whoever drops the future kills it; what it started itself is its own business.
-pub(super) fn run(command: &Command, renewed: &Renewed<'_>, clock: Arc<dyn Clock>) -> impl Future<Output = ()> + use<> {
+/// Starts the command. Whoever drops the future kills it; what it started itself is its own
+/// business.
+pub(super) fn run(
+    command: &Command,
+    renewed: &Renewed<'_>,
+    clock: Arc<dyn Clock>,
+) -> impl Future<Output = ()> + use<> {
     let mut process = process::Command::new(&command.program);
     process
         .args(&command.arguments)
@@ -87,7 +92,11 @@ pub(super) fn run(command: &Command, renewed: &Renewed<'_>, clock: Arc<dyn Clock
             Ended::Well => tracing::info!(program, "the command on renewal has run"),
             Ended::Badly(how) => tracing::warn!(program, how, "the command on renewal failed"),
             Ended::NotInTime => {
-                tracing::warn!(program, "the command on renewal took longer than {} s and was killed", LIMIT.as_secs());
+                tracing::warn!(
+                    program,
+                    "the command on renewal took longer than {} s and was killed",
+                    LIMIT.as_secs()
+                );
             }
         }
     }

@@ -6,7 +6,8 @@
 //! removes. Where the path is a symbolic link, the link is replaced, not what it points to.
 //!
 //! A file says when its token ends, for the agent that finds it after a restart: it was last
-//! modified, it claims, one [`LONGEST_LIFE`] earlier. For a token of an hour that is when it was issued.
+//! modified, it claims, one [`LONGEST_LIFE`] earlier. For a token of an hour that is when it was
+//! issued.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -100,7 +101,12 @@ impl TokenFile {
             Some(folder) if folder != Path::new("") => folder.to_owned(),
             _ => PathBuf::from("."),
         };
-        Ok(Self { path: path.to_owned(), folder, prefix: format!(".{}.octo-sts-", name.to_string_lossy()), mode })
+        Ok(Self {
+            path: path.to_owned(),
+            folder,
+            prefix: format!(".{}.octo-sts-", name.to_string_lossy()),
+            mode,
+        })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -138,8 +144,8 @@ impl TokenFile {
         draft.become_the_file(self)
     }
 
-    /// What an earlier run left at the path, if it is a token; when it ends, it tells by its time of
-    /// modification, but no later than [`LONGEST_LIFE`] from `now`.
+    /// What an earlier run left at the path, if it is a token; when it ends, it tells by its time
+    /// of modification, but no later than [`LONGEST_LIFE`] from `now`.
     pub(super) fn found(&self, now: UnixTime) -> Option<Found> {
         // Asked before it is opened: to open a pipe would wait for a writer.
         let about = fs::metadata(&self.path).ok().filter(fs::Metadata::is_file)?;
@@ -149,7 +155,8 @@ impl TokenFile {
         if text.len() as u64 > MAX_BYTES || !text.starts_with("ghs_") {
             return None;
         }
-        let ends_at = unix_time(about.modified().ok()?).plus(LONGEST_LIFE).min(now.plus(LONGEST_LIFE));
+        let ends_at =
+            unix_time(about.modified().ok()?).plus(LONGEST_LIFE).min(now.plus(LONGEST_LIFE));
         Some(Found { token: text.into(), ends_at })
     }
 
@@ -175,7 +182,8 @@ struct Draft {
 
 impl Draft {
     fn create(target: &TokenFile) -> io::Result<Self> {
-        let path = target.folder.join(format!("{}{}", target.prefix, uuid::Uuid::new_v4().simple()));
+        let path =
+            target.folder.join(format!("{}{}", target.prefix, uuid::Uuid::new_v4().simple()));
         let mut options = OpenOptions::new();
         options.write(true).create_new(true);
         #[cfg(unix)]
@@ -207,7 +215,8 @@ impl Drop for Draft {
 fn system_time(time: UnixTime) -> SystemTime {
     let secs = time.as_secs();
     let distance = Duration::from_secs(secs.unsigned_abs());
-    let found = if secs < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
+    let found =
+        if secs < 0 { UNIX_EPOCH.checked_sub(distance) } else { UNIX_EPOCH.checked_add(distance) };
     found.unwrap_or(UNIX_EPOCH)
 }
 
@@ -224,7 +233,8 @@ mod tests {
     use super::*;
 
     fn folder(name: &str) -> PathBuf {
-        let folder = std::env::temp_dir().join(format!("octo-sts-file-{name}-{}", uuid::Uuid::new_v4()));
+        let folder =
+            std::env::temp_dir().join(format!("octo-sts-file-{name}-{}", uuid::Uuid::new_v4()));
         fs::create_dir(&folder).unwrap();
         folder
     }
@@ -234,7 +244,9 @@ mod tests {
     }
 
     fn names(folder: &Path) -> Vec<String> {
-        let names = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let names = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.collect()
     }
 
@@ -288,7 +300,11 @@ mod tests {
         let folder = folder("leftovers");
         let file = file(&folder, "600");
         let leftover = format!(".token.octo-sts-{}", uuid::Uuid::new_v4().simple());
-        let others = [".token.octo-sts-mine", ".other.octo-sts-67e5504410b1426f9247bb680e5fe0c8", "token.octo-sts"];
+        let others = [
+            ".token.octo-sts-mine",
+            ".other.octo-sts-67e5504410b1426f9247bb680e5fe0c8",
+            "token.octo-sts",
+        ];
         for name in others.iter().copied().chain([leftover.as_str()]) {
             fs::write(folder.join(name), "").unwrap();
         }
@@ -327,12 +343,19 @@ mod tests {
     #[test]
     fn a_path_that_cannot_hold_a_token_is_told() {
         for path in ["/", "..", "x/.."] {
-            assert!(matches!(TokenFile::new(Path::new(path), Mode::default()), Err(FileError::NoName(_))), "{path}");
+            assert!(
+                matches!(
+                    TokenFile::new(Path::new(path), Mode::default()),
+                    Err(FileError::NoName(_))
+                ),
+                "{path}"
+            );
         }
         let nowhere = TokenFile::new(Path::new("/nowhere/at/all"), Mode::default()).unwrap();
         let told = nowhere.prepare().unwrap_err().to_string();
         assert!(
-            told.starts_with("/nowhere/at: ") && told.ends_with("the folder must exist, and be writable"),
+            told.starts_with("/nowhere/at: ")
+                && told.ends_with("the folder must exist, and be writable"),
             "{told}"
         );
         let here = TokenFile::new(Path::new("token"), Mode::default()).unwrap();

@@ -188,7 +188,9 @@ impl Keeper {
         let Some(held) = self.in_file.clone().filter(|_| !self.file.is_there()) else { return };
         let path = self.file.path().display();
         match self.file.write(&held.token, held.life.ends_at()) {
-            Ok(()) => tracing::warn!({ field::FILE } = %path, "the file was gone; it is written again"),
+            Ok(()) => {
+                tracing::warn!({ field::FILE } = %path, "the file was gone; it is written again")
+            }
             Err(error) => {
                 tracing::warn!({ field::FILE } = %path, { field::CAUSE } = %error, "the file is gone and cannot be written");
             }
@@ -198,10 +200,12 @@ impl Keeper {
     /// Asks for a token. Files end meanwhile as they do at any time. `None` if it is time to stop.
     async fn ask(&mut self, stop: &CancellationToken) -> Option<Result<Held, Failed>> {
         let clock = Arc::clone(&self.shared.clock);
-        let mut work: BoxFuture<'static, _> = Box::pin(ask_once(Arc::clone(&self.shared), Arc::clone(&self.wanted)));
+        let mut work: BoxFuture<'static, _> =
+            Box::pin(ask_once(Arc::clone(&self.shared), Arc::clone(&self.wanted)));
         let mut limit = clock.sleep(ATTEMPT);
         loop {
-            let file_ends = self.file_ends(clock.now()).map_or(LOOK_EVERY, |ends| ends.since(clock.now()));
+            let file_ends =
+                self.file_ends(clock.now()).map_or(LOOK_EVERY, |ends| ends.since(clock.now()));
             tokio::select! {
                 biased;
                 asked = &mut work => return Some(asked.map(|held| self.hold(held))),
@@ -248,7 +252,8 @@ impl Keeper {
             ends_at: held.life.ends_at(),
         };
         let clock = Arc::clone(&self.shared.clock);
-        let running = self.wanted.on_renewal.as_ref().map(|command| command::run(command, &renewed, clock));
+        let running =
+            self.wanted.on_renewal.as_ref().map(|command| command::run(command, &renewed, clock));
         async {
             if let Some(running) = running {
                 running.await;
@@ -258,7 +263,8 @@ impl Keeper {
 
     fn fail(&mut self, failed: Failed) {
         self.failures = self.failures.saturating_add(1);
-        let pause = schedule::pause(self.failures, failed.kind(), failed.retry_after(), fastrand::f64());
+        let pause =
+            schedule::pause(self.failures, failed.kind(), failed.retry_after(), fastrand::f64());
         self.next = self.shared.clock.now().plus(pause);
         self.tell_failure(&failed, Some(pause));
     }
@@ -279,7 +285,8 @@ impl Keeper {
         }
     }
 
-    /// When the file must be gone; a file that should be and cannot be removed is tried again in a second.
+    /// When the file must be gone; a file that should be and cannot be removed is tried again in a
+    /// second.
     fn file_ends(&self, now: UnixTime) -> Option<UnixTime> {
         let ends = self.in_file.as_ref()?.life.file_ends_at();
         Some(if ends > now { ends } else { now.plus(Duration::from_secs(1)) })
@@ -346,7 +353,8 @@ impl Keeper {
     async fn revoke(&mut self) {
         let shared = Arc::clone(&self.shared);
         let now = shared.clock.now();
-        let alive = std::mem::take(&mut self.alive).into_iter().filter(|held| held.life.ends_at() > now);
+        let alive =
+            std::mem::take(&mut self.alive).into_iter().filter(|held| held.life.ends_at() > now);
         let each: Vec<_> = alive.map(|held| revoke_one(Arc::clone(&shared), held)).collect();
         let revoking = join_all(each);
         tokio::select! {
@@ -363,9 +371,15 @@ async fn ask_once(shared: Arc<Shared>, wanted: Arc<Token>) -> Result<Held, Faile
     let identity = wanted.source.token(&wanted.audience, &shared.egress, &shared.clock).await;
     let identity = identity.map_err(Failed::Identity)?;
     let asked_at = shared.clock.now();
-    let issued = shared.client.exchange(&identity, &wanted.scope, &wanted.identity).await.map_err(Failed::Exchange)?;
+    let issued = shared
+        .client
+        .exchange(&identity, &wanted.scope, &wanted.identity)
+        .await
+        .map_err(Failed::Exchange)?;
     match Life::new(asked_at, issued.expires_at) {
-        Some(life) => Ok(Held { token: issued.token, life, renew_at: life.renewal(fastrand::f64()) }),
+        Some(life) => {
+            Ok(Held { token: issued.token, life, renew_at: life.renewal(fastrand::f64()) })
+        }
         None => {
             let told = issued.expires_at;
             // By the server's clock it may well be alive.

@@ -8,7 +8,8 @@ use std::time::Duration;
 
 use crate::clock::UnixTime;
 
-/// No token of GitHub's lives longer, whatever the difference between two machines' clocks suggests.
+/// No token of GitHub's lives longer, whatever the difference between two machines' clocks
+/// suggests.
 pub(super) const LONGEST_LIFE: Duration = Duration::from_secs(3600);
 
 /// The shortest and the longest pause after a failure that may pass by itself.
@@ -31,8 +32,8 @@ pub(super) struct Life {
 }
 
 impl Life {
-    /// Of a token that was asked for at `issued_at` and is said to end at `expires_at`. `None` if it
-    /// has ended already: then our clock or the server's is wrong.
+    /// Of a token that was asked for at `issued_at` and is said to end at `expires_at`. `None` if
+    /// it has ended already: then our clock or the server's is wrong.
     pub(super) fn new(issued_at: UnixTime, expires_at: UnixTime) -> Option<Self> {
         let ends_at = expires_at.min(issued_at.plus(LONGEST_LIFE));
         (ends_at > issued_at).then_some(Self { issued_at, ends_at })
@@ -48,8 +49,8 @@ impl Life {
         self.ends_at
     }
 
-    /// When the next one is asked for: at two thirds of the life, or up to a fifteenth of it earlier,
-    /// so that agents that were started together do not stay together.
+    /// When the next one is asked for: at two thirds of the life, or up to a fifteenth of it
+    /// earlier, so that agents that were started together do not stay together.
     pub(super) fn renewal(self, chance: f64) -> UnixTime {
         let life = self.length();
         self.issued_at.plus(life * 2 / 3).minus((life / 15).mul_f64(chance.clamp(0.0, 1.0)))
@@ -77,7 +78,12 @@ pub(super) enum Failure {
 
 /// How long to wait after the `count`th failure in a row: 1, 2, 4 … 60 s, or 15, 30 … 300 s after a
 /// refusal, each up to a half shorter; and never less than the server asked for.
-pub(super) fn pause(count: u32, failure: Failure, asked: Option<Duration>, chance: f64) -> Duration {
+pub(super) fn pause(
+    count: u32,
+    failure: Failure,
+    asked: Option<Duration>,
+    chance: f64,
+) -> Duration {
     let (least, most) = match failure {
         Failure::Unavailable => UNAVAILABLE,
         Failure::Refused => REFUSED,
@@ -125,7 +131,8 @@ mod tests {
 
     #[test]
     fn pauses_double_up_to_a_minute() {
-        let plain: Vec<_> = (1..=8).map(|count| pause(count, Failure::Unavailable, None, 0.0).as_secs()).collect();
+        let plain: Vec<_> =
+            (1..=8).map(|count| pause(count, Failure::Unavailable, None, 0.0).as_secs()).collect();
         assert_eq!(plain, [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(pause(3, Failure::Unavailable, None, 1.0), secs(2));
         assert_eq!(pause(u32::MAX, Failure::Unavailable, None, 0.0), secs(60));
@@ -133,7 +140,8 @@ mod tests {
 
     #[test]
     fn a_refusal_is_asked_about_more_slowly() {
-        let plain: Vec<_> = (1..=6).map(|count| pause(count, Failure::Refused, None, 0.0).as_secs()).collect();
+        let plain: Vec<_> =
+            (1..=6).map(|count| pause(count, Failure::Refused, None, 0.0).as_secs()).collect();
         assert_eq!(plain, [15, 30, 60, 120, 240, 300]);
     }
 

@@ -1,7 +1,7 @@
 //! The agent's file: several tokens from one server.
 //!
-//! Strict YAML. Relative paths start at the file's own folder. What the file leaves out, the command
-//! line or the environment may say, except about a single token.
+//! Strict YAML. Relative paths start at the file's own folder. What the file leaves out, the
+//! command line or the environment may say, except about a single token.
 
 use std::path::{Path, PathBuf};
 
@@ -95,15 +95,20 @@ impl File {
             server: optional(document.server.as_ref(), Server::parse)?,
             audience: optional(document.audience.as_ref(), str::parse)?,
             source: optional(document.source.as_ref(), source)?,
-            token_file: document.token_file.as_ref().map(|path| self::path(path, folder)).transpose()?,
+            token_file: document
+                .token_file
+                .as_ref()
+                .map(|path| self::path(path, folder))
+                .transpose()?,
             tokens,
         })
     }
 }
 
 fn token(entry: &Entry, folder: &Path) -> Result<FileToken, Invalid> {
-    let command =
-        |words: &At<Vec<String>>| Command::new(words.value.iter().cloned()).map_err(|e| words.refuse(e.to_string()));
+    let command = |words: &At<Vec<String>>| {
+        Command::new(words.value.iter().cloned()).map_err(|e| words.refuse(e.to_string()))
+    };
     Ok(FileToken {
         scope: parsed(&entry.scope, str::parse)?,
         identity: parsed(&entry.identity, str::parse)?,
@@ -115,7 +120,10 @@ fn token(entry: &Entry, folder: &Path) -> Result<FileToken, Invalid> {
     })
 }
 
-fn parsed<T, E: std::fmt::Display>(text: &At<String>, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T, Invalid> {
+fn parsed<T, E: std::fmt::Display>(
+    text: &At<String>,
+    parse: impl FnOnce(&str) -> Result<T, E>,
+) -> Result<T, Invalid> {
     parse(&text.value).map_err(|wanted| text.refuse(wanted.to_string()))
 }
 
@@ -132,7 +140,11 @@ fn source(name: &str) -> Result<Kind, String> {
 }
 
 fn path(text: &At<String>, folder: &Path) -> Result<PathBuf, Invalid> {
-    if text.value.is_empty() { Err(text.refuse("a path is not empty")) } else { Ok(folder.join(&text.value)) }
+    if text.value.is_empty() {
+        Err(text.refuse("a path is not empty"))
+    } else {
+        Ok(folder.join(&text.value))
+    }
 }
 
 #[cfg(test)]
@@ -149,8 +161,14 @@ mod tests {
     fn a_token_needs_scope_identity_and_file() {
         let file = parse(ONE).unwrap();
         let [token] = &file.tokens[..] else { panic!("{file:?}") };
-        assert_eq!((token.scope.to_string(), token.identity.as_str()), ("octo-org/hello".into(), "ci"));
-        assert_eq!((token.out.as_path(), token.mode), (Path::new("/etc/agent/hello"), Mode::default()));
+        assert_eq!(
+            (token.scope.to_string(), token.identity.as_str()),
+            ("octo-org/hello".into(), "ci")
+        );
+        assert_eq!(
+            (token.out.as_path(), token.mode),
+            (Path::new("/etc/agent/hello"), Mode::default())
+        );
         assert!(file.server.is_none() && file.token_file.is_none() && token.on_renewal.is_none());
     }
 
@@ -165,7 +183,10 @@ mod tests {
         assert_eq!(file.server.unwrap().host(), "sts.example.com");
         assert_eq!(file.token_file.as_deref(), Some(Path::new("/etc/agent/id/token")));
         let token = &file.tokens[0];
-        assert_eq!((token.out.as_path(), token.mode), (Path::new("/tokens/org"), "640".parse().unwrap()));
+        assert_eq!(
+            (token.out.as_path(), token.mode),
+            (Path::new("/tokens/org"), "640".parse().unwrap())
+        );
         assert_eq!(token.on_renewal, Command::new(["reload".to_owned(), "--soft".to_owned()]).ok());
         assert_eq!(token.token_file.as_deref(), Some(Path::new("/id")));
     }

@@ -46,9 +46,9 @@ impl Watch {
     /// Whether every file is there and holds a token that lives.
     pub fn is_ready(&self) -> bool {
         let now = self.clock.now();
-        self.views
-            .iter()
-            .all(|(file, status)| status.borrow().file_ends_at.is_some_and(|ends_at| ends_at > now) && file.is_there())
+        self.views.iter().all(|(file, status)| {
+            status.borrow().file_ends_at.is_some_and(|ends_at| ends_at > now) && file.is_there()
+        })
     }
 
     /// How each file stands, in the order of the settings.

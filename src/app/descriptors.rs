@@ -1,7 +1,7 @@
 //! How many connections fit into the file descriptors of the process.
 //!
-//! A connection takes a descriptor, and so does every connection to GitHub and to issuers. If callers
-//! took them all, exchanges would fail.
+//! A connection takes a descriptor, and so does every connection to GitHub and to issuers. If
+//! callers took them all, exchanges would fail.
 
 /// Descriptors that are left for outbound connections, files and the metrics port at least.
 const RESERVED: u64 = 96;
@@ -46,7 +46,11 @@ mod tests {
             (4096, Some(256), 160),
             (8, Some(64), 1),
         ] {
-            assert_eq!(connections(wanted, descriptors), connections_then, "{wanted} {descriptors:?}");
+            assert_eq!(
+                connections(wanted, descriptors),
+                connections_then,
+                "{wanted} {descriptors:?}"
+            );
         }
     }
 

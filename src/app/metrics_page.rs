@@ -1,5 +1,5 @@
-//! The page that Prometheus reads, on a port of its own so that it need not be public. The probes of an
-//! orchestrator are answered there too, whatever callers do to the main port.
+//! The page that Prometheus reads, on a port of its own so that it need not be public. The probes
+//! of an orchestrator are answered there too, whatever callers do to the main port.
 
 use std::{sync::Arc, time::Duration};
 
@@ -16,7 +16,12 @@ const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 pub(crate) type Readiness = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// Serves `/metrics`, `/livez`, `/healthcheck` and `/readyz` for as long as the process lives.
-pub(crate) async fn serve(listener: TcpListener, metrics: Metrics, readiness: Readiness, clock: Arc<dyn Clock>) {
+pub(crate) async fn serve(
+    listener: TcpListener,
+    metrics: Metrics,
+    readiness: Readiness,
+    clock: Arc<dyn Clock>,
+) {
     let upkeep = {
         let (metrics, clock) = (metrics.clone(), Arc::clone(&clock));
         async move {
@@ -49,7 +54,11 @@ fn limits() -> transport::Settings {
 fn page(metrics: Metrics, readiness: Readiness) -> Router {
     let readiness: Arc<dyn Fn() -> bool + Send + Sync> = readiness.into();
     let ready = move || async move {
-        if readiness() { (StatusCode::OK, "ready\n") } else { (StatusCode::SERVICE_UNAVAILABLE, "not ready\n") }
+        if readiness() {
+            (StatusCode::OK, "ready\n")
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
+        }
     };
     Router::new()
         .route("/metrics", get(move || async move { metrics.render() }))
@@ -91,8 +100,13 @@ mod tests {
             socket.write_all(b"GET /metrics HTTP/1.1\r\nhos").await.unwrap();
             half_sent.push(socket);
         }
-        for (path, status) in [("/livez", 200), ("/healthcheck", 200), ("/readyz", 503), ("/metrics", 200), ("/", 404)]
-        {
+        for (path, status) in [
+            ("/livez", 200),
+            ("/healthcheck", 200),
+            ("/readyz", 503),
+            ("/metrics", 200),
+            ("/", 404),
+        ] {
             let answer = answer(address, path).await;
             assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{path}: {answer}");
         }

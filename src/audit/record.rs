@@ -12,7 +12,8 @@ use crate::{
 /// Longest text that is kept of anything a stranger sent.
 const LONGEST: usize = 256;
 
-/// One attempt. Written as one line of JSON with `"type":"audit"`; fields that do not apply are left out.
+/// One attempt. Written as one line of JSON with `"type":"audit"`; fields that do not apply are
+/// left out.
 #[derive(Debug, Clone, Serialize)]
 pub struct Record {
     #[serde(rename = "type")]
@@ -72,8 +73,8 @@ pub struct Record {
     /// Calls to mint that GitHub may have seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mint_calls: Option<u32>,
-    /// Nothing was issued, but the outcome of a call to mint is unknown: a token may exist. One that
-    /// arrives later is revoked.
+    /// Nothing was issued, but the outcome of a call to mint is unknown: a token may exist. One
+    /// that arrives later is revoked.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub may_have_minted: bool,
     /// What was minted.
@@ -168,7 +169,10 @@ pub struct TokenRecord {
     pub repositories: Option<Vec<String>>,
 }
 
-fn names_or_all<S: serde::Serializer>(names: &Option<Vec<String>>, serializer: S) -> Result<S::Ok, S::Error> {
+fn names_or_all<S: serde::Serializer>(
+    names: &Option<Vec<String>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     match names {
         Some(names) => names.serialize(serializer),
         None => serializer.serialize_str("all"),
@@ -259,12 +263,18 @@ pub fn cut(text: &str) -> String {
     text.get(..text.floor_char_boundary(LONGEST)).unwrap_or_default().to_owned()
 }
 
-/// What a caller wrote where a name belongs, cut. A token that was put there by mistake is not kept.
+/// What a caller wrote where a name belongs, cut. A token that was put there by mistake is not
+/// kept.
 pub fn name(text: &str) -> String {
     const GITHUB: [&str; 6] = ["ghs_", "ghp_", "gho_", "ghu_", "ghr_", "github_pat_"];
-    // A JWT starts with `{"` in base64url, in which no slash can stand; a name of that kind is short.
+    // A JWT starts with `{"` in base64url, in which no slash can stand; a name of that kind is
+    // short.
     let is_jwt = text.starts_with("eyJ") && text.len() > 100 && !text.contains('/');
-    if is_jwt || GITHUB.iter().any(|prefix| text.starts_with(prefix)) { "[a token]".to_owned() } else { cut(text) }
+    if is_jwt || GITHUB.iter().any(|prefix| text.starts_with(prefix)) {
+        "[a token]".to_owned()
+    } else {
+        cut(text)
+    }
 }
 
 #[cfg(test)]
@@ -277,7 +287,9 @@ mod tests {
         for token in [&jwt, "ghs_0123456789abcdefghijklmnopqrstuvwxyzAB", "github_pat_0123"] {
             assert_eq!(name(token), "[a token]");
         }
-        for text in ["octo-org/hello", "eyJay/repo.name", "eyJay", "deploy.production", "", "a/ghs_x"] {
+        for text in
+            ["octo-org/hello", "eyJay/repo.name", "eyJay", "deploy.production", "", "a/ghs_x"]
+        {
             assert_eq!(name(text), text);
         }
         assert_eq!(name(&"é".repeat(200)).len(), 256);

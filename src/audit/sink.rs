@@ -36,8 +36,8 @@ impl Write for StdoutStream {
     }
 }
 
-/// A stream that continues where it failed when the same bytes are offered again, so that no record is
-/// written twice.
+/// A stream that continues where it failed when the same bytes are offered again, so that no record
+/// is written twice.
 #[derive(Debug, Default)]
 struct Resumed<W> {
     out: W,

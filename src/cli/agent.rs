@@ -48,8 +48,8 @@ pub(super) struct AgentArgs {
     /// At the end, leave the files and do not revoke the tokens.
     #[arg(long, conflicts_with = "once")]
     keep_on_exit: bool,
-    /// Run this program, without a shell, whenever the file holds a new token. The file's path is in
-    /// OCTO_STS_TOKEN_FILE.
+    /// Run this program, without a shell, whenever the file holds a new token. The file's path is
+    /// in OCTO_STS_TOKEN_FILE.
     #[arg(last = true, value_name = "COMMAND")]
     on_renewal: Vec<String>,
 }
@@ -82,7 +82,8 @@ pub(super) fn agent(args: &AgentArgs, environment: &Environment) -> Exit {
 
 fn log(environment: &Environment) -> Result<(), Failure> {
     let log = Log::read(environment).map_err(|mistakes| Failure::Usage(mistakes.to_string()))?;
-    telemetry::install_log(&log.filter, log.format).map_err(|error| Failure::Usage(error.to_string()))
+    telemetry::install_log(&log.filter, log.format)
+        .map_err(|error| Failure::Usage(error.to_string()))
 }
 
 /// Everything is read and looked for; the server is not asked yet.
@@ -96,11 +97,16 @@ fn build(args: &AgentArgs, environment: &Environment) -> Result<Agent, Failure> 
     // What ends at once must not take its token along.
     let keep_on_exit = args.keep_on_exit || args.once;
     let settings = Settings { github: outward.github.api, keep_on_exit, tokens };
-    Agent::new(settings, Parts { client, egress, clock }).map_err(|error| Failure::Usage(error.to_string()))
+    Agent::new(settings, Parts { client, egress, clock })
+        .map_err(|error| Failure::Usage(error.to_string()))
 }
 
 /// The token of the command line.
-fn one(args: &AgentArgs, outward: &Outward, environment: &Environment) -> Result<(Workload, Vec<Token>), Failure> {
+fn one(
+    args: &AgentArgs,
+    outward: &Outward,
+    environment: &Environment,
+) -> Result<(Workload, Vec<Token>), Failure> {
     let mut needed = vec![Needed::Server, Needed::Scope, Needed::Identity];
     needed.extend(args.out.is_none().then_some(Needed::Out));
     args.workload.require(&needed, environment)?;
@@ -121,9 +127,11 @@ fn several(
     outward: &Outward,
     environment: &Environment,
 ) -> Result<(Workload, Vec<Token>), Failure> {
-    let wrong = |error: &dyn std::fmt::Display| Failure::Usage(format!("{}: {error}", path.display()));
+    let wrong =
+        |error: &dyn std::fmt::Display| Failure::Usage(format!("{}: {error}", path.display()));
     let text = fs::read(path).map_err(|error| wrong(&error))?;
-    let file = File::parse(&text, path.parent().unwrap_or(Path::new(""))).map_err(|error| wrong(&error))?;
+    let file = File::parse(&text, path.parent().unwrap_or(Path::new("")))
+        .map_err(|error| wrong(&error))?;
     let mut first = None;
     let mut tokens = Vec::new();
     for FileToken { scope, identity, out, mode, audience, token_file, on_renewal } in file.tokens {

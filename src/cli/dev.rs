@@ -41,8 +41,8 @@ pub(super) struct DevArgs {
     /// between the emulators; read it with `set -a; . FILE`.
     #[arg(long, value_name = "FILE", conflicts_with = "once")]
     pub(super) env: Option<PathBuf>,
-    /// Let the emulated GitHub's tokens live for so long (`30s`, `5m`; GitHub's live 1h), to see what
-    /// becomes of programs whose token ends.
+    /// Let the emulated GitHub's tokens live for so long (`30s`, `5m`; GitHub's live 1h), to see
+    /// what becomes of programs whose token ends.
     #[arg(long, value_name = "DURATION", default_value = "1h", value_parser = token_life)]
     pub(super) token_life: Duration,
 }
@@ -98,7 +98,8 @@ async fn run(args: DevArgs, environment: &Environment, mut page: Page) -> Result
     };
     let listener = listen(args.port, PORT).await?;
     let stop = serve::stop_on_signal();
-    let mut world = Box::pin(World::start(policies, listener, environment, args.token_life)).await?;
+    let mut world =
+        Box::pin(World::start(policies, listener, environment, args.token_life)).await?;
     let mut tour = Tour { world: &mut world, page: &mut page };
     let as_told = if own { tour.of_policies().await } else { tour.of_samples().await };
     if !args.once && !stop.is_cancelled() {
@@ -120,7 +121,8 @@ async fn run(args: DevArgs, environment: &Environment, mut page: Page) -> Result
     Ok(if as_told { Exit::Done } else { Exit::Internal })
 }
 
-/// The port that was asked for, or the usual one, or, where that is taken and none was asked for, any.
+/// The port that was asked for, or the usual one, or, where that is taken and none was asked for,
+/// any.
 async fn listen(asked: Option<u16>, usual: u16) -> Result<TcpListener, DevError> {
     let port = asked.unwrap_or(usual);
     match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
@@ -134,7 +136,9 @@ async fn listen(asked: Option<u16>, usual: u16) -> Result<TcpListener, DevError>
             }
             say(format_args!("octo-sts dev: {told}; taking a free port. To choose one: --port N"));
             let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
-            free.map_err(|error| DevError::Unavailable(format!("no port of 127.0.0.1 can be listened on: {error}")))
+            free.map_err(|error| {
+                DevError::Unavailable(format!("no port of 127.0.0.1 can be listened on: {error}"))
+            })
         }
     }
 }

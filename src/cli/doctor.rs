@@ -35,8 +35,8 @@ pub(super) struct DoctorArgs {
     /// Look at this policy in the scope.
     #[arg(long, value_name = "NAME", requires = "scope")]
     identity: Option<PolicyName>,
-    /// Do not ask the issuers that are built in, that of Actions among them, for networks from which they
-    /// cannot be reached.
+    /// Do not ask the issuers that are built in, that of Actions among them, for networks from
+    /// which they cannot be reached.
     #[arg(long)]
     skip_built_in: bool,
     /// Tell it as JSON.
@@ -77,11 +77,14 @@ impl Parts {
         let settings = Settings::new(config);
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let egress = Egress::new(settings.egress).map_err(|error| {
-            let todo = "mend the certificates that SSL_CERT_FILE or SSL_CERT_DIR name, or HTTPS_PROXY";
+            let todo =
+                "mend the certificates that SSL_CERT_FILE or SSL_CERT_DIR name, or HTTPS_PROXY";
             Finding::fail(Exit::Usage, "outbound connections", error, todo)
         })?;
-        let github = GitHub::new(settings.github, &egress, Arc::clone(&clock))
-            .map_err(|error| Finding::fail(Exit::Usage, "github", error, "correct GITHUB_BASE_URL"))?;
+        let github =
+            GitHub::new(settings.github, &egress, Arc::clone(&clock)).map_err(|error| {
+                Finding::fail(Exit::Usage, "github", error, "correct GITHUB_BASE_URL")
+            })?;
         let oidc = Oidc::new(settings.oidc, egress, Arc::clone(&clock));
         let store = Store::new(settings.store, github.clone(), Arc::clone(&clock));
         Ok(Self { github, oidc, store, clock })
@@ -91,10 +94,15 @@ impl Parts {
         let is_app_in_order = github::look(&self.github, config, report).await;
         let asked = |kind: IssuerKind| !(args.skip_built_in && kind.is_built_in());
         let now = self.clock.now();
-        self.oidc.diagnose(asked).await.iter().for_each(|diagnosis| report.add(issuers::tell(diagnosis, now)));
+        self.oidc
+            .diagnose(asked)
+            .await
+            .iter()
+            .for_each(|diagnosis| report.add(issuers::tell(diagnosis, now)));
         match &args.scope {
             Some(scope) if is_app_in_order => {
-                scope::look(&self.github, &self.store, (scope, args.identity.as_ref()), report).await;
+                scope::look(&self.github, &self.store, (scope, args.identity.as_ref()), report)
+                    .await;
                 // What was minted to read with is given back.
                 self.store.close();
                 self.github.close(Duration::from_secs(3)).await;

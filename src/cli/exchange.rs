@@ -1,8 +1,8 @@
 //! `octo-sts exchange`: one token for GitHub, for a workload that needs it now.
 //!
-//! stdout has the token in the requested form and nothing else; what went wrong is on stderr, and the
-//! exit code says of which kind it is. With `--output env`, stdout then has a command that fails with that
-//! code, because `eval "$(…)"` does not see the exit code of the program.
+//! stdout has the token in the requested form and nothing else; what went wrong is on stderr, and
+//! the exit code says of which kind it is. With `--output env`, stdout then has a command that
+//! fails with that code, because `eval "$(…)"` does not see the exit code of the program.
 
 use std::{
     ffi::OsString,
@@ -30,7 +30,8 @@ enum Output {
     Token,
     /// The reply of the server.
     Json,
-    /// Lines for a shell, which fail there if the exchange fails: `eval "$(octo-sts exchange --output env)"`.
+    /// Lines for a shell, which fail there if the exchange fails: `eval "$(octo-sts exchange
+    /// --output env)"`.
     Env,
 }
 
@@ -71,7 +72,8 @@ fn fail_in_shell(exit: Exit) {
 /// The same for a command line that clap rejected, as far as it says that a shell evaluates stdout.
 pub(super) fn fail_in_shell_of(arguments: &[OsString], exit: Exit) {
     let words = || arguments.iter().map(|argument| argument.to_string_lossy());
-    let by_two = words().zip(words().skip(1)).any(|(flag, value)| flag == "--output" && value == "env");
+    let by_two =
+        words().zip(words().skip(1)).any(|(flag, value)| flag == "--output" && value == "env");
     let is_exchange = arguments.get(1).is_some_and(|command| command == "exchange");
     if is_exchange && (by_two || words().any(|word| word == "--output=env")) {
         fail_in_shell(exit);
@@ -81,7 +83,9 @@ pub(super) fn fail_in_shell_of(arguments: &[OsString], exit: Exit) {
 async fn run(args: &ExchangeArgs, environment: &Environment) -> Result<Exit, Failure> {
     if args.check && args.output == Output::Env {
         // What a server says must not be evaluated by a shell.
-        return Err(Failure::Usage("--check has no output for a shell: expected --output token or json".to_owned()));
+        return Err(Failure::Usage(
+            "--check has no output for a shell: expected --output token or json".to_owned(),
+        ));
     }
     args.workload.require(&[Needed::Server, Needed::Scope, Needed::Identity], environment)?;
     let scope = args.workload.scope(environment)?;
@@ -95,7 +99,8 @@ async fn run(args: &ExchangeArgs, environment: &Environment) -> Result<Exit, Fai
 }
 
 async fn check(workload: &Workload, scope: &Scope, output: Output) -> Result<Exit, Failure> {
-    let checked = workload.client.check(&workload.token().await?, scope, &workload.identity).await?;
+    let checked =
+        workload.client.check(&workload.token().await?, scope, &workload.identity).await?;
     let text = match output {
         Output::Json => format!("{}\n", json_of(&checked)),
         Output::Token | Output::Env => words(&checked),
@@ -110,7 +115,10 @@ fn printed(issued: &Issued, output: Output) -> Zeroizing<String> {
     Zeroizing::new(match output {
         Output::Token => format!("{token}\n"),
         Output::Json => {
-            format!("{}\n", json!({"token": token, "refreshToken": "", "expiry": issued.expires_at.rfc3339()}))
+            format!(
+                "{}\n",
+                json!({"token": token, "refreshToken": "", "expiry": issued.expires_at.rfc3339()})
+            )
         }
         Output::Env => format!("export GITHUB_TOKEN={0}\nexport GH_TOKEN={0}\n", quoted(token)),
     })
@@ -121,17 +129,20 @@ fn words(checked: &Checked) -> String {
     let mut text = if checked.granted {
         "would be granted\n".to_owned()
     } else {
-        let reason = checked.reason.as_deref().map(|reason| format!("{reason}: ")).unwrap_or_default();
+        let reason =
+            checked.reason.as_deref().map(|reason| format!("{reason}: ")).unwrap_or_default();
         format!("would not be granted: {reason}{}\n", checked.message)
     };
     for condition in &checked.conditions {
         text.push_str(&format!("{}\n", shown(condition)));
     }
     if checked.granted {
-        let permissions: Vec<_> = checked.permissions.iter().map(|(name, level)| format!("{name}: {level}")).collect();
+        let permissions: Vec<_> =
+            checked.permissions.iter().map(|(name, level)| format!("{name}: {level}")).collect();
         text.push_str(&format!("  permissions: {}\n", permissions.join(", ")));
         let all = "all of the installation's".to_owned();
-        let repositories = if checked.repositories.is_empty() { all } else { checked.repositories.join(", ") };
+        let repositories =
+            if checked.repositories.is_empty() { all } else { checked.repositories.join(", ") };
         text.push_str(&format!("  repositories: {repositories}\n"));
     }
     if let Some(id) = checked.request_id.as_ref().filter(|_| !checked.granted) {
@@ -184,7 +195,8 @@ mod tests {
 
     #[test]
     fn a_token_is_printed_as_it_was_asked_for() {
-        let issued = Issued { token: "ghs_a'b".into(), expires_at: UnixTime::from_secs(1_767_225_600) };
+        let issued =
+            Issued { token: "ghs_a'b".into(), expires_at: UnixTime::from_secs(1_767_225_600) };
         assert_eq!(*printed(&issued, Output::Token), "ghs_a'b\n");
         assert_eq!(
             *printed(&issued, Output::Json),

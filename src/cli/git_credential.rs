@@ -1,12 +1,13 @@
 //! `octo-sts git-credential`: a credential helper for git (gitcredentials(7)).
 //!
-//! git writes what it wants to reach and reads a user name and a password. Answered are https and the
-//! configured GitHub alone; to anything else the answer is silence, so that other helpers get their
-//! turn. A token is kept until shortly before it ends, because git asks for every fetch and push.
+//! git writes what it wants to reach and reads a user name and a password. Answered are https and
+//! the configured GitHub alone; to anything else the answer is silence, so that other helpers get
+//! their turn. A token is kept until shortly before it ends, because git asks for every fetch and
+//! push.
 //!
-//! `erase` revokes the refused token if it is ours, whichever scope, identity or server the helper is
-//! called with: an entry of the cache is found by its token. Without a cache no tokens are remembered, so
-//! there an installation token under our user name counts as ours.
+//! `erase` revokes the refused token if it is ours, whichever scope, identity or server the helper
+//! is called with: an entry of the cache is found by its token. Without a cache no tokens are
+//! remembered, so there an installation token under our user name counts as ours.
 
 mod cache;
 mod protocol;
@@ -47,8 +48,8 @@ const INSTALLATION_TOKEN: &str = "ghs_";
 pub(super) struct GitCredentialArgs {
     #[command(flatten)]
     workload: WorkloadArgs,
-    /// The folder in which tokens are kept until they end, as an absolute path [default: octo-sts in $XDG_RUNTIME_DIR,
-    /// $XDG_CACHE_HOME or ~/.cache].
+    /// The folder in which tokens are kept until they end, as an absolute path [default: octo-sts
+    /// in $XDG_RUNTIME_DIR, $XDG_CACHE_HOME or ~/.cache].
     #[arg(long, value_name = "DIR", conflicts_with = "no_cache")]
     cache: Option<PathBuf>,
     /// Keep no token.
@@ -93,8 +94,8 @@ async fn run(args: &GitCredentialArgs, environment: &Environment) -> Result<(), 
 }
 
 impl GitCredentialArgs {
-    /// Where tokens are kept. git runs helpers in the repository's folder, so a relative path would put
-    /// tokens there.
+    /// Where tokens are kept. git runs helpers in the repository's folder, so a relative path would
+    /// put tokens there.
     fn folder(&self, environment: &Environment) -> Result<Option<PathBuf>, Failure> {
         if self.no_cache {
             return Ok(None);
@@ -103,11 +104,17 @@ impl GitCredentialArgs {
             let refused = || Failure::Usage("--cache: expected an absolute path".to_owned());
             return folder.is_absolute().then(|| Some(folder.clone())).ok_or_else(refused);
         }
-        let places = [("XDG_RUNTIME_DIR", "octo-sts"), ("XDG_CACHE_HOME", "octo-sts"), ("HOME", ".cache/octo-sts")];
+        let places = [
+            ("XDG_RUNTIME_DIR", "octo-sts"),
+            ("XDG_CACHE_HOME", "octo-sts"),
+            ("HOME", ".cache/octo-sts"),
+        ];
         for (name, below) in places {
             match environment.text(name).map(Path::new) {
                 Some(folder) if folder.is_absolute() => return Ok(Some(folder.join(below))),
-                Some(_) => say(format_args!("octo-sts git-credential: {name} is not used: expected an absolute path")),
+                Some(_) => say(format_args!(
+                    "octo-sts git-credential: {name} is not used: expected an absolute path"
+                )),
                 None => {}
             }
         }
@@ -115,7 +122,12 @@ impl GitCredentialArgs {
     }
 
     /// Drops and revokes the token that git was refused with, if it is ours.
-    async fn erase(&self, cache: Option<Cache>, wanted: &Wanted, outward: &Outward) -> Result<(), Failure> {
+    async fn erase(
+        &self,
+        cache: Option<Cache>,
+        wanted: &Wanted,
+        outward: &Outward,
+    ) -> Result<(), Failure> {
         let Some(refused) = &wanted.password else { return Ok(()) };
         let is_ours = match cache {
             Some(cache) => {
@@ -155,7 +167,9 @@ impl Credential {
             Some(cache) => cache.slot(&key, &self.workload.clock).await,
             None => None,
         };
-        if let Some(entry) = slot.as_ref().and_then(|slot| slot.read()).filter(|entry| entry.is_fresh(now)) {
+        if let Some(entry) =
+            slot.as_ref().and_then(|slot| slot.read()).filter(|entry| entry.is_fresh(now))
+        {
             return answer(&entry);
         }
         let issued = self.workload.exchange(&self.scope).await?;

@@ -11,9 +11,14 @@ const FEATURES: &str = "emulator";
 #[cfg(not(feature = "emulator"))]
 const FEATURES: &str = "none";
 
-/// What `--version` prints: the version, the commit that was built, and the features that are built in.
+/// What `--version` prints: the version, the commit that was built, and the features that are built
+/// in.
 pub(super) fn version() -> String {
-    format!("{} (commit {}, features: {FEATURES})", env!("CARGO_PKG_VERSION"), env!("OCTO_STS_COMMIT"))
+    format!(
+        "{} (commit {}, features: {FEATURES})",
+        env!("CARGO_PKG_VERSION"),
+        env!("OCTO_STS_COMMIT")
+    )
 }
 
 /// Examples of the program as a whole.
@@ -71,7 +76,8 @@ Examples:
 
 /// For `serve --help`.
 pub(super) fn serve() -> String {
-    let variables = variables::table().filter(|variable| matches!(variable.origin, Origin::Shared | Origin::Own));
+    let variables = variables::table()
+        .filter(|variable| matches!(variable.origin, Origin::Shared | Origin::Own));
     format!("{SERVE}\n\n{}", environment(variables))
 }
 
@@ -102,7 +108,8 @@ fn of_client(examples: &str) -> String {
 fn environment<'v>(variables: impl IntoIterator<Item = &'v Variable>) -> String {
     let mut help = "Environment:\n".to_owned();
     for variable in variables {
-        let default = variable.default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
+        let default =
+            variable.default.map(|default| format!(" [default: {default}]")).unwrap_or_default();
         help.push_str(&format!("  {}{default}\n          {}\n", variable.name, variable.meaning));
     }
     help

@@ -1,9 +1,9 @@
 //! A folder of policies on disk: which files are policies, of which kind, by which name, and what
 //! is wrong with them, each finding with `FILE:LINE:COLUMN`.
 //!
-//! `DIR/NAME.sts.yaml` is a policy of a repository, `DIR/org/NAME.sts.yaml` one of the organization,
-//! and `DIR/org/trusted-token-issuers.yaml` its list of trusted issuers. Folders below are part of
-//! the name. A checkout works too: then `.github/chainguard` in it is read.
+//! `DIR/NAME.sts.yaml` is a policy of a repository, `DIR/org/NAME.sts.yaml` one of the
+//! organization, and `DIR/org/trusted-token-issuers.yaml` its list of trusted issuers. Folders
+//! below are part of the name. A checkout works too: then `.github/chainguard` in it is read.
 
 use std::{
     collections::BTreeSet,
@@ -56,7 +56,10 @@ impl PolicyFolder {
         let folder = if checkout.is_dir() { checkout.as_path() } else { folder };
         read.walk((Kind::Repository, folder), folder, 0);
         if read.errors.is_empty() && read.policies.is_empty() {
-            let none = format!("{} holds no policy: no file NAME{SUFFIX}, nor org/NAME{SUFFIX}", folder.display());
+            let none = format!(
+                "{} holds no policy: no file NAME{SUFFIX}, nor org/NAME{SUFFIX}",
+                folder.display()
+            );
             read.errors.push(none);
         }
         read
@@ -69,11 +72,14 @@ impl PolicyFolder {
             Err(error) => return self.errors.push(format!("{}: {error}", folder.display())),
         };
         // Links to folders are not followed: they may lead back here.
-        let entries: BTreeSet<_> =
-            entries.map(|entry| (entry.path(), entry.file_type().is_ok_and(|kind| kind.is_dir()))).collect();
+        let entries: BTreeSet<_> = entries
+            .map(|entry| (entry.path(), entry.file_type().is_ok_and(|kind| kind.is_dir())))
+            .collect();
         for (path, is_folder) in entries {
             match is_folder {
-                true if depth == MAX_DEPTH => self.errors.push(format!("{}: nested too deeply", path.display())),
+                true if depth == MAX_DEPTH => {
+                    self.errors.push(format!("{}: nested too deeply", path.display()))
+                }
                 true if kind == Kind::Repository && path == root.join("org") => {
                     self.walk((Kind::Organization, &path), &path, depth + 1);
                 }
@@ -110,7 +116,9 @@ impl PolicyFolder {
     }
 
     fn policy(&mut self, (kind, name): (Kind, &str), path: &Path, bytes: Vec<u8>) {
-        let name = name.parse::<PolicyName>().map_err(|error| self.errors.push(format!("{}: {error}", path.display())));
+        let name = name
+            .parse::<PolicyName>()
+            .map_err(|error| self.errors.push(format!("{}: {error}", path.display())));
         match lint(&bytes, kind, &Rules::default()) {
             Ok((_, warnings)) => {
                 let Ok(name) = name else { return };
@@ -119,7 +127,11 @@ impl PolicyFolder {
                     None => path.display().to_string(),
                 };
                 let warnings = warnings.into_iter().map(|warning| {
-                    format!("{}: {}", place(warning.mark.map(|mark| (mark.line, mark.column))), warning.text)
+                    format!(
+                        "{}: {}",
+                        place(warning.mark.map(|mark| (mark.line, mark.column))),
+                        warning.text
+                    )
                 });
                 let text = String::from_utf8(bytes).unwrap_or_default();
                 self.policies.push(PolicyFile { kind, name, text, warnings: warnings.collect() });
@@ -157,19 +169,32 @@ mod tests {
 
     /// What is said about a file, by the start of its name.
     fn about<'a>(said: impl Iterator<Item = &'a String>, file: &str) -> String {
-        said.filter(|line| line.contains(&format!("/{file}-"))).map(|line| format!("{line}\n")).collect()
+        said.filter(|line| line.contains(&format!("/{file}-")))
+            .map(|line| format!("{line}\n"))
+            .collect()
     }
 
     #[test]
     fn policies_as_people_write_them() {
         let folder = authored();
-        let mut valid: Vec<&str> = folder.policies.iter().map(|file| &file.name.as_str()[..2]).collect();
+        let mut valid: Vec<&str> =
+            folder.policies.iter().map(|file| &file.name.as_str()[..2]).collect();
         // Whether `{{` is valid is a matter of patterns.
         valid.retain(|file| *file != "05");
         assert_eq!(valid, ["06", "07", "01", "02"]);
         for (file, says) in [
-            ("03", vec![":7:9: `claim_pattern`: `*` has nothing to repeat; for any text, write `.*`"]),
-            ("04", vec![":8:12: `members`", "policy repository", "STS_REPOSITORY_POLICY_ORG_PERMISSIONS"]),
+            (
+                "03",
+                vec![":7:9: `claim_pattern`: `*` has nothing to repeat; for any text, write `.*`"],
+            ),
+            (
+                "04",
+                vec![
+                    ":8:12: `members`",
+                    "policy repository",
+                    "STS_REPOSITORY_POLICY_ORG_PERMISSIONS",
+                ],
+            ),
             (
                 "08",
                 vec![
@@ -179,7 +204,13 @@ mod tests {
                 ],
             ),
             ("09", vec![":5:3: `id-token` is a permission of workflows"]),
-            ("10", vec![":3:1: `base_ref` is a claim; put it under `claim_pattern`", ":4:1: `actor` is a claim"]),
+            (
+                "10",
+                vec![
+                    ":3:1: `base_ref` is a claim; put it under `claim_pattern`",
+                    ":4:1: `actor` is a claim",
+                ],
+            ),
         ] {
             let said = about(folder.errors.iter(), file);
             for text in says {
@@ -191,13 +222,24 @@ mod tests {
     #[test]
     fn warnings_about_policies_as_people_write_them() {
         let folder = authored();
-        let is_template_valid = folder.policies.iter().any(|file| file.name.as_str().starts_with("05"));
-        let warnings: Vec<String> = folder.policies.into_iter().flat_map(|file| file.warnings).collect();
+        let is_template_valid =
+            folder.policies.iter().any(|file| file.name.as_str().starts_with("05"));
+        let warnings: Vec<String> =
+            folder.policies.into_iter().flat_map(|file| file.warnings).collect();
         for (file, says) in [
-            ("06", vec![":2:18: `subject_pattern`: this reads like a glob", "repo:acme/.*:ref:refs/tags/.*"]),
+            (
+                "06",
+                vec![
+                    ":2:18: `subject_pattern`: this reads like a glob",
+                    "repo:acme/.*:ref:refs/tags/.*",
+                ],
+            ),
             (
                 "07",
-                vec![":4:8: `claim_pattern.ref`: this reads like a glob", ":5:21: `claim_pattern.job_workflow_ref`"],
+                vec![
+                    ":4:8: `claim_pattern.ref`: this reads like a glob",
+                    ":5:21: `claim_pattern.job_workflow_ref`",
+                ],
             ),
         ] {
             let said = about(warnings.iter(), file);
@@ -205,7 +247,10 @@ mod tests {
                 assert!(said.contains(text), "{file}: {said}");
             }
         }
-        assert_eq!(about(warnings.iter(), "05").contains("this looks like a template"), is_template_valid);
+        assert_eq!(
+            about(warnings.iter(), "05").contains("this looks like a template"),
+            is_template_valid
+        );
         assert_eq!(about(warnings.iter(), "01") + &about(warnings.iter(), "02"), "");
     }
 }

@@ -31,14 +31,18 @@ pub(super) fn serve(environment: &Environment) -> Exit {
             Ok(()) => Exit::Done,
             Err(error) => {
                 tracing::error!({ telemetry::field::CAUSE } = %error, "the server ended");
-                if matches!(error, app::AppError::Listen { .. }) { Exit::Usage } else { Exit::Internal }
+                if matches!(error, app::AppError::Listen { .. }) {
+                    Exit::Usage
+                } else {
+                    Exit::Internal
+                }
             }
         }
     })
 }
 
-/// A token that is cancelled by the first SIGTERM or Ctrl-C. The second one ends the process. Must be
-/// called on a runtime.
+/// A token that is cancelled by the first SIGTERM or Ctrl-C. The second one ends the process. Must
+/// be called on a runtime.
 pub(super) fn stop_on_signal() -> CancellationToken {
     let stop = CancellationToken::new();
     let on_signal = stop.clone();

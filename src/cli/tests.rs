@@ -10,7 +10,8 @@ fn exit(arguments: &[&str], environment: &[(&str, &str)]) -> Exit {
 
 #[test]
 fn exit_codes_are_those_of_the_contract() {
-    let codes = [Exit::Done, Exit::Usage, Exit::Unavailable, Exit::Internal, Exit::Refused].map(Exit::code);
+    let codes =
+        [Exit::Done, Exit::Usage, Exit::Unavailable, Exit::Internal, Exit::Refused].map(Exit::code);
     assert_eq!(codes, [0, 64, 69, 70, 77]);
 }
 
@@ -48,7 +49,8 @@ fn help_lists_the_variables_that_do_something() {
     for variable in variables::table() {
         let of_serve = matches!(variable.origin, Origin::Shared | Origin::Own);
         assert_eq!(
-            help.contains(&format!("  {}\n", variable.name)) || help.contains(&format!("  {} [", variable.name)),
+            help.contains(&format!("  {}\n", variable.name))
+                || help.contains(&format!("  {} [", variable.name)),
             of_serve,
             "{}",
             variable.name
@@ -64,12 +66,15 @@ fn every_command_shows_an_example_and_no_line_is_too_wide() {
     names.extend(program.get_subcommands().map(|command| command.get_name().to_owned()));
     assert!(names.len() >= 8, "{names:?}");
     for name in names.iter().filter(|name| !["help", "man"].contains(&name.as_str())) {
-        let command = if name.is_empty() { &mut program } else { program.find_subcommand_mut(name).unwrap() };
-        let (short, long) = (command.render_help().to_string(), command.render_long_help().to_string());
+        let command =
+            if name.is_empty() { &mut program } else { program.find_subcommand_mut(name).unwrap() };
+        let (short, long) =
+            (command.render_help().to_string(), command.render_long_help().to_string());
         for help in [short, long] {
             assert!(help.contains("Examples:\n  "), "{name}:\n{help}");
             // A word that is wider is not broken.
-            let wide = |line: &&str| line.chars().count() > help::MAX_WIDTH && line.trim().contains(' ');
+            let wide =
+                |line: &&str| line.chars().count() > help::MAX_WIDTH && line.trim().contains(' ');
             assert_eq!(help.lines().filter(wide).collect::<Vec<_>>(), [""; 0], "{name}");
         }
     }
@@ -78,13 +83,24 @@ fn every_command_shows_an_example_and_no_line_is_too_wide() {
 #[test]
 fn examples_are_command_lines_that_the_program_accepts() {
     let program = Cli::command();
-    let helps = program.get_subcommands().chain([&program]).filter_map(|command| command.get_after_help());
+    let helps =
+        program.get_subcommands().chain([&program]).filter_map(|command| command.get_after_help());
     let mut count = 0;
     for help in helps.map(ToString::to_string) {
-        let examples = help.split("Examples:\n").nth(1).unwrap().split("\n\n").next().unwrap().replace("\\\n", "");
-        for call in examples.lines().filter_map(|line| line.split_once("octo-sts ")).map(|(_, call)| call) {
+        let examples = help
+            .split("Examples:\n")
+            .nth(1)
+            .unwrap()
+            .split("\n\n")
+            .next()
+            .unwrap()
+            .replace("\\\n", "");
+        for call in
+            examples.lines().filter_map(|line| line.split_once("octo-sts ")).map(|(_, call)| call)
+        {
             let call = call.split([')', '#', '>', '\'']).next().unwrap();
-            let mut words: Vec<_> = ["octo-sts"].into_iter().chain(call.split_whitespace()).collect();
+            let mut words: Vec<_> =
+                ["octo-sts"].into_iter().chain(call.split_whitespace()).collect();
             if words.get(1) == Some(&"git-credential") {
                 words.push("get");
             }
@@ -100,8 +116,12 @@ fn examples_are_command_lines_that_the_program_accepts() {
 #[test]
 fn the_version_says_what_was_built() {
     let version = Cli::command().render_version();
-    assert!(version.starts_with(&format!("octo-sts {} (commit ", env!("CARGO_PKG_VERSION"))), "{version}");
-    let features = if cfg!(feature = "emulator") { "features: emulator)\n" } else { "features: none)\n" };
+    assert!(
+        version.starts_with(&format!("octo-sts {} (commit ", env!("CARGO_PKG_VERSION"))),
+        "{version}"
+    );
+    let features =
+        if cfg!(feature = "emulator") { "features: emulator)\n" } else { "features: none)\n" };
     assert!(version.ends_with(features), "{version}");
 }
 
@@ -114,15 +134,22 @@ fn the_commands_are_consistent() {
 #[test]
 fn the_arguments_of_dev() {
     let parsed = |arguments: &[&str]| match asked(arguments, &[]) {
-        Some(Command::Dev(dev::DevArgs { once, policies, port, env, .. })) => (once, policies, port, env),
+        Some(Command::Dev(dev::DevArgs { once, policies, port, env, .. })) => {
+            (once, policies, port, env)
+        }
         other => panic!("{other:?}"),
     };
     assert_eq!(parsed(&["dev"]), (false, None, None, None));
-    assert_eq!(parsed(&["dev", "--once", "--policies", "p", "--port", "0"]), (true, Some("p".into()), Some(0), None));
+    assert_eq!(
+        parsed(&["dev", "--once", "--policies", "p", "--port", "0"]),
+        (true, Some("p".into()), Some(0), None)
+    );
     assert_eq!(parsed(&["dev", "--env", "e"]).3, Some("e".into()));
     // Nothing stays up that the file would be for.
     assert!(Cli::try_parse_from(["octo-sts", "dev", "--once", "--env", "e"]).is_err());
-    for (text, secs) in [("1h", Some(3600)), ("30s", Some(30)), ("2h", None), ("1s", None), ("30", None)] {
+    for (text, secs) in
+        [("1h", Some(3600)), ("30s", Some(30)), ("2h", None), ("1s", None), ("30", None)]
+    {
         let parsed = Cli::try_parse_from(["octo-sts", "dev", "--token-life", text]).ok();
         let life = parsed.and_then(|cli| match cli.command {
             Some(Command::Dev(args)) => Some(args.token_life.as_secs()),

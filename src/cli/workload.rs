@@ -1,4 +1,5 @@
-//! What the commands for workloads have in common: their arguments, and how they tell what went wrong.
+//! What the commands for workloads have in common: their arguments, and how they tell what went
+//! wrong.
 
 use std::{path::PathBuf, sync::Arc};
 
@@ -140,11 +141,17 @@ pub(super) fn shown(condition: &Condition) -> String {
 /// What may help beside what the server says.
 fn hints(error: &client::Error) -> Vec<&'static str> {
     let mut hints = Vec::new();
-    if error.conditions.iter().any(|condition| condition.field == "audience" && !condition.satisfied) {
+    if error
+        .conditions
+        .iter()
+        .any(|condition| condition.field == "audience" && !condition.satisfied)
+    {
         hints.push("the audience to ask for is set by --audience; a token from a file has the one it was made with");
     }
     match error.reason.as_deref() {
-        Some("TOKEN_EXPIRED") => hints.push("the token that was shown has ended: is its file still written?"),
+        Some("TOKEN_EXPIRED") => {
+            hints.push("the token that was shown has ended: is its file still written?")
+        }
         None if error.code == 14 => {
             hints.push("is the address right, is a proxy needed (HTTPS_PROXY), is the CA known (--ca-file)?");
         }
@@ -165,16 +172,29 @@ pub(super) struct Workload {
 
 impl WorkloadArgs {
     /// Puts arguments and environment together.
-    pub(super) fn workload(&self, outward: &Outward, environment: &Environment) -> Result<Workload, Failure> {
-        let url = self.value(Needed::Server, environment).ok_or_else(|| missing(&[Needed::Server]))?;
+    pub(super) fn workload(
+        &self,
+        outward: &Outward,
+        environment: &Environment,
+    ) -> Result<Workload, Failure> {
+        let url =
+            self.value(Needed::Server, environment).ok_or_else(|| missing(&[Needed::Server]))?;
         let server = Server::parse(url).map_err(|error| Failure::Usage(error.to_string()))?;
-        let name = self.value(Needed::Identity, environment).ok_or_else(|| missing(&[Needed::Identity]))?;
+        let name = self
+            .value(Needed::Identity, environment)
+            .ok_or_else(|| missing(&[Needed::Identity]))?;
         let identity = name.parse().map_err(|error| Failure::Usage(format!("{error}")))?;
         let audience = match either(self.audience.as_deref(), environment, &var::STS_AUDIENCE) {
             Some(text) => text.parse().map_err(|error| Failure::Usage(format!("{error}")))?,
-            None => server.audience().ok_or_else(|| Failure::Usage("the server's host is too long".to_owned()))?,
+            None => server
+                .audience()
+                .ok_or_else(|| Failure::Usage("the server's host is too long".to_owned()))?,
         };
-        let options = Options { kind: self.source, token_file: self.token_file.clone(), ..Options::default() };
+        let options = Options {
+            kind: self.source,
+            token_file: self.token_file.clone(),
+            ..Options::default()
+        };
         let source = Source::find(environment, &options)?;
         let egress = self.egress(outward)?;
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
@@ -188,9 +208,16 @@ impl WorkloadArgs {
     }
 
     /// Refuses what is incomplete, with everything that is missing in one message.
-    pub(super) fn require(&self, needed: &[Needed], environment: &Environment) -> Result<(), Failure> {
-        let absent: Vec<_> =
-            needed.iter().copied().filter(|needed| self.value(*needed, environment).is_none()).collect();
+    pub(super) fn require(
+        &self,
+        needed: &[Needed],
+        environment: &Environment,
+    ) -> Result<(), Failure> {
+        let absent: Vec<_> = needed
+            .iter()
+            .copied()
+            .filter(|needed| self.value(*needed, environment).is_none())
+            .collect();
         if absent.is_empty() { Ok(()) } else { Err(missing(&absent)) }
     }
 
@@ -208,7 +235,9 @@ impl WorkloadArgs {
     /// The scope, if one is set.
     pub(super) fn scope(&self, environment: &Environment) -> Result<Option<Scope>, Failure> {
         let text = self.value(Needed::Scope, environment);
-        text.map(str::parse).transpose().map_err(|error: crate::name::NameError| Failure::Usage(error.to_string()))
+        text.map(str::parse)
+            .transpose()
+            .map_err(|error: crate::name::NameError| Failure::Usage(error.to_string()))
     }
 }
 
@@ -240,7 +269,11 @@ pub(super) fn missing(needed: &[Needed]) -> Failure {
     Failure::Usage(format!("{} {verb} missing", names.join(", ")))
 }
 
-fn either<'a>(flag: Option<&'a str>, environment: &'a Environment, variable: &var::Variable) -> Option<&'a str> {
+fn either<'a>(
+    flag: Option<&'a str>,
+    environment: &'a Environment,
+    variable: &var::Variable,
+) -> Option<&'a str> {
     flag.or_else(|| environment.text(variable.name)).map(str::trim).filter(|text| !text.is_empty())
 }
 

@@ -1,10 +1,11 @@
 //! Who the workload can say that it is.
 //!
-//! [`Source::find`] looks for the place from which this process gets its identity, by its environment
-//! and by files of the machine: nothing is asked of any address before [`Source::token`]. The first
-//! place that is there counts: a token that was given, then the CI system that runs the job, then the
-//! files of a pod, then the machine. Where a job runs under a CI system that gives it no identity, the
-//! search ends with what to do about it: the next one found would be the runner's, and not the job's.
+//! [`Source::find`] looks for the place from which this process gets its identity, by its
+//! environment and by files of the machine: nothing is asked of any address before
+//! [`Source::token`]. The first place that is there counts: a token that was given, then the CI
+//! system that runs the job, then the files of a pod, then the machine. Where a job runs under a CI
+//! system that gives it no identity, the search ends with what to do about it: the next one found
+//! would be the runner's, and not the job's.
 
 mod aws;
 mod ci;
@@ -134,7 +135,10 @@ pub struct Places {
 impl Default for Places {
     fn default() -> Self {
         Self {
-            pod_files: vec!["/var/run/secrets/octo-sts/token".into(), "/var/run/secrets/tokens/github-token".into()],
+            pod_files: vec![
+                "/var/run/secrets/octo-sts/token".into(),
+                "/var/run/secrets/tokens/github-token".into(),
+            ],
             api_token: "/var/run/secrets/kubernetes.io/serviceaccount/token".into(),
             firmware: "/sys/class/dmi/id".into(),
             circleci: "circleci".into(),
@@ -175,13 +179,19 @@ impl Source {
     /// There is none, or not the one that was asked for; the text says what would help.
     pub fn find(environment: &Environment, options: &Options) -> Result<Self, NoIdentity> {
         let search = Search { environment, options };
-        let found = |kind, how| Self { kind, how, near: options.places.near, far: options.places.far };
+        let found =
+            |kind, how| Self { kind, how, near: options.places.near, far: options.places.far };
         if let Some(kind) = options.kind {
             let how = search.of(kind)?.ok_or_else(|| search.absent(kind))?;
             return Ok(found(kind, how));
         }
-        if search.token_file().is_some() && options.token_file.is_none() && environment.has(&var::STS_ID_TOKEN) {
-            return Err(NoIdentity::new("STS_TOKEN_FILE and STS_ID_TOKEN are both set: which is meant?"));
+        if search.token_file().is_some()
+            && options.token_file.is_none()
+            && environment.has(&var::STS_ID_TOKEN)
+        {
+            return Err(NoIdentity::new(
+                "STS_TOKEN_FILE and STS_ID_TOKEN are both set: which is meant?",
+            ));
         }
         for kind in Kind::ALL {
             if let Some(how) = search.of(*kind)? {
@@ -196,11 +206,15 @@ impl Source {
         self.kind
     }
 
-    /// A text by which this place is told from others, the job's from another job's; no secret can be
-    /// got back from it.
+    /// A text by which this place is told from others, the job's from another job's; no secret can
+    /// be got back from it.
     pub fn mark(&self) -> String {
         let secret = |token: &SecretString| {
-            hex(aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, token.expose_secret().as_bytes()).as_ref())
+            hex(aws_lc_rs::digest::digest(
+                &aws_lc_rs::digest::SHA256,
+                token.expose_secret().as_bytes(),
+            )
+            .as_ref())
         };
         let what = match &self.how {
             How::File(file) => file.path().display().to_string(),
@@ -214,12 +228,17 @@ impl Source {
         format!("{}:{what}", self.kind)
     }
 
-    /// A token for `audience`, read or asked for anew each time. A place that gives out one token only
-    /// gives that, whatever its audience.
+    /// A token for `audience`, read or asked for anew each time. A place that gives out one token
+    /// only gives that, whatever its audience.
     ///
     /// # Errors
     /// The place does not give one, or what it gives is not an identity token.
-    pub async fn token(&self, audience: &str, egress: &Egress, clock: &Arc<dyn Clock>) -> Result<IdentityToken, Error> {
+    pub async fn token(
+        &self,
+        audience: &str,
+        egress: &Egress,
+        clock: &Arc<dyn Clock>,
+    ) -> Result<IdentityToken, Error> {
         let way = Way { egress, clock, near: self.near, far: self.far };
         match &self.how {
             How::File(file) => file.read(),
@@ -269,7 +288,9 @@ impl Search<'_> {
             Kind::Actions => ci::Actions::find(environment)?.map(How::Actions),
             Kind::Gitlab if environment.text("GITLAB_CI").is_none() => None,
             // Found by its kind alone: otherwise the variable is found before.
-            Kind::Gitlab => Some(How::Token(self.given()?.ok_or_else(|| NoIdentity::new(ci::GITLAB_HINT))?)),
+            Kind::Gitlab => {
+                Some(How::Token(self.given()?.ok_or_else(|| NoIdentity::new(ci::GITLAB_HINT))?))
+            }
             Kind::Buildkite => ci::Buildkite::find(environment)?.map(How::Buildkite),
             Kind::Circleci => ci::Circleci::find(environment, &places.circleci)?.map(How::Circleci),
             Kind::Kubernetes => {
@@ -278,7 +299,9 @@ impl Search<'_> {
             }
             Kind::Gcp => (self.is_forced() || gcp::is_here(environment, &places.firmware))
                 .then(|| How::Gcp(Gcp::new(places.gcp.clone()))),
-            Kind::Aws => Aws::find(environment, places, self.is_forced())?.map(|aws| How::Aws(Box::new(aws))),
+            Kind::Aws => {
+                Aws::find(environment, places, self.is_forced())?.map(|aws| How::Aws(Box::new(aws)))
+            }
         })
     }
 
@@ -287,7 +310,9 @@ impl Search<'_> {
     }
 
     fn token_file(&self) -> Option<PathBuf> {
-        let named = || self.environment.text(var::STS_TOKEN_FILE.name).map(|path| PathBuf::from(path.trim()));
+        let named = || {
+            self.environment.text(var::STS_TOKEN_FILE.name).map(|path| PathBuf::from(path.trim()))
+        };
         self.options.token_file.clone().or_else(named)
     }
 
@@ -312,7 +337,8 @@ impl Search<'_> {
     }
 
     fn no_pod_file(&self) -> NoIdentity {
-        let places: Vec<_> = self.options.places.pod_files.iter().map(|path| path.display().to_string()).collect();
+        let places: Vec<_> =
+            self.options.places.pod_files.iter().map(|path| path.display().to_string()).collect();
         let mut text = format!("no token file at {}. ", places.join(" or "));
         if self.options.places.api_token.exists() {
             text.push_str(
@@ -338,5 +364,6 @@ impl Search<'_> {
 
 /// One line of a file in which the firmware describes the machine.
 fn firmware_says(folder: &Path, file: &str, wanted: &str) -> bool {
-    std::fs::read_to_string(folder.join(file)).is_ok_and(|text| text.trim_start().starts_with(wanted))
+    std::fs::read_to_string(folder.join(file))
+        .is_ok_and(|text| text.trim_start().starts_with(wanted))
 }

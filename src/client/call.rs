@@ -16,7 +16,8 @@ pub(super) const TIME: Duration = Duration::from_secs(20);
 /// No answer that we read is larger.
 pub(super) const MAX_BYTES: usize = 256 << 10;
 
-const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("octo-sts/", env!("CARGO_PKG_VERSION")));
+const USER_AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("octo-sts/", env!("CARGO_PKG_VERSION")));
 
 /// An answer, whatever its status. It may hold a token: it is not shown.
 pub(super) struct Answer {
@@ -54,13 +55,19 @@ impl Caller {
     pub(super) async fn send(&self, request: Request<Bytes>) -> Result<Answer, egress::Error> {
         let mut request = request.map(Full::new);
         request.headers_mut().insert(header::USER_AGENT, USER_AGENT);
-        tokio::time::timeout(self.time, self.exchange(request)).await.unwrap_or(Err(egress::Error::Timeout))
+        tokio::time::timeout(self.time, self.exchange(request))
+            .await
+            .unwrap_or(Err(egress::Error::Timeout))
     }
 
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<Answer, egress::Error> {
-        let response = self.client.request(request).await.map_err(|error| egress::Error::of(&error))?;
+        let response =
+            self.client.request(request).await.map_err(|error| egress::Error::of(&error))?;
         let (head, body) = response.into_parts();
-        let body = Limited::new(body, MAX_BYTES).collect().await.map_err(|error| egress::Error::of(error.as_ref()))?;
+        let body = Limited::new(body, MAX_BYTES)
+            .collect()
+            .await
+            .map_err(|error| egress::Error::of(error.as_ref()))?;
         Ok(Answer { status: head.status, headers: head.headers, body: body.to_bytes() })
     }
 }
@@ -68,8 +75,8 @@ impl Caller {
 /// The value of an `authorization` header, marked so that nothing on its way shows it.
 pub(super) fn bearer(scheme: &str, token: &SecretString) -> Result<HeaderValue, Error> {
     let value = zeroize::Zeroizing::new(format!("{scheme} {}", token.expose_secret()));
-    let mut value =
-        HeaderValue::from_str(&value).map_err(|_| Error::usage("the token is no token: it is not plain text"))?;
+    let mut value = HeaderValue::from_str(&value)
+        .map_err(|_| Error::usage("the token is no token: it is not plain text"))?;
     value.set_sensitive(true);
     Ok(value)
 }

@@ -37,8 +37,8 @@ pub enum Class {
 /// token that was sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Error {
-    /// The gRPC code: that of the reply's body, or the one that its HTTP status has; 14 for no connection,
-    /// 4 for no answer in time.
+    /// The gRPC code: that of the reply's body, or the one that its HTTP status has; 14 for no
+    /// connection, 4 for no answer in time.
     pub code: i32,
     /// The stable word of the contract, if the server gave one.
     pub reason: Option<String>,
@@ -50,8 +50,8 @@ pub struct Error {
     pub retry_after: Option<Duration>,
     /// By which the server's operator finds the request.
     pub request_id: Option<String>,
-    /// Whether a token may have been minted that nobody got: the server says so, or the connection broke
-    /// after the request was sent. Such an exchange is not repeated.
+    /// Whether a token may have been minted that nobody got: the server says so, or the connection
+    /// broke after the request was sent. Such an exchange is not repeated.
     pub may_have_minted: bool,
     usage: bool,
     is_repeatable: bool,
@@ -101,21 +101,32 @@ impl Error {
             E::Refused | E::Url | E::TooLarge | E::Encoding | E::Status(_) => INTERNAL,
         };
         let is_repeatable = matches!(failure, E::Connect(_));
-        let may_have_minted = matches!(failure, E::Closed | E::Broken | E::Timeout | E::TooLarge | E::Encoding);
-        Self { is_repeatable, may_have_minted, ..Self::new(code, format!("no answer from {whom}: {failure}")) }
+        let may_have_minted =
+            matches!(failure, E::Closed | E::Broken | E::Timeout | E::TooLarge | E::Encoding);
+        Self {
+            is_repeatable,
+            may_have_minted,
+            ..Self::new(code, format!("no answer from {whom}: {failure}"))
+        }
     }
 
     /// An answer that is told by its status alone.
     pub(super) fn of_status(status: StatusCode, message: String) -> Self {
-        Self { is_repeatable: matches!(status.as_u16(), 502..=504), ..Self::new(code_of(status), message) }
+        Self {
+            is_repeatable: matches!(status.as_u16(), 502..=504),
+            ..Self::new(code_of(status), message)
+        }
     }
 
     /// A refusal in the form of this service, or of whatever stands in front of it.
     pub(super) fn of_answer(answer: &Answer, token: &SecretString) -> Self {
         let header = |name| answer.headers.get(name).and_then(|value| value.to_str().ok());
-        let mut error =
-            Self::of_status(answer.status, format!("the server answered {} and no more", answer.status.as_u16()));
-        error.retry_after = header("retry-after").and_then(|text| Some(Duration::from_secs(text.trim().parse().ok()?)));
+        let mut error = Self::of_status(
+            answer.status,
+            format!("the server answered {} and no more", answer.status.as_u16()),
+        );
+        error.retry_after = header("retry-after")
+            .and_then(|text| Some(Duration::from_secs(text.trim().parse().ok()?)));
         error.request_id = header("x-request-id").map(|text| plain(text, token));
         if let Ok(body) = serde_json::from_slice::<Body>(&answer.body) {
             error.code = body.code.filter(|code| (1..=16).contains(code)).unwrap_or(error.code);
@@ -186,7 +197,8 @@ fn code_of(status: StatusCode) -> i32 {
 /// A text of the server's as it may be shown: no control characters, not endless, not our token.
 pub(super) fn plain(text: &str, token: &SecretString) -> String {
     let hidden = text.replace(token.expose_secret(), "[REDACTED]");
-    let mut shown: String = hidden.chars().take(MAX_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut shown: String =
+        hidden.chars().take(MAX_CHARS).map(|c| if c.is_control() { ' ' } else { c }).collect();
     if hidden.chars().nth(MAX_CHARS).is_some() {
         shown.push('…');
     }

@@ -1,7 +1,7 @@
 //! The workload's own token, and the check that nothing else is sent to a server.
 //!
-//! [`IdentityToken`] is a proof value: only [`IdentityToken::parse`] makes one, so a credential of another
-//! kind (a GitHub token, a key, a whole JSON reply) never leaves this machine.
+//! [`IdentityToken`] is a proof value: only [`IdentityToken::parse`] makes one, so a credential of
+//! another kind (a GitHub token, a key, a whole JSON reply) never leaves this machine.
 
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
@@ -15,7 +15,9 @@ pub struct IdentityToken(SecretString);
 
 /// Why a text is not an identity token. Names the kind of what was found, never its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("{found}; expected an OIDC token: a signed JWT of three base64url parts with dots between them")]
+#[error(
+    "{found}; expected an OIDC token: a signed JWT of three base64url parts with dots between them"
+)]
 pub struct NotAnIdentityToken {
     found: &'static str,
 }
@@ -33,7 +35,9 @@ impl IdentityToken {
         }
         let parts: Vec<&str> = text.split('.').collect();
         let [header, claims, signature] = parts[..] else { return refuse(kind_of(text)) };
-        let (Some(header), Some(_), Some(signature)) = (object(header), object(claims), decoded(signature)) else {
+        let (Some(header), Some(_), Some(signature)) =
+            (object(header), object(claims), decoded(signature))
+        else {
             return refuse(kind_of(text));
         };
         match header.get("alg").and_then(Value::as_str) {
@@ -73,13 +77,20 @@ fn kind_of(text: &str) -> &'static str {
         "" => "nothing",
         _ if GITHUB.iter().any(|prefix| text.starts_with(prefix)) => "a GitHub token",
         _ if text.starts_with("-----BEGIN ") => "a key or certificate in PEM form",
-        _ if text.starts_with(['{', '[']) => "a JSON document (if the token is one of its members, give only that)",
+        _ if text.starts_with(['{', '[']) => {
+            "a JSON document (if the token is one of its members, give only that)"
+        }
         _ if text.starts_with('<') => "an HTML or XML document",
-        _ if text.split_once(' ').is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")) => {
+        _ if text
+            .split_once(' ')
+            .is_some_and(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")) =>
+        {
             "a header value (give the token without `Bearer`)"
         }
         _ if text.contains(char::is_whitespace) => "more than one word",
-        _ if parts == 5 && object(text.split('.').next().unwrap_or_default()).is_some() => "an encrypted JWT",
+        _ if parts == 5 && object(text.split('.').next().unwrap_or_default()).is_some() => {
+            "an encrypted JWT"
+        }
         _ if parts == 3 => "a text of three parts that are not those of a JWT",
         _ => "a text that is not a JWT",
     }
@@ -136,7 +147,10 @@ mod tests {
         ];
         for (text, kind) in cases {
             let told = IdentityToken::parse(text).unwrap_err().to_string();
-            assert!(told.contains(kind) && told.contains("expected an OIDC token"), "{text}: {told}");
+            assert!(
+                told.contains(kind) && told.contains("expected an OIDC token"),
+                "{text}: {told}"
+            );
             assert!(!told.contains("s3cret") && !told.contains(&signed), "{told}");
         }
     }

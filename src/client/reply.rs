@@ -22,7 +22,8 @@ const MAX_ENTRIES: usize = 1024;
 pub struct Issued {
     /// The token: visible ASCII.
     pub token: SecretString,
-    /// When it ends; where the server did not say, an hour less five minutes from when it was asked for.
+    /// When it ends; where the server did not say, an hour less five minutes from when it was
+    /// asked for.
     pub expires_at: UnixTime,
 }
 
@@ -42,8 +43,9 @@ impl Issued {
             return Err(broken());
         }
         let expires_at = match reply.expiry.as_deref().filter(|expiry| !expiry.is_empty()) {
-            Some(expiry) => UnixTime::parse_rfc3339(expiry)
-                .ok_or_else(|| Error::internal("the server's answer has an expiry that is no time"))?,
+            Some(expiry) => UnixTime::parse_rfc3339(expiry).ok_or_else(|| {
+                Error::internal("the server's answer has an expiry that is no time")
+            })?,
             None => asked.plus(LIFE),
         };
         Ok(Self { token: SecretString::from(&*reply.token), expires_at })
@@ -94,10 +96,19 @@ impl Checked {
             granted: check.granted,
             reason: Some(check.reason).filter(|reason| !reason.is_empty()).map(shown),
             message: shown(check.message),
-            conditions: check.conditions.into_iter().take(MAX_ENTRIES).map(|c| c.plain(token)).collect(),
+            conditions: check
+                .conditions
+                .into_iter()
+                .take(MAX_ENTRIES)
+                .map(|c| c.plain(token))
+                .collect(),
             permissions: permissions.map(|(name, level)| (shown(name), shown(level))).collect(),
             repositories: check.repositories.into_iter().take(MAX_ENTRIES).map(shown).collect(),
-            request_id: answer.headers.get("x-request-id").and_then(|id| id.to_str().ok()).map(|id| plain(id, token)),
+            request_id: answer
+                .headers
+                .get("x-request-id")
+                .and_then(|id| id.to_str().ok())
+                .map(|id| plain(id, token)),
         })
     }
 }

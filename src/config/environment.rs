@@ -16,7 +16,11 @@ impl Environment {
     /// What the process was started with. Variables whose name is not Unicode are none of ours.
     #[expect(clippy::disallowed_methods, reason = "the one place that asks the process")]
     pub fn of_process() -> Self {
-        Self(std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value))).collect())
+        Self(
+            std::env::vars_os()
+                .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
+                .collect(),
+        )
     }
 
     /// Whether the variable is there and not blank.
@@ -49,7 +53,8 @@ impl fmt::Debug for Environment {
 }
 
 /// Something about one variable that an operator should know: what is wrong, or what has no effect.
-/// The variable's value is never repeated, because a secret may have ended up in the wrong variable.
+/// The variable's value is never repeated, because a secret may have ended up in the wrong
+/// variable.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Remark {
     /// The variable.
@@ -119,9 +124,14 @@ impl<'e> Reader<'e> {
     /// The variable's text without the white space around it; where it is unset, that of its
     /// lowercase spelling for the proxies, and then its default. Not set at all is `Some(None)`.
     pub(super) fn text(&mut self, variable: &Variable) -> Option<Option<&'e str>> {
-        let lowercase =
-            if variable.name.ends_with("_PROXY") { variable.name.to_ascii_lowercase() } else { String::new() };
-        let Some(value) = self.environment.raw(variable.name).or_else(|| self.environment.raw(&lowercase)) else {
+        let lowercase = if variable.name.ends_with("_PROXY") {
+            variable.name.to_ascii_lowercase()
+        } else {
+            String::new()
+        };
+        let Some(value) =
+            self.environment.raw(variable.name).or_else(|| self.environment.raw(&lowercase))
+        else {
             return Some(variable.default);
         };
         match value.to_str() {

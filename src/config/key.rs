@@ -28,9 +28,12 @@ impl AppKey {
     pub fn parse(text: &str) -> Result<Self, String> {
         let pem = Zeroizing::new(text.replace("\\r", "").replace("\\n", "\n"));
         if !pem.contains("-----BEGIN ") {
-            return Err("must hold the App's private key as PEM text, from -----BEGIN to -----END".to_owned());
+            return Err("must hold the App's private key as PEM text, from -----BEGIN to -----END"
+                .to_owned());
         }
-        PemSigner::from_pem(pem.as_bytes()).map(|signer| Self(Arc::new(signer))).map_err(what_is_wrong)
+        PemSigner::from_pem(pem.as_bytes())
+            .map(|signer| Self(Arc::new(signer)))
+            .map_err(what_is_wrong)
     }
 
     /// Reads the file at `path`, as [`AppKey::parse`] does.
@@ -53,7 +56,9 @@ fn what_is_wrong(error: KeyError) -> String {
             "must hold a private key in PEM form that is complete and has no passphrase"
         }
         KeyError::NotRsa => "must hold an RSA private key",
-        KeyError::Unsound => "must hold a sound RSA private key of 2048 to 8192 bits, without passphrase",
+        KeyError::Unsound => {
+            "must hold a sound RSA private key of 2048 to 8192 bits, without passphrase"
+        }
     }
     .to_owned()
 }
@@ -62,7 +67,10 @@ fn what_is_wrong(error: KeyError) -> String {
 pub(super) fn certificates(path: &Path) -> Parsed<Vec<CertificateDer<'static>>> {
     let text = read(path)?;
     let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
-    chain.ok().filter(|chain| !chain.is_empty()).ok_or_else(|| "must name a file of PEM certificates".to_owned())
+    chain
+        .ok()
+        .filter(|chain| !chain.is_empty())
+        .ok_or_else(|| "must name a file of PEM certificates".to_owned())
 }
 
 /// Checks that the file holds the private key of the chain's first certificate.
@@ -73,7 +81,9 @@ pub(super) fn private_key(path: &Path, chain: Option<Vec<CertificateDer<'static>
     let Some(chain) = chain else { return Ok(()) };
     match CertifiedKey::from_der(chain, key, &default_provider()) {
         Ok(_) => Ok(()),
-        Err(_) => Err("must name the private key of the certificate in STS_TLS_CERT_FILE".to_owned()),
+        Err(_) => {
+            Err("must name the private key of the certificate in STS_TLS_CERT_FILE".to_owned())
+        }
     }
 }
 
@@ -99,12 +109,14 @@ pub(super) mod tests {
     use base64::{Engine, engine::general_purpose::STANDARD};
 
     /// A fresh RSA key of 2048 bits in PKCS #8.
-    static DER: LazyLock<Vec<u8>> =
-        LazyLock::new(|| KeyPair::generate(KeySize::Rsa2048).unwrap().as_der().unwrap().as_ref().to_vec());
+    static DER: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        KeyPair::generate(KeySize::Rsa2048).unwrap().as_der().unwrap().as_ref().to_vec()
+    });
 
     fn pem(label: &str, der: &[u8]) -> String {
         let text = STANDARD.encode(der);
-        let lines: Vec<_> = text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
+        let lines: Vec<_> =
+            text.as_bytes().chunks(64).map(|line| std::str::from_utf8(line).unwrap()).collect();
         format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
     }
 
@@ -118,9 +130,12 @@ pub(super) mod tests {
         // The wrapping of PKCS #8 around a key of this size is 26 bytes.
         let pkcs1 = pem("RSA PRIVATE KEY", &DER[26..]);
         for text in [rsa_pem(), pkcs1] {
-            for spelled in
-                [text.clone(), text.replace('\n', "\\n"), text.replace('\n', "\\r\\n"), text.replace('\n', "\r\n")]
-            {
+            for spelled in [
+                text.clone(),
+                text.replace('\n', "\\n"),
+                text.replace('\n', "\\r\\n"),
+                text.replace('\n', "\r\n"),
+            ] {
                 assert!(AppKey::parse(&spelled).is_ok());
             }
         }
@@ -132,15 +147,24 @@ pub(super) mod tests {
         let certificate = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
         for (text, wanted) in [
             ("MY_KEY", "must hold the App's private key as PEM text, from -----BEGIN to -----END"),
-            (&whole[..400], "must hold a private key in PEM form that is complete and has no passphrase"),
-            (&certificate.cert.pem(), "must hold a private key in PEM form that is complete and has no passphrase"),
+            (
+                &whole[..400],
+                "must hold a private key in PEM form that is complete and has no passphrase",
+            ),
+            (
+                &certificate.cert.pem(),
+                "must hold a private key in PEM form that is complete and has no passphrase",
+            ),
             (&certificate.signing_key.serialize_pem(), "must hold an RSA private key"),
             (&pem("EC PRIVATE KEY", &DER), "must hold an RSA private key"),
             (
                 &pem("RSA PRIVATE KEY", &DER),
                 "must hold a sound RSA private key of 2048 to 8192 bits, without passphrase",
             ),
-            (RSA_1024, "must hold a sound RSA private key of 2048 to 8192 bits, without passphrase"),
+            (
+                RSA_1024,
+                "must hold a sound RSA private key of 2048 to 8192 bits, without passphrase",
+            ),
         ] {
             assert_eq!(AppKey::parse(text).unwrap_err(), wanted);
         }

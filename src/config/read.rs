@@ -4,9 +4,9 @@
 //! parts are read before the first `None` counts.
 
 use super::{
-    App, AppKey, Config, Duration, Environment, GitHub, Interface, IssuersFile, Listed, Listen, Log, LogFilter,
-    LogFormat, Mistakes, Outward, Path, PathBuf, Policies, PrivateNetworks, Proxy, SecretString, Shutdown, TlsFiles,
-    Tokens,
+    App, AppKey, Config, Duration, Environment, GitHub, Interface, IssuersFile, Listed, Listen,
+    Log, LogFilter, LogFormat, Mistakes, Outward, Path, PathBuf, Policies, PrivateNetworks, Proxy,
+    SecretString, Shutdown, TlsFiles, Tokens,
     environment::Reader,
     key, value,
     variables::{self as var, Origin, Variable},
@@ -62,7 +62,8 @@ fn settings(reader: &mut Reader<'_>) -> Option<Config> {
     let tokens = tokens(reader, token_bytes);
     let rates = rates(reader);
     let step = Duration::ZERO..=MAX_REFUSAL_STEP;
-    let refusal_step = reader.required(&var::STS_UNVERIFIED_REFUSAL_STEP, |text| value::duration(text, step));
+    let refusal_step =
+        reader.required(&var::STS_UNVERIFIED_REFUSAL_STEP, |text| value::duration(text, step));
     let proxy = proxy(reader);
     roots(reader);
     let log = log(reader);
@@ -86,8 +87,11 @@ fn settings(reader: &mut Reader<'_>) -> Option<Config> {
 fn app(reader: &mut Reader<'_>) -> Option<App> {
     // Each of these takes the place of a variable that would be missed below. Neither is built in,
     // which is told elsewhere.
-    let id =
-        if reader.has(&var::APP_CONFIG_FILE) { None } else { reader.required(&var::GITHUB_APP_IDS, value::app_id) };
+    let id = if reader.has(&var::APP_CONFIG_FILE) {
+        None
+    } else {
+        reader.required(&var::GITHUB_APP_IDS, value::app_id)
+    };
     let elsewhere = reader.has(&var::APP_CONFIG_FILE) || reader.has(&var::KMS_KEYS);
     let key = if elsewhere { None } else { app_key(reader) };
     Some(App { id: id?, key: key? })
@@ -96,10 +100,13 @@ fn app(reader: &mut Reader<'_>) -> Option<App> {
 fn app_key(reader: &mut Reader<'_>) -> Option<AppKey> {
     let (file, text) = (&var::APP_SECRET_CERTIFICATE_FILE, &var::APP_SECRET_CERTIFICATE_ENV_VAR);
     match (reader.has(file), reader.has(text)) {
-        (true, true) => reader.mistake(file.name, format!("and {} must not both be set", text.name)),
+        (true, true) => {
+            reader.mistake(file.name, format!("and {} must not both be set", text.name))
+        }
         (false, true) => reader.required(text, AppKey::parse),
         (true, false) => reader.required(file, |path| AppKey::read(Path::new(path))),
-        (false, false) => reader.mistake(file.name, format!("or {} is required: the App's private key", text.name)),
+        (false, false) => reader
+            .mistake(file.name, format!("or {} is required: the App's private key", text.name)),
     }
 }
 
@@ -116,18 +123,31 @@ fn ports(reader: &mut Reader<'_>) -> (Option<u16>, Option<Option<u16>>) {
 
 /// The largest header list and the largest token, in bytes. The one must have room for the other.
 fn sizes(reader: &mut Reader<'_>) -> (Option<usize>, Option<usize>) {
-    let header = reader.required(&var::STS_MAX_HEADER_BYTES, |text| value::whole(text, 8192..=1_048_576));
-    let token = reader.required(&var::STS_MAX_TOKEN_BYTES, |text| value::whole(text, 1024..=1_044_480));
-    if header.zip(token).is_some_and(|(header, token): (usize, usize)| header < token + OTHER_HEADER_BYTES) {
-        let wanted = format!("must be at least {OTHER_HEADER_BYTES} more than {}", var::STS_MAX_TOKEN_BYTES.name);
+    let header =
+        reader.required(&var::STS_MAX_HEADER_BYTES, |text| value::whole(text, 8192..=1_048_576));
+    let token =
+        reader.required(&var::STS_MAX_TOKEN_BYTES, |text| value::whole(text, 1024..=1_044_480));
+    if header
+        .zip(token)
+        .is_some_and(|(header, token): (usize, usize)| header < token + OTHER_HEADER_BYTES)
+    {
+        let wanted = format!(
+            "must be at least {OTHER_HEADER_BYTES} more than {}",
+            var::STS_MAX_TOKEN_BYTES.name
+        );
         return (reader.mistake(var::STS_MAX_HEADER_BYTES.name, wanted), token);
     }
     (header, token)
 }
 
-fn listen(reader: &mut Reader<'_>, port: Option<u16>, header_bytes: Option<usize>) -> Option<Listen> {
+fn listen(
+    reader: &mut Reader<'_>,
+    port: Option<u16>,
+    header_bytes: Option<usize>,
+) -> Option<Listen> {
     let tls = tls(reader);
-    let connections = reader.required(&var::STS_MAX_CONNECTIONS, |text| value::whole(text, 1..=1_000_000));
+    let connections =
+        reader.required(&var::STS_MAX_CONNECTIONS, |text| value::whole(text, 1..=1_000_000));
     let hops = reader.required(&var::STS_TRUSTED_PROXY_HOPS, |text| value::whole(text, 0..=16));
     Some(Listen {
         interface: Interface::All,
@@ -142,8 +162,11 @@ fn listen(reader: &mut Reader<'_>, port: Option<u16>, header_bytes: Option<usize
 /// How the server ends. Requests that arrive during the delay need time to finish too.
 fn shutdown(reader: &mut Reader<'_>) -> Option<Shutdown> {
     let seconds = Duration::from_secs;
-    let timeout = reader.required(&var::STS_SHUTDOWN_TIMEOUT, |text| value::duration(text, seconds(1)..=10 * MINUTE));
-    let delay = reader.required(&var::STS_DRAIN_DELAY, |text| value::duration(text, Duration::ZERO..=5 * MINUTE));
+    let timeout = reader.required(&var::STS_SHUTDOWN_TIMEOUT, |text| {
+        value::duration(text, seconds(1)..=10 * MINUTE)
+    });
+    let delay = reader
+        .required(&var::STS_DRAIN_DELAY, |text| value::duration(text, Duration::ZERO..=5 * MINUTE));
     if timeout.zip(delay).is_some_and(|(timeout, delay)| delay > timeout / 2) {
         let expected = format!("must be at most half of {}", var::STS_SHUTDOWN_TIMEOUT.name);
         return reader.mistake(var::STS_DRAIN_DELAY.name, expected);
@@ -155,20 +178,30 @@ fn tls(reader: &mut Reader<'_>) -> Option<Option<TlsFiles>> {
     let (cert, key) = (&var::STS_TLS_CERT_FILE, &var::STS_TLS_KEY_FILE);
     match (reader.has(cert), reader.has(key)) {
         (false, false) => return Some(None),
-        (true, false) => return reader.mistake(key.name, format!("is required where {} is set", cert.name)),
-        (false, true) => return reader.mistake(cert.name, format!("is required where {} is set", key.name)),
+        (true, false) => {
+            return reader.mistake(key.name, format!("is required where {} is set", cert.name));
+        }
+        (false, true) => {
+            return reader.mistake(cert.name, format!("is required where {} is set", key.name));
+        }
         (true, true) => {}
     }
-    let certificates =
-        reader.required(cert, |path| Ok::<_, String>((PathBuf::from(path), key::certificates(Path::new(path))?)));
+    let certificates = reader.required(cert, |path| {
+        Ok::<_, String>((PathBuf::from(path), key::certificates(Path::new(path))?))
+    });
     let (path, chain) = certificates.unzip();
-    let key = reader.required(key, |path| key::private_key(Path::new(path), chain).map(|()| PathBuf::from(path)));
+    let key = reader.required(key, |path| {
+        key::private_key(Path::new(path), chain).map(|()| PathBuf::from(path))
+    });
     Some(Some(TlsFiles { certificate: path?, key: key? }))
 }
 
 fn github(reader: &mut Reader<'_>) -> Option<GitHub> {
     let github = reader.required(&var::GITHUB_BASE_URL, value::github)?;
-    if github.private_origin.is_some() && github.api.scheme_str() == Some("https") && github.api.path() == "/" {
+    if github.private_origin.is_some()
+        && github.api.scheme_str() == Some("https")
+        && github.api.path() == "/"
+    {
         reader.warning(
             var::GITHUB_BASE_URL.name,
             "has no path, and nothing is appended: the API of GitHub Enterprise Server is at https://HOST/api/v3",
@@ -179,9 +212,12 @@ fn github(reader: &mut Reader<'_>) -> Option<GitHub> {
 
 fn policies(reader: &mut Reader<'_>) -> Option<Policies> {
     let org_repo = reader.required(&var::ORG_POLICY_REPO, value::policy_repo);
-    let ttl = reader.required(&var::STS_POLICY_TTL, |text| value::duration(text, Duration::ZERO..=HOUR));
-    let stale = reader.required(&var::STS_POLICY_STALE, |text| value::duration(text, Duration::ZERO..=HOUR));
-    let permissions = reader.optional(&var::STS_REPOSITORY_POLICY_ORG_PERMISSIONS, value::permissions);
+    let ttl =
+        reader.required(&var::STS_POLICY_TTL, |text| value::duration(text, Duration::ZERO..=HOUR));
+    let stale = reader
+        .required(&var::STS_POLICY_STALE, |text| value::duration(text, Duration::ZERO..=HOUR));
+    let permissions =
+        reader.optional(&var::STS_REPOSITORY_POLICY_ORG_PERMISSIONS, value::permissions);
     let require = reader.required(&var::STS_REQUIRE_REPOSITORIES, value::switch);
     let owners = reader.optional(&var::STS_OWNERS, value::owners);
     Some(Policies {
@@ -196,12 +232,15 @@ fn policies(reader: &mut Reader<'_>) -> Option<Policies> {
 
 fn tokens(reader: &mut Reader<'_>, max_bytes: Option<usize>) -> Option<Tokens> {
     let networks = &[("known", PrivateNetworks::Known), ("all", PrivateNetworks::All)];
-    let private = reader.optional(&var::OIDC_ALLOW_PRIVATE_NETWORKS, |text| value::word(text, networks));
+    let private =
+        reader.optional(&var::OIDC_ALLOW_PRIVATE_NETWORKS, |text| value::word(text, networks));
     // After a mistake in the switch, issuers are not blamed for what it might have allowed.
     let allowed = private.is_none_or(|private| private.is_some());
     let issuers = reader.optional(&var::OIDC_ISSUERS, |text| value::issuers(text, allowed));
     let file = issuers_file(reader, allowed);
-    let leeway = reader.required(&var::STS_CLOCK_LEEWAY, |text| value::duration(text, Duration::ZERO..=5 * MINUTE));
+    let leeway = reader.required(&var::STS_CLOCK_LEEWAY, |text| {
+        value::duration(text, Duration::ZERO..=5 * MINUTE)
+    });
     Some(Tokens {
         issuers: issuers?.unwrap_or_default(),
         issuers_file: file?,
@@ -211,16 +250,28 @@ fn tokens(reader: &mut Reader<'_>, max_bytes: Option<usize>) -> Option<Tokens> {
     })
 }
 
-fn issuers_file(reader: &mut Reader<'_>, plain_http: bool) -> Option<Option<(IssuersFile, Listed)>> {
+fn issuers_file(
+    reader: &mut Reader<'_>,
+    plain_http: bool,
+) -> Option<Option<(IssuersFile, Listed)>> {
     let host = reader.text(&var::KUBERNETES_SERVICE_HOST)?;
-    let port = if host.is_some() { reader.required(&var::KUBERNETES_SERVICE_PORT, value::port) } else { None };
-    let pod = Pod { api_server: host.map(str::to_owned).zip(port), folder: PathBuf::from(Pod::FOLDER) };
+    let port = if host.is_some() {
+        reader.required(&var::KUBERNETES_SERVICE_PORT, value::port)
+    } else {
+        None
+    };
+    let pod =
+        Pod { api_server: host.map(str::to_owned).zip(port), folder: PathBuf::from(Pod::FOLDER) };
     let read = |path: &str| {
         let file = IssuersFile { path: PathBuf::from(path), pod, plain_http };
-        file.load().map(|listed| (file, listed)).map_err(|invalid| format!("names a file with a mistake: {invalid}"))
+        file.load()
+            .map(|listed| (file, listed))
+            .map_err(|invalid| format!("names a file with a mistake: {invalid}"))
     };
     let file = reader.optional(&var::OIDC_ISSUERS_FILE, read)?;
-    if file.as_ref().is_some_and(|(_, listed)| listed.only_listed()) && reader.has(&var::OIDC_ISSUERS) {
+    if file.as_ref().is_some_and(|(_, listed)| listed.only_listed())
+        && reader.has(&var::OIDC_ISSUERS)
+    {
         reader.warning(
             var::OIDC_ISSUERS.name,
             "has no effect for issuers that the issuers file, with `only_listed`, does not list",
@@ -245,7 +296,8 @@ fn rates(reader: &mut Reader<'_>) -> Option<admission::Settings> {
 }
 
 fn rate(reader: &mut Reader<'_>, minute: &Variable, burst: &Variable) -> Option<Rate> {
-    let (per_minute, burst) = (reader.required(minute, per_minute), reader.required(burst, per_minute));
+    let (per_minute, burst) =
+        (reader.required(minute, per_minute), reader.required(burst, per_minute));
     Some(Rate { per_minute: per_minute?, burst: burst? })
 }
 
@@ -310,12 +362,18 @@ fn not_built(reader: &mut Reader<'_>) {
 /// What deployments set that has nothing to do here, and names that are nearly right.
 fn without_effect(reader: &mut Reader<'_>) {
     for floor in [&var::OCTOSTS_QUOTA_FLOOR_HARD, &var::OCTOSTS_QUOTA_FLOOR_SOFT] {
-        if reader.has(floor) && reader.required(floor, |text| value::whole::<u64>(text, 0..=1_000_000)).is_some() {
+        if reader.has(floor)
+            && reader.required(floor, |text| value::whole::<u64>(text, 0..=1_000_000)).is_some()
+        {
             reader.warning(floor.name, "has no effect with one App");
         }
     }
     let stale = &var::OCTOSTS_QUOTA_STALE;
-    if reader.has(stale) && reader.required(stale, |text| value::duration(text, Duration::ZERO..=24 * HOUR)).is_some() {
+    if reader.has(stale)
+        && reader
+            .required(stale, |text| value::duration(text, Duration::ZERO..=24 * HOUR))
+            .is_some()
+    {
         reader.warning(stale.name, "has no effect with one App");
     }
     for name in reader.names("STS_") {

@@ -7,16 +7,22 @@ use crate::{admission::Rate, egress::Origin, tests::Folder};
 /// The least that is configured, and `pairs`.
 fn environment(pairs: &[(&str, &str)]) -> Environment {
     let pem = rsa_pem();
-    let least = [("STS_DOMAIN", "sts.example.com"), ("GITHUB_APP_IDS", "42"), ("APP_SECRET_CERTIFICATE_ENV_VAR", &pem)];
+    let least = [
+        ("STS_DOMAIN", "sts.example.com"),
+        ("GITHUB_APP_IDS", "42"),
+        ("APP_SECRET_CERTIFICATE_ENV_VAR", &pem),
+    ];
     least.into_iter().chain(pairs.iter().copied()).collect()
 }
 
 fn read(pairs: &[(&str, &str)]) -> Result<Config, Vec<String>> {
-    Config::read(&environment(pairs)).map_err(|mistakes| mistakes.0.iter().map(ToString::to_string).collect())
+    Config::read(&environment(pairs))
+        .map_err(|mistakes| mistakes.0.iter().map(ToString::to_string).collect())
 }
 
 /// For a variable: values that are taken, and values with what is said of them.
-type Cases = &'static [(&'static str, &'static [&'static str], &'static [(&'static str, &'static str)])];
+type Cases =
+    &'static [(&'static str, &'static [&'static str], &'static [(&'static str, &'static str)])];
 
 const PORT: &str = "must be a whole number from 0 to 65535";
 const STEP: &str = "must be a duration such as 90s or 1h30m, from 0s to 5s";
@@ -33,7 +39,14 @@ const WEBHOOK: &str = "is set, but the webhook is not built into this version";
 const CASES: Cases = &[
     (
         "STS_DOMAIN",
-        &["octo-sts.dev", "localhost", "localhost:8080", " sts.example.com\n", "10.0.0.1", "Sts.Example.com"],
+        &[
+            "octo-sts.dev",
+            "localhost",
+            "localhost:8080",
+            " sts.example.com\n",
+            "10.0.0.1",
+            "Sts.Example.com",
+        ],
         &[
             ("https://octo-sts.dev", "must be a host without scheme, such as octo-sts.example.com"),
             ("octo-sts.dev/", HOST),
@@ -72,11 +85,23 @@ const CASES: Cases = &[
             ("ghe.example.com", API),
             ("ftp://ghe.example.com", API),
             ("mailto:a@b.example", API),
-            ("http://ghe.example.com/api/v3", "must start with https:// (http:// is for loopback only)"),
-            ("https://me:pw@ghe.example.com", "must be a URL without credentials, query and fragment"),
-            ("https://ghe.example.com/?a=b", "must be a URL without credentials, query and fragment"),
+            (
+                "http://ghe.example.com/api/v3",
+                "must start with https:// (http:// is for loopback only)",
+            ),
+            (
+                "https://me:pw@ghe.example.com",
+                "must be a URL without credentials, query and fragment",
+            ),
+            (
+                "https://ghe.example.com/?a=b",
+                "must be a URL without credentials, query and fragment",
+            ),
             ("https://github.com", "must name the API, not the web site: https://api.github.com"),
-            ("https://acme.ghe.com", "must name the API, not the web site: https://api.acme.ghe.com"),
+            (
+                "https://acme.ghe.com",
+                "must name the API, not the web site: https://api.acme.ghe.com",
+            ),
         ],
     ),
     (
@@ -108,12 +133,18 @@ const CASES: Cases = &[
         "OIDC_ISSUERS",
         &["https://issuer.example.com", "https://a.example/x, https://b.example:8443/,", ","],
         &[
-            ("issuer.example.com", "must be a list of issuers; entry 1: an issuer starts with https://"),
+            (
+                "issuer.example.com",
+                "must be a list of issuers; entry 1: an issuer starts with https://",
+            ),
             (
                 "https://a.example,https://B.example",
                 "must be a list of issuers; entry 2: an issuer's host is lowercase ASCII, with an optional port",
             ),
-            ("http://127.0.0.1:9000", "has entry 1 without TLS, which needs OIDC_ALLOW_PRIVATE_NETWORKS=known"),
+            (
+                "http://127.0.0.1:9000",
+                "has entry 1 without TLS, which needs OIDC_ALLOW_PRIVATE_NETWORKS=known",
+            ),
         ],
     ),
     (
@@ -124,7 +155,12 @@ const CASES: Cases = &[
     (
         "HTTPS_PROXY",
         &["http://proxy.example.com:3128", "proxy.example.com:3128", "http://me:pw@proxy/"],
-        &[("https://proxy", PROXY), ("socks5://proxy", PROXY), ("http://", PROXY), ("http://proxy/path", PROXY)],
+        &[
+            ("https://proxy", PROXY),
+            ("socks5://proxy", PROXY),
+            ("http://", PROXY),
+            ("http://proxy/path", PROXY),
+        ],
     ),
     ("NO_PROXY", &["localhost,.example.com", "*"], &[]),
     (
@@ -140,7 +176,11 @@ const CASES: Cases = &[
     ),
     ("OCTOSTS_QUOTA_FLOOR_HARD", &["0", "1500"], &[("many", FLOOR)]),
     ("OCTOSTS_QUOTA_FLOOR_SOFT", &["5000"], &[("-5", FLOOR)]),
-    ("OCTOSTS_QUOTA_STALE", &["5m"], &[("5", "must be a duration such as 90s or 1h30m, from 0s to 24h")]),
+    (
+        "OCTOSTS_QUOTA_STALE",
+        &["5m"],
+        &[("5", "must be a duration such as 90s or 1h30m, from 0s to 24h")],
+    ),
     (
         "OCTOSTS_STICKY_STORE",
         &["memory"],
@@ -153,7 +193,10 @@ const CASES: Cases = &[
     (
         "STS_TRUSTED_PROXY_HOPS",
         &["0", "2"],
-        &[("17", "must be a whole number from 0 to 16"), ("-1", "must be a whole number from 0 to 16")],
+        &[
+            ("17", "must be a whole number from 0 to 16"),
+            ("-1", "must be a whole number from 0 to 16"),
+        ],
     ),
     ("STS_REQUIRE_REPOSITORIES", &["true", "false", "1"], &[("yes", "must be true or false")]),
     (
@@ -200,7 +243,15 @@ const CASES: Cases = &[
     (
         "STS_POLICY_TTL",
         &["1h", "1.5s", "500ms"],
-        &[("1h0m1s", TTL), ("-1s", TTL), ("1 m", TTL), ("1d", TTL), ("s", TTL), ("1.2.3s", TTL), (".s", TTL)],
+        &[
+            ("1h0m1s", TTL),
+            ("-1s", TTL),
+            ("1 m", TTL),
+            ("1d", TTL),
+            ("s", TTL),
+            ("1.2.3s", TTL),
+            (".s", TTL),
+        ],
     ),
     ("STS_POLICY_STALE", &["0", "1h"], &[("2h", TTL), ("99999999999999999999999h", TTL)]),
     ("STS_RATE_CALLER_PER_MINUTE", &["1"], &[("-1", RATE)]),
@@ -242,7 +293,10 @@ const CASES: Cases = &[
     (
         "EVENT_INGRESS_URI",
         &[" "],
-        &[("https://events.example", "is set, but the CloudEvents sink is not built into this version")],
+        &[(
+            "https://events.example",
+            "is set, but the CloudEvents sink is not built into this version",
+        )],
     ),
     ("OTEL_EXPORTER_OTLP_ENDPOINT", &[""], &[("http://otel:4317", EXPORT)]),
     ("OTEL_TRACES_EXPORTER", &["none", ""], &[("otlp", EXPORT)]),
@@ -266,26 +320,38 @@ const APART: &[&str] = &[
 fn each_variable_by_itself() {
     for (name, good, bad) in CASES {
         for value in *good {
-            assert!(read(&[(name, value)]).is_ok(), "{name}={value:?}: {:?}", read(&[(name, value)]).err());
+            assert!(
+                read(&[(name, value)]).is_ok(),
+                "{name}={value:?}: {:?}",
+                read(&[(name, value)]).err()
+            );
         }
         for (value, wanted) in *bad {
-            assert_eq!(read(&[(name, value)]).unwrap_err(), [format!("{name} {wanted}")], "{name}={value:?}");
+            assert_eq!(
+                read(&[(name, value)]).unwrap_err(),
+                [format!("{name} {wanted}")],
+                "{name}={value:?}"
+            );
         }
     }
 }
 
 #[test]
 fn no_variable_goes_untested() {
-    let of_the_server = |variable: &&variables::Variable| variable.origin != variables::Origin::Client;
+    let of_the_server =
+        |variable: &&variables::Variable| variable.origin != variables::Origin::Client;
     for variable in variables::ALL.iter().chain(variables::OTEL_SWITCHES).filter(of_the_server) {
-        let tested = CASES.iter().any(|(name, _, _)| *name == variable.name) || APART.contains(&variable.name);
+        let tested = CASES.iter().any(|(name, _, _)| *name == variable.name)
+            || APART.contains(&variable.name);
         assert!(tested, "{}", variable.name);
     }
 }
 
 #[test]
 fn what_is_for_workloads_means_nothing_to_the_server() {
-    for variable in variables::ALL.iter().filter(|variable| variable.origin == variables::Origin::Client) {
+    for variable in
+        variables::ALL.iter().filter(|variable| variable.origin == variables::Origin::Client)
+    {
         assert_eq!(read(&[(variable.name, "\u{1}")]).unwrap().warnings, [], "{}", variable.name);
     }
 }
@@ -304,14 +370,26 @@ fn the_least_configuration_gives_the_documented_defaults() {
     );
     assert_eq!((config.listen.max_header_bytes, config.tokens.max_bytes), (65_536, 32_768));
     assert_eq!((config.listen.max_connections.get(), config.listen.tls), (4096, None));
-    assert_eq!((config.policies.ttl, config.policies.stale), (Duration::from_secs(60), Duration::from_secs(300)));
-    assert_eq!((config.policies.org_repo.as_str(), config.tokens.leeway), (".github", Duration::from_secs(60)));
-    assert_eq!((config.tokens.private_networks, config.tokens.issuers), (PrivateNetworks::No, vec![]));
+    assert_eq!(
+        (config.policies.ttl, config.policies.stale),
+        (Duration::from_secs(60), Duration::from_secs(300))
+    );
+    assert_eq!(
+        (config.policies.org_repo.as_str(), config.tokens.leeway),
+        (".github", Duration::from_secs(60))
+    );
+    assert_eq!(
+        (config.tokens.private_networks, config.tokens.issuers),
+        (PrivateNetworks::No, vec![])
+    );
     assert_eq!((address, caller), (Rate::new(60, 30), Rate::new(60, 30)));
     assert_eq!((owner, process), (Rate::new(600, 600), Rate::new(3_000, 3_000)));
     assert_eq!((mints_per_minute, config.refusal_step), (None, Duration::from_secs(1)));
     assert!(config.proxy.https.is_none() && config.proxy.except.is_none());
-    assert_eq!((config.log.format, config.log.filter), (LogFormat::of_stderr(), LogFilter::parse("info").unwrap()));
+    assert_eq!(
+        (config.log.format, config.log.filter),
+        (LogFormat::of_stderr(), LogFilter::parse("info").unwrap())
+    );
     assert_eq!(config.policies.repository_org_permissions, [""; 0]);
     assert_eq!((config.policies.require_repositories, &config.policies.owners), (false, &None));
     assert_eq!(config.warnings, []);
@@ -336,7 +414,10 @@ fn what_is_set_arrives() {
         ("no_proxy", "localhost"),
     ])
     .unwrap();
-    assert_eq!((config.listen.port, config.metrics_port, config.listen.trusted_proxy_hops), (1, None, 2));
+    assert_eq!(
+        (config.listen.port, config.metrics_port, config.listen.trusted_proxy_hops),
+        (1, None, 2)
+    );
     assert_eq!(config.policies.org_repo.as_str(), "policies");
     let issuers: Vec<_> = config.tokens.issuers.iter().map(Issuer::as_str).collect();
     assert_eq!(issuers, ["http://localhost:9000", "https://a.example"]);
@@ -386,7 +467,11 @@ fn what_follows_from_the_api() {
         let github = read(&[("GITHUB_BASE_URL", given)]).unwrap().github;
         assert_eq!((github.api.to_string().as_str(), github.host.as_str()), (api, host), "{given}");
         let private = private.and_then(|url: &str| Origin::of(&url.parse().unwrap()));
-        assert_eq!((github.actions_issuer.as_str(), github.private_origin), (actions, private), "{given}");
+        assert_eq!(
+            (github.actions_issuer.as_str(), github.private_origin),
+            (actions, private),
+            "{given}"
+        );
     }
 }
 
@@ -394,7 +479,9 @@ fn what_follows_from_the_api() {
 fn an_app_key_comes_from_one_place() {
     let folder = Folder::new();
     let file = folder.file("app.pem", &rsa_pem());
-    let by_file = |path: &str| read(&[("APP_SECRET_CERTIFICATE_ENV_VAR", ""), ("APP_SECRET_CERTIFICATE_FILE", path)]);
+    let by_file = |path: &str| {
+        read(&[("APP_SECRET_CERTIFICATE_ENV_VAR", ""), ("APP_SECRET_CERTIFICATE_FILE", path)])
+    };
     assert!(by_file(&file).is_ok());
     for (result, wanted) in [
         (
@@ -432,9 +519,12 @@ fn the_issuers_file_is_read_with_the_rest() {
     let folder = Folder::new();
     let file = |text: &str| folder.file("issuers.yaml", text);
     let listed = file("issuers: [{issuer: https://k8s.internal}]\nonly_listed: true\n");
-    let config = read(&[("OIDC_ISSUERS_FILE", &listed), ("OIDC_ISSUERS", "https://a.example")]).unwrap();
+    let config =
+        read(&[("OIDC_ISSUERS_FILE", &listed), ("OIDC_ISSUERS", "https://a.example")]).unwrap();
     assert!(config.tokens.issuers_file.unwrap().1.only_listed());
-    assert!(config.warnings[0].to_string().starts_with("OIDC_ISSUERS has no effect for issuers that"));
+    assert!(
+        config.warnings[0].to_string().starts_with("OIDC_ISSUERS has no effect for issuers that")
+    );
 
     let plain = file("issuers: [{issuer: 'http://127.0.0.1:1'}]\n");
     let mistakes = read(&[("OIDC_ISSUERS_FILE", &plain), ("PORT", "x")]).unwrap_err();
@@ -445,41 +535,65 @@ fn the_issuers_file_is_read_with_the_rest() {
         ]
     );
     assert!(mistakes[0].starts_with("PORT"));
-    assert!(read(&[("OIDC_ISSUERS_FILE", &plain), ("OIDC_ALLOW_PRIVATE_NETWORKS", "known")]).is_ok());
-    assert!(read(&[("OIDC_ISSUERS_FILE", "/nowhere")]).unwrap_err()[0].contains("the file cannot be read"));
+    assert!(
+        read(&[("OIDC_ISSUERS_FILE", &plain), ("OIDC_ALLOW_PRIVATE_NETWORKS", "known")]).is_ok()
+    );
+    assert!(
+        read(&[("OIDC_ISSUERS_FILE", "/nowhere")]).unwrap_err()[0]
+            .contains("the file cannot be read")
+    );
 
     // What Kubernetes tells a pod counts only in one.
     let own = file("issuers: [{in_cluster: true}]\n");
     let own = |host: &str, port: &str| {
-        let pairs =
-            [("OIDC_ISSUERS_FILE", &*own), ("KUBERNETES_SERVICE_HOST", host), ("KUBERNETES_SERVICE_PORT", port)];
+        let pairs = [
+            ("OIDC_ISSUERS_FILE", &*own),
+            ("KUBERNETES_SERVICE_HOST", host),
+            ("KUBERNETES_SERVICE_PORT", port),
+        ];
         read(&pairs).unwrap_err()
     };
     assert!(own("", "").concat().contains("this is not a pod"));
     assert!(own("10.0.0.1", "").concat().contains("the pod's token cannot be read"));
-    assert!(own("10.0.0.1", "x").concat().contains("KUBERNETES_SERVICE_PORT must be a whole number"));
+    assert!(
+        own("10.0.0.1", "x").concat().contains("KUBERNETES_SERVICE_PORT must be a whole number")
+    );
 }
 
 #[test]
 fn tls_needs_a_pair() {
-    let CertifiedKey { cert, signing_key } = generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
+    let CertifiedKey { cert, signing_key } =
+        generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
     let folder = Folder::new();
     let cert = folder.file("tls.crt", &cert.pem());
     let key = folder.file("tls.key", &signing_key.serialize_pem());
     let other = folder.file("other.key", &KeyPair::generate().unwrap().serialize_pem());
     let tls = |cert: &str, key: &str| {
-        read(&[("STS_TLS_CERT_FILE", cert), ("STS_TLS_KEY_FILE", key)]).map(|config| config.listen.tls)
+        read(&[("STS_TLS_CERT_FILE", cert), ("STS_TLS_KEY_FILE", key)])
+            .map(|config| config.listen.tls)
     };
-    assert_eq!(tls(&cert, &key), Ok(Some(TlsFiles { certificate: (&cert).into(), key: (&key).into() })));
+    assert_eq!(
+        tls(&cert, &key),
+        Ok(Some(TlsFiles { certificate: (&cert).into(), key: (&key).into() }))
+    );
     for ((cert, key), wanted) in [
         ((&*cert, ""), &["STS_TLS_KEY_FILE is required where STS_TLS_CERT_FILE is set"][..]),
         (("", &*key), &["STS_TLS_CERT_FILE is required where STS_TLS_KEY_FILE is set"]),
-        ((&cert, &other), &["STS_TLS_KEY_FILE must name the private key of the certificate in STS_TLS_CERT_FILE"]),
-        ((&cert, &cert), &["STS_TLS_KEY_FILE must name a file with a PEM private key that is not encrypted"]),
+        (
+            (&cert, &other),
+            &["STS_TLS_KEY_FILE must name the private key of the certificate in STS_TLS_CERT_FILE"],
+        ),
+        (
+            (&cert, &cert),
+            &["STS_TLS_KEY_FILE must name a file with a PEM private key that is not encrypted"],
+        ),
         ((&key, &key), &["STS_TLS_CERT_FILE must name a file of PEM certificates"]),
         (
             ("/nowhere", "/nowhere"),
-            &["STS_TLS_CERT_FILE names a file that is not there", "STS_TLS_KEY_FILE names a file that is not there"],
+            &[
+                "STS_TLS_CERT_FILE names a file that is not there",
+                "STS_TLS_KEY_FILE names a file that is not there",
+            ],
         ),
     ] {
         assert_eq!(tls(cert, key).unwrap_err(), wanted);
@@ -544,7 +658,8 @@ fn no_value_is_ever_repeated() {
     let mistakes = Config::read(&all.collect()).unwrap_err();
     assert!(mistakes.0.len() > 30, "{mistakes}");
     assert!(!mistakes.to_string().contains("na@ry"), "{mistakes}");
-    let environment = environment(&[("https_proxy", "http://me:canary@proxy"), ("RUST_LOG", "debug")]);
+    let environment =
+        environment(&[("https_proxy", "http://me:canary@proxy"), ("RUST_LOG", "debug")]);
     let config = Config::read(&environment).unwrap();
     let shown = format!("{environment:?} {config:?}");
     assert!(!shown.contains("canary") && !shown.contains("PRIVATE KEY-"), "{shown}");

@@ -27,8 +27,8 @@ pub(super) fn port(text: &str) -> Parsed<u16> {
 
 /// A whole number within `range`, which must fit the type.
 pub(super) fn whole<T: FromStr>(text: &str, range: RangeInclusive<u64>) -> Parsed<T> {
-    let fits =
-        text.bytes().all(|byte| byte.is_ascii_digit()) && text.parse().is_ok_and(|number| range.contains(&number));
+    let fits = text.bytes().all(|byte| byte.is_ascii_digit())
+        && text.parse().is_ok_and(|number| range.contains(&number));
     text.parse()
         .ok()
         .filter(|_| fits)
@@ -71,11 +71,12 @@ pub(super) fn app_id(text: &str) -> Parsed<AppId> {
     let mut ids = list(text);
     match (ids.next(), ids.next()) {
         (Some(_), Some(_)) => {
-            Err("holds several ids, but a pool of several Apps is not built into this version".to_owned())
+            Err("holds several ids, but a pool of several Apps is not built into this version"
+                .to_owned())
         }
-        (id, _) => {
-            id.and_then(|id| id.parse().ok()).ok_or_else(|| "must be the App's id, a positive number".to_owned())
-        }
+        (id, _) => id
+            .and_then(|id| id.parse().ok())
+            .ok_or_else(|| "must be the App's id, a positive number".to_owned()),
     }
 }
 
@@ -106,10 +107,13 @@ pub(super) fn issuers(text: &str, private: bool) -> Parsed<Vec<Issuer>> {
     let mut issuers: Vec<Issuer> = Vec::new();
     for (index, part) in list(text).enumerate() {
         let place = index + 1;
-        let issuer: Issuer =
-            part.parse().map_err(|error| format!("must be a list of issuers; entry {place}: {error}"))?;
+        let issuer: Issuer = part
+            .parse()
+            .map_err(|error| format!("must be a list of issuers; entry {place}: {error}"))?;
         if issuer.is_plain_http() && !private {
-            return Err(format!("has entry {place} without TLS, which needs OIDC_ALLOW_PRIVATE_NETWORKS=known"));
+            return Err(format!(
+                "has entry {place} without TLS, which needs OIDC_ALLOW_PRIVATE_NETWORKS=known"
+            ));
         }
         if !issuers.contains(&issuer) {
             issuers.push(issuer);
@@ -121,17 +125,24 @@ pub(super) fn issuers(text: &str, private: bool) -> Parsed<Vec<Issuer>> {
 /// Owners on GitHub, at least one: a list that names none would refuse every exchange.
 pub(super) fn owners(text: &str) -> Parsed<Vec<Owner>> {
     let read = |(index, part): (usize, &str)| {
-        part.parse().map_err(|error| format!("must be a list of owners; entry {}: {error}", index + 1))
+        part.parse()
+            .map_err(|error| format!("must be a list of owners; entry {}: {error}", index + 1))
     };
     let owners = list(text).enumerate().map(read).collect::<Parsed<Vec<Owner>>>()?;
-    if owners.is_empty() { Err("must name at least one owner, comma separated".to_owned()) } else { Ok(owners) }
+    if owners.is_empty() {
+        Err("must name at least one owner, comma separated".to_owned())
+    } else {
+        Ok(owners)
+    }
 }
 
 /// Names of permissions, spelled as GitHub's API spells them.
 pub(super) fn permissions(text: &str) -> Parsed<Vec<String>> {
     let fits = |name: &str| {
         name.starts_with(|first: char| first.is_ascii_lowercase())
-            && name.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
     };
     if list(text).all(fits) {
         Ok(list(text).map(str::to_owned).collect())
@@ -147,7 +158,9 @@ pub(super) fn proxy(text: &str) -> Parsed<String> {
     let url = Url::parse(&text).ok().filter(|url| url.scheme() == "http");
     url.filter(|url| matches!(url.path(), "" | "/") && url.query().is_none())
         .map(|_| text.trim_end_matches('/').to_owned())
-        .ok_or_else(|| "must be the URL of an HTTP proxy, such as http://proxy.example.com:3128".to_owned())
+        .ok_or_else(|| {
+            "must be the URL of an HTTP proxy, such as http://proxy.example.com:3128".to_owned()
+        })
 }
 
 /// The root of GitHub's API, and what follows from it.
@@ -162,14 +175,19 @@ pub(super) fn github(text: &str) -> Parsed<GitHub> {
         "http" => return Err("must start with https:// (http:// is for loopback only)".to_owned()),
         _ => return Err(wanted()),
     }
-    if !url.username().is_empty() || url.password().is_some() || url.query().is_some() || url.fragment().is_some() {
+    if !url.username().is_empty()
+        || url.password().is_some()
+        || url.query().is_some()
+        || url.fragment().is_some()
+    {
         return Err("must be a URL without credentials, query and fragment".to_owned());
     }
     if host == "github.com" || (host.ends_with(".ghe.com") && !host.starts_with("api.")) {
         return Err(format!("must name the API, not the web site: https://api.{host}"));
     }
     let name = host.strip_prefix("api.").unwrap_or(host);
-    let cloud = matches!(url.host(), Some(Host::Domain(_))) && (name == "github.com" || name.ends_with(".ghe.com"));
+    let cloud = matches!(url.host(), Some(Host::Domain(_)))
+        && (name == "github.com" || name.ends_with(".ghe.com"));
     let actions = match name {
         "github.com" => "https://token.actions.githubusercontent.com".to_owned(),
         tenant if cloud => format!("https://token.actions.{tenant}"),

@@ -6,7 +6,8 @@
 /// Where a variable comes from, which decides what may change about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// Shared with the Go service octo-sts/app, whose deployments set it: name and meaning are fixed.
+    /// Shared with the Go service octo-sts/app, whose deployments set it: name and meaning are
+    /// fixed.
     Shared,
     /// Ours alone: it starts with `STS_`.
     Own,
@@ -135,8 +136,11 @@ pub const OTEL_EXPORTER: Variable = Variable {
 };
 
 /// The switches of the exporters; `none` is taken.
-pub const OTEL_SWITCHES: &[Variable] =
-    &[switch("OTEL_TRACES_EXPORTER"), switch("OTEL_METRICS_EXPORTER"), switch("OTEL_LOGS_EXPORTER")];
+pub const OTEL_SWITCHES: &[Variable] = &[
+    switch("OTEL_TRACES_EXPORTER"),
+    switch("OTEL_METRICS_EXPORTER"),
+    switch("OTEL_LOGS_EXPORTER"),
+];
 
 const fn switch(name: &'static str) -> Variable {
     Variable { name, default: Some("none"), origin: EXPORTER, meaning: "Only `none` is taken." }
@@ -169,7 +173,12 @@ mod tests {
     fn the_page_has_the_table_of_the_code() {
         let rows: Vec<_> = PAGE.lines().filter(|line| line.starts_with("| `")).collect();
         let table: Vec<_> = table().map(row).collect();
-        assert_eq!(rows.join("\n"), table.join("\n"), "docs/configuration.md should have:\n{}", table.join("\n"));
+        assert_eq!(
+            rows.join("\n"),
+            table.join("\n"),
+            "docs/configuration.md should have:\n{}",
+            table.join("\n")
+        );
     }
 
     #[test]

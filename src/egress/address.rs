@@ -25,7 +25,9 @@ pub(super) fn is_public(address: IpAddr) -> bool {
 pub(super) fn is_forbidden(address: IpAddr) -> bool {
     match address {
         IpAddr::V4(v4) => is_forbidden_v4(v4),
-        IpAddr::V6(v6) => is_forbidden_v6(v6) || embedded(v6).into_iter().flatten().any(is_forbidden_v4),
+        IpAddr::V6(v6) => {
+            is_forbidden_v6(v6) || embedded(v6).into_iter().flatten().any(is_forbidden_v4)
+        }
     }
 }
 
@@ -40,7 +42,9 @@ pub(super) fn is_metadata(address: IpAddr) -> bool {
     is_loopback(address)
         || match address {
             IpAddr::V4(v4) => v4.is_link_local(),
-            IpAddr::V6(v6) => matches!(v6.segments(), [0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0023 | 0x0254]),
+            IpAddr::V6(v6) => {
+                matches!(v6.segments(), [0xfd00, 0x0ec2, 0, 0, 0, 0, 0, 0x0023 | 0x0254])
+            }
         }
 }
 
@@ -78,10 +82,11 @@ fn is_public_v4(address: Ipv4Addr) -> bool {
 
 fn is_public_v6(address: Ipv6Addr) -> bool {
     match address.segments() {
-        [0x2001, b, ..] => b >= 0x0200 && b != 0x0db8, // IETF protocol assignments (Teredo among them); documentation
-        [0x2002, ..] => false,                         // 6to4
-        [0x3fff, b, ..] => b >= 0x1000,                // documentation
-        [a, ..] => a & 0xe000 == 0x2000,               // global unicast, the only part that is given out
+        [0x2001, b, ..] => b >= 0x0200 && b != 0x0db8, /* IETF protocol assignments (Teredo
+        * among them); documentation */
+        [0x2002, ..] => false,           // 6to4
+        [0x3fff, b, ..] => b >= 0x1000,  // documentation
+        [a, ..] => a & 0xe000 == 0x2000, // global unicast, the only part that is given out
     }
 }
 
@@ -100,7 +105,9 @@ fn embedded(address: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
     let octets = address.octets();
     match address.segments() {
         // Compatible, mapped, translated (RFC 4291, RFC 2765); the well-known NAT64 prefix.
-        [0, 0, 0, 0, 0, 0 | 0xffff, ..] | [0, 0, 0, 0, 0xffff, 0, ..] | [0x0064, 0xff9b, 0, 0, 0, 0, ..] => {
+        [0, 0, 0, 0, 0, 0 | 0xffff, ..]
+        | [0, 0, 0, 0, 0xffff, 0, ..]
+        | [0x0064, 0xff9b, 0, 0, 0, 0, ..] => {
             [(!address.is_loopback()).then(|| last_four(address)), None]
         }
         // NAT64 of local use (RFC 8215), its prefix 48 or 96 bits long.
@@ -111,7 +118,10 @@ fn embedded(address: Ipv6Addr) -> [Option<Ipv4Addr>; 2] {
         // Teredo (RFC 4380): the server, and the client with its bits turned over.
         [0x2001, 0, ..] => {
             let [_, _, _, _, a, b, c, d, ..] = octets;
-            [Some(Ipv4Addr::new(a, b, c, d)), Some(Ipv4Addr::from_bits(!last_four(address).to_bits()))]
+            [
+                Some(Ipv4Addr::new(a, b, c, d)),
+                Some(Ipv4Addr::from_bits(!last_four(address).to_bits())),
+            ]
         }
         // 6to4 (RFC 3056).
         [0x2002, ..] => {

@@ -22,7 +22,9 @@ pub enum ConnectCause {
     #[error("the proxy that HTTPS_PROXY names cannot be reached")]
     Proxy,
     /// The proxy answered 407.
-    #[error("the proxy that HTTPS_PROXY names requires a user name and a password, or rejects them")]
+    #[error(
+        "the proxy that HTTPS_PROXY names requires a user name and a password, or rejects them"
+    )]
     ProxyCredentials,
     /// The proxy answered CONNECT with anything else.
     #[error("the proxy that HTTPS_PROXY names did not connect to the host")]
@@ -63,19 +65,22 @@ pub enum CertificateCause {
 
 impl ConnectCause {
     /// The cause in an error of the operating system.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the causes that are not named have one meaning here")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the causes that are not named have one meaning here"
+    )]
     pub(super) fn of_io(error: &io::Error) -> Self {
         match error.kind() {
             io::ErrorKind::ConnectionRefused => Self::Refused,
-            io::ErrorKind::HostUnreachable | io::ErrorKind::NetworkUnreachable | io::ErrorKind::AddrNotAvailable => {
-                Self::Unreachable
-            }
+            io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::AddrNotAvailable => Self::Unreachable,
             _ => Self::Closed,
         }
     }
 
-    /// The cause in an error of the tunnel through a proxy. The type of that error is private; its texts
-    /// are what tells them apart.
+    /// The cause in an error of the tunnel through a proxy. The type of that error is private; its
+    /// texts are what tells them apart.
     pub(super) fn of_tunnel(error: &(dyn StdError + 'static)) -> Self {
         if error.source().is_some_and(|source| source.is::<Error>()) {
             return Self::Proxy;
@@ -89,9 +94,12 @@ impl ConnectCause {
 }
 
 impl Error {
-    /// What a TLS error comes to, if `error` is or holds one. An I/O error holds what it came from and
-    /// does not name it as its source.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "the causes that are not named have one meaning here")]
+    /// What a TLS error comes to, if `error` is or holds one. An I/O error holds what it came from
+    /// and does not name it as its source.
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the causes that are not named have one meaning here"
+    )]
     pub(super) fn of_tls(error: &(dyn StdError + 'static)) -> Option<Self> {
         if let Some(io) = error.downcast_ref::<io::Error>() {
             return io.get_ref().and_then(|inner| Self::of_tls(inner));
@@ -104,7 +112,10 @@ impl Error {
     }
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "the causes that are not named have one meaning here")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "the causes that are not named have one meaning here"
+)]
 fn of_certificate(reason: &rustls::CertificateError) -> CertificateCause {
     use rustls::CertificateError as E;
     match reason {

@@ -48,16 +48,24 @@ pub struct Dialer {
 
 impl Dialer {
     pub(super) fn new(network: Arc<Network>, access: &Access) -> Self {
-        Self { network, rule: access.rule, proxy: access.proxy, private_origin: access.private_origin.clone() }
+        Self {
+            network,
+            rule: access.rule,
+            proxy: access.proxy,
+            private_origin: access.private_origin.clone(),
+        }
     }
 
     async fn dial(self, uri: Uri) -> Result<TokioIo<TcpStream>, Error> {
         let origin = Origin::of(&uri).ok_or(Error::Url)?;
-        let is_private = self.rule == AddressRule::Public && self.private_origin.as_ref() == Some(&origin);
+        let is_private =
+            self.rule == AddressRule::Public && self.private_origin.as_ref() == Some(&origin);
         let rule = if is_private { AddressRule::PrivateToo } else { self.rule };
         let admits = Admits { rule, plain: origin.is_plain() };
         let Origin { host, port, .. } = origin;
-        if self.rule == AddressRule::Metadata && !(admits.plain && host.parse().is_ok_and(address::is_metadata)) {
+        if self.rule == AddressRule::Metadata
+            && !(admits.plain && host.parse().is_ok_and(address::is_metadata))
+        {
             return Err(Error::Refused);
         }
         // A name that merely resolves to loopback is not the operator's own machine by intent.
@@ -120,7 +128,9 @@ impl Service<Uri> for Dialer {
 
     fn call(&mut self, uri: Uri) -> Self::Future {
         let dialer = self.clone();
-        Box::pin(async move { timeout(ALTOGETHER, dialer.dial(uri)).await.unwrap_or(Err(Error::Timeout)) })
+        Box::pin(async move {
+            timeout(ALTOGETHER, dialer.dial(uri)).await.unwrap_or(Err(Error::Timeout))
+        })
     }
 }
 
@@ -133,17 +143,23 @@ impl Network {
         admits: impl Fn(IpAddr) -> bool,
     ) -> Result<TokioIo<TcpStream>, Error> {
         let found = self.addresses(host).await.map_err(|_| Error::Connect(ConnectCause::Name))?;
-        let mut outcome = if found.is_empty() { Error::Connect(ConnectCause::Name) } else { Error::Refused };
+        let mut outcome =
+            if found.is_empty() { Error::Connect(ConnectCause::Name) } else { Error::Refused };
         for address in found.into_iter().filter(|address| admits(*address)).take(MAX_ADDRESSES) {
-            outcome = match timeout(EACH_ADDRESS, TcpStream::connect(SocketAddr::new(address, port))).await {
-                Ok(Ok(stream)) => {
-                    // Without it, small requests wait for delayed acknowledgements.
-                    stream.set_nodelay(true).map_err(|error| Error::Connect(ConnectCause::of_io(&error)))?;
-                    return Ok(TokioIo::new(stream));
-                }
-                Ok(Err(error)) => Error::Connect(ConnectCause::of_io(&error)),
-                Err(_) => Error::Timeout,
-            };
+            outcome =
+                match timeout(EACH_ADDRESS, TcpStream::connect(SocketAddr::new(address, port)))
+                    .await
+                {
+                    Ok(Ok(stream)) => {
+                        // Without it, small requests wait for delayed acknowledgements.
+                        stream
+                            .set_nodelay(true)
+                            .map_err(|error| Error::Connect(ConnectCause::of_io(&error)))?;
+                        return Ok(TokioIo::new(stream));
+                    }
+                    Ok(Err(error)) => Error::Connect(ConnectCause::of_io(&error)),
+                    Err(_) => Error::Timeout,
+                };
         }
         Err(outcome)
     }

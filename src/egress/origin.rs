@@ -40,7 +40,12 @@ mod tests {
         let origin = |url: &str| Origin::of(&url.parse().unwrap());
         let same = origin("https://a.example/x").unwrap();
         assert_eq!(origin("https://A.EXAMPLE:443/y?z"), Some(same.clone()));
-        for other in ["http://a.example/", "https://a.example:8443/", "https://b.example/", "https://a.example.:443/"] {
+        for other in [
+            "http://a.example/",
+            "https://a.example:8443/",
+            "https://b.example/",
+            "https://a.example.:443/",
+        ] {
             assert_ne!(origin(other), Some(same.clone()), "{other}");
         }
         assert_eq!(origin("https://[::1]:1/").unwrap().host, "::1");

@@ -40,8 +40,13 @@ impl Server {
 
     async fn start(answer: Vec<u8>, closes: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let server = Self { address: listener.local_addr().unwrap(), connects: Arc::default(), heard: Arc::default() };
-        let (connects, heard, answer) = (Arc::clone(&server.connects), Arc::clone(&server.heard), answer);
+        let server = Self {
+            address: listener.local_addr().unwrap(),
+            connects: Arc::default(),
+            heard: Arc::default(),
+        };
+        let (connects, heard, answer) =
+            (Arc::clone(&server.connects), Arc::clone(&server.heard), answer);
         tokio::spawn(async move {
             while let Ok((mut stream, _)) = listener.accept().await {
                 connects.fetch_add(1, Ordering::SeqCst);
@@ -90,7 +95,10 @@ impl Resolve for Answers {
 }
 
 fn resolving(answers: &[&'static str]) -> Settings {
-    Settings { resolver: Some(Arc::new(Answers(Mutex::new(answers.to_vec())))), ..Settings::default() }
+    Settings {
+        resolver: Some(Arc::new(Answers(Mutex::new(answers.to_vec())))),
+        ..Settings::default()
+    }
 }
 
 async fn get(settings: Settings, rule: AddressRule, url: &str) -> Result<Document, Error> {
@@ -114,15 +122,30 @@ async fn a_small_document_arrives() {
 async fn literals_obey_the_rule() {
     let server = Server::with_body("{}").await;
     let port = server.address.port();
-    for host in
-        ["127.0.0.1", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "0.0.0.0", "[::]", "[::7f00:1]", "[64:ff9b::7f00:1]"]
-    {
+    for host in [
+        "127.0.0.1",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "0.0.0.0",
+        "[::]",
+        "[::7f00:1]",
+        "[64:ff9b::7f00:1]",
+    ] {
         let url = format!("https://{host}:{port}/");
-        assert_eq!(get(Settings::default(), AddressRule::Public, &url).await.unwrap_err(), Error::Refused, "{host}");
+        assert_eq!(
+            get(Settings::default(), AddressRule::Public, &url).await.unwrap_err(),
+            Error::Refused,
+            "{host}"
+        );
     }
-    for host in
-        ["0.0.0.0", "[::]", "169.254.169.254", "[::ffff:169.254.169.254]", "[64:ff9b::a9fe:a9fe]", "[2002:a9fe:a9fe::]"]
-    {
+    for host in [
+        "0.0.0.0",
+        "[::]",
+        "169.254.169.254",
+        "[::ffff:169.254.169.254]",
+        "[64:ff9b::a9fe:a9fe]",
+        "[2002:a9fe:a9fe::]",
+    ] {
         let url = format!("https://{host}:{port}/");
         assert_eq!(
             get(Settings::default(), AddressRule::PrivateToo, &url).await.unwrap_err(),
@@ -136,7 +159,9 @@ async fn literals_obey_the_rule() {
 #[tokio::test]
 async fn spellings_that_only_the_system_takes_for_an_address_obey_the_rule() {
     let server = Server::with_body("{}").await;
-    for host in ["2130706433", "0x7f000001", "0x7f.1", "127.1", "0177.0.0.1", "localhost", "LOCALHOST"] {
+    for host in
+        ["2130706433", "0x7f000001", "0x7f.1", "127.1", "0177.0.0.1", "localhost", "LOCALHOST"]
+    {
         let url = format!("https://{host}:{}/", server.address.port());
         assert!(get(Settings::default(), AddressRule::Public, &url).await.is_err(), "{host}");
     }
@@ -157,9 +182,20 @@ async fn names_obey_the_rule_by_the_address_that_is_connected_to() {
         "fd00::1",
         "2002:7f00:1::",
     ] {
-        assert_eq!(get(resolving(&[answer]), AddressRule::Public, &url).await.unwrap_err(), Error::Refused, "{answer}");
+        assert_eq!(
+            get(resolving(&[answer]), AddressRule::Public, &url).await.unwrap_err(),
+            Error::Refused,
+            "{answer}"
+        );
     }
-    for answer in ["169.254.169.254", "fe80::1", "fd00:ec2::254", "168.63.129.16", "100.100.100.200", "0.0.0.0"] {
+    for answer in [
+        "169.254.169.254",
+        "fe80::1",
+        "fd00:ec2::254",
+        "168.63.129.16",
+        "100.100.100.200",
+        "0.0.0.0",
+    ] {
         assert_eq!(
             get(resolving(&[answer]), AddressRule::PrivateToo, &url).await.unwrap_err(),
             Error::Refused,
@@ -173,10 +209,15 @@ async fn names_obey_the_rule_by_the_address_that_is_connected_to() {
 async fn a_name_that_rebinds_gains_nothing() {
     let server = Server::with_body("{}").await;
     let url = format!("https://issuer.example:{}/", server.address.port());
-    let egress = Egress::new(resolving(&["127.0.0.1", "169.254.169.254", "::ffff:169.254.169.254 fe80::1"])).unwrap();
+    let egress =
+        Egress::new(resolving(&["127.0.0.1", "169.254.169.254", "::ffff:169.254.169.254 fe80::1"]))
+            .unwrap();
     let documents = egress.documents(&Access::by(AddressRule::PrivateToo));
     // The first is allowed and fails for want of TLS; each connection is checked anew.
-    assert_eq!(documents.get(&url, None, SOON).await.unwrap_err(), Error::Connect(ConnectCause::NotTls));
+    assert_eq!(
+        documents.get(&url, None, SOON).await.unwrap_err(),
+        Error::Connect(ConnectCause::NotTls)
+    );
     assert_eq!(documents.get(&url, None, SOON).await.unwrap_err(), Error::Refused);
     assert_eq!(documents.get(&url, None, SOON).await.unwrap_err(), Error::Refused);
     assert_eq!(server.connects(), 1);
@@ -189,7 +230,8 @@ async fn of_several_addresses_only_the_admitted_are_tried() {
     let egress = Egress::new(resolving(&["169.254.169.254 fe80::1 127.0.0.9 127.0.0.1"])).unwrap();
     let mut client = egress.client::<Empty<Bytes>>(AddressRule::PrivateToo);
     // TLS then fails on the answer: what matters is who was connected to.
-    let request = http::Request::get(format!("https://issuer.example:{port}/")).body(Empty::new()).unwrap();
+    let request =
+        http::Request::get(format!("https://issuer.example:{port}/")).body(Empty::new()).unwrap();
     let error = tower::ServiceExt::oneshot(&mut client, request).await.unwrap_err();
     assert_eq!(Error::of(&error), Error::Connect(ConnectCause::NotTls));
     assert_eq!(server.connects(), 1);
@@ -199,7 +241,8 @@ async fn of_several_addresses_only_the_admitted_are_tried() {
 async fn a_private_origin_is_one_scheme_host_and_port() {
     let (server, other) = (Server::with_body("{}").await, Server::with_body("{}").await);
     let (port, other_port) = (server.address.port(), other.address.port());
-    let private_origin = Origin::of(&format!("https://ghes.example:{port}/api/v3").parse().unwrap());
+    let private_origin =
+        Origin::of(&format!("https://ghes.example:{port}/api/v3").parse().unwrap());
     let access = Access { private_origin, ..Access::by(AddressRule::Public) };
     let get = async |resolved: &'static str, url: String| {
         let documents = Egress::new(resolving(&[resolved])).unwrap().documents(&access);
@@ -219,7 +262,10 @@ async fn a_private_origin_is_one_scheme_host_and_port() {
     ] {
         assert_eq!(get("127.0.0.1", url.clone()).await, Error::Refused, "{url}");
     }
-    assert_eq!(get("169.254.169.254", format!("https://ghes.example:{port}/")).await, Error::Refused);
+    assert_eq!(
+        get("169.254.169.254", format!("https://ghes.example:{port}/")).await,
+        Error::Refused
+    );
     assert_eq!((server.connects(), other.connects()), (1, 0));
 }
 
@@ -228,8 +274,12 @@ async fn plain_http_is_for_loopback() {
     let server = Server::with_body("{}").await;
     let port = server.address.port();
     let loopback = || resolving(&["127.0.0.1"]);
-    assert_eq!(get(loopback(), AddressRule::Public, &server.url()).await.unwrap_err(), Error::Refused);
-    let (named, local) = (format!("http://issuer.example:{port}/"), format!("http://localhost:{port}/"));
+    assert_eq!(
+        get(loopback(), AddressRule::Public, &server.url()).await.unwrap_err(),
+        Error::Refused
+    );
+    let (named, local) =
+        (format!("http://issuer.example:{port}/"), format!("http://localhost:{port}/"));
     for rule in [AddressRule::PrivateToo, AddressRule::Any] {
         assert_eq!(get(loopback(), rule, &named).await.unwrap_err(), Error::Refused);
         assert_eq!(get(resolving(&["10.0.0.1"]), rule, &local).await.unwrap_err(), Error::Refused);
@@ -243,15 +293,20 @@ async fn plain_http_is_for_loopback() {
 #[tokio::test]
 async fn redirects_are_answers() {
     let target = Server::with_body("{}").await;
-    let answer = format!("HTTP/1.1 302 Found\r\nlocation: {}\r\ncontent-length: 0\r\n\r\n", target.url());
+    let answer =
+        format!("HTTP/1.1 302 Found\r\nlocation: {}\r\ncontent-length: 0\r\n\r\n", target.url());
     let server = Server::saying(answer).await;
-    assert_eq!(get(Settings::default(), AddressRule::PrivateToo, &server.url()).await.unwrap_err(), Error::Status(302));
+    assert_eq!(
+        get(Settings::default(), AddressRule::PrivateToo, &server.url()).await.unwrap_err(),
+        Error::Status(302)
+    );
     assert_eq!(target.connects(), 0);
 }
 
 #[tokio::test]
 async fn sizes_are_capped_told_or_not() {
-    let told = Server::saying(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 1 << 30)).await;
+    let told =
+        Server::saying(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", 1 << 30)).await;
     let untold = [&b"HTTP/1.1 200 OK\r\n\r\n"[..], &vec![b'x'; 300 << 10]].concat();
     let untold = Server::saying(untold).await;
     for server in [told, untold] {
@@ -264,7 +319,8 @@ async fn sizes_are_capped_told_or_not() {
 
 #[tokio::test]
 async fn slow_servers_are_left() {
-    let documents = Egress::new(Settings::default()).unwrap().documents(&Access::by(AddressRule::PrivateToo));
+    let documents =
+        Egress::new(Settings::default()).unwrap().documents(&Access::by(AddressRule::PrivateToo));
     for begun in ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{"] {
         let server = Server::saying(begun).await;
         let answer = documents.get(&server.url(), None, Duration::from_millis(300)).await;
@@ -278,20 +334,30 @@ async fn answers_that_are_no_answers_are_told_apart() {
         ("220 smtp.example ESMTP\r\n", Error::Broken),
         ("HTTP/1.1 200 OK\r\n", Error::Closed),
         ("HTTP/1.1 200 OK\r\ncontent-length: 5\r\n\r\n{}", Error::Closed),
-        ("HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}", Error::Encoding),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\ncontent-length: 2\r\n\r\n{}",
+            Error::Encoding,
+        ),
         ("HTTP/1.1 200 OK\r\ncontent-encoding: br\r\ncontent-length: 2\r\n\r\n{}", Error::Encoding),
-        ("HTTP/1.1 200 OK\r\ncontent-encoding: gzip, gzip\r\ncontent-length: 2\r\n\r\n{}", Error::Encoding),
+        (
+            "HTTP/1.1 200 OK\r\ncontent-encoding: gzip, gzip\r\ncontent-length: 2\r\n\r\n{}",
+            Error::Encoding,
+        ),
     ] {
         let server = Server::closing_after(answer).await;
-        let error = get(Settings::default(), AddressRule::PrivateToo, &server.url()).await.unwrap_err();
+        let error =
+            get(Settings::default(), AddressRule::PrivateToo, &server.url()).await.unwrap_err();
         assert_eq!(error, expected, "{answer:?}");
     }
 }
 
 fn gzip(content: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
-    std::io::Read::read_to_end(&mut flate2::read::GzEncoder::new(content, flate2::Compression::fast()), &mut out)
-        .unwrap();
+    std::io::Read::read_to_end(
+        &mut flate2::read::GzEncoder::new(content, flate2::Compression::fast()),
+        &mut out,
+    )
+    .unwrap();
     out
 }
 
@@ -311,19 +377,37 @@ async fn a_compressed_answer_is_accepted_under_the_same_cap() {
         ("content-encoding: identity", b"{}".to_vec(), Ok(2)),
         ("content-encoding: ,", b"{}".to_vec(), Ok(2)),
     ] {
-        let head = format!("HTTP/1.1 200 OK\r\n{encodings}\r\ncontent-length: {}\r\n\r\n", content.len());
+        let head =
+            format!("HTTP/1.1 200 OK\r\n{encodings}\r\ncontent-length: {}\r\n\r\n", content.len());
         let server = Server::saying([head.as_bytes(), &content].concat()).await;
         let answer = get(Settings::default(), AddressRule::PrivateToo, &server.url()).await;
-        assert_eq!(answer.map(|document| document.body.len()), expected, "{encodings} {}", content.len());
+        assert_eq!(
+            answer.map(|document| document.body.len()),
+            expected,
+            "{encodings} {}",
+            content.len()
+        );
         assert!(server.heard.lock().unwrap().contains("accept-encoding: identity\r\n"));
     }
 }
 
 #[tokio::test]
 async fn odd_urls_are_refused() {
-    for url in ["", "/x", "ftp://a/", "https://", "http://u@127.0.0.1/", "https://u:p@a/", "file:///etc/passwd", "a b"]
-    {
-        assert_eq!(get(Settings::default(), AddressRule::PrivateToo, url).await.unwrap_err(), Error::Url, "{url:?}");
+    for url in [
+        "",
+        "/x",
+        "ftp://a/",
+        "https://",
+        "http://u@127.0.0.1/",
+        "https://u:p@a/",
+        "file:///etc/passwd",
+        "a b",
+    ] {
+        assert_eq!(
+            get(Settings::default(), AddressRule::PrivateToo, url).await.unwrap_err(),
+            Error::Url,
+            "{url:?}"
+        );
     }
 }
 
@@ -334,7 +418,8 @@ async fn a_closed_port_and_an_unknown_name_are_failed_connections() {
     drop(listener);
     let failed = get(Settings::default(), AddressRule::PrivateToo, &closed).await.unwrap_err();
     assert_eq!(failed, Error::Connect(ConnectCause::Refused));
-    let failed = get(resolving(&[""]), AddressRule::Public, "https://a.example/").await.unwrap_err();
+    let failed =
+        get(resolving(&[""]), AddressRule::Public, "https://a.example/").await.unwrap_err();
     assert_eq!(failed, Error::Connect(ConnectCause::Name));
 }
 
@@ -352,14 +437,17 @@ async fn the_proxy_is_for_github_alone() {
     let failed = get(settings(""), AddressRule::Any, &url).await.unwrap_err();
     assert_eq!(failed, Error::Connect(ConnectCause::ProxyCredentials));
     let heard = proxy.heard.lock().unwrap().clone();
-    assert!(heard.starts_with(&format!("CONNECT github.example:{} HTTP/1.1\r\n", proxy.address.port())), "{heard}");
+    assert!(
+        heard.starts_with(&format!("CONNECT github.example:{} HTTP/1.1\r\n", proxy.address.port())),
+        "{heard}"
+    );
     assert!(heard.contains("Proxy-Authorization: Basic dXNlcjpzZWNyZXQ="), "{heard}");
     get(settings("github.example"), AddressRule::Any, &url).await.unwrap_err();
     assert!(!proxy.heard.lock().unwrap()[heard.len()..].starts_with("CONNECT"));
 }
 
-/// A TLS server for `issuer.example` that answers with the HTTP version it was asked in. Gives its URL
-/// and its certificate in PEM form.
+/// A TLS server for `issuer.example` that answers with the HTTP version it was asked in. Gives its
+/// URL and its certificate in PEM form.
 async fn tls_server() -> (String, String) {
     tls_server_with(|_| ()).await
 }
@@ -372,17 +460,25 @@ async fn tls_server_with(change: impl FnOnce(&mut rcgen::CertificateParams)) -> 
     let certificate = parameters.self_signed(&key).unwrap();
     let private = rustls::pki_types::PrivateKeyDer::try_from(key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut tls = builder.with_no_client_auth().with_single_cert(vec![certificate.der().clone()], private).unwrap();
+    let builder = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let mut tls = builder
+        .with_no_client_auth()
+        .with_single_cert(vec![certificate.der().clone()], private)
+        .unwrap();
     tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://issuer.example:{}/", listener.local_addr().unwrap().port());
     tokio::spawn(async move {
         let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
-        let version = hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| async move {
-            let body = http_body_util::Full::new(Bytes::from(format!("{:?}", request.version())));
-            Ok::<_, std::convert::Infallible>(http::Response::new(body))
-        });
+        let version = hyper::service::service_fn(
+            |request: http::Request<hyper::body::Incoming>| async move {
+                let body =
+                    http_body_util::Full::new(Bytes::from(format!("{:?}", request.version())));
+                Ok::<_, std::convert::Infallible>(http::Response::new(body))
+            },
+        );
         while let Ok((stream, _)) = listener.accept().await {
             let Ok(stream) = acceptor.accept(stream).await else { continue };
             let server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
@@ -416,15 +512,26 @@ async fn trust_comes_from_the_given_roots() {
 #[tokio::test]
 async fn a_proxy_takes_an_issuer_where_its_access_says_so_but_no_address_that_is_refused() {
     let proxy = Server::saying("HTTP/1.1 407 Proxy Authentication Required\r\n\r\n").await;
-    let egress =
-        Egress::new(Settings { https_proxy: Some(format!("http://{}", proxy.address)), ..Settings::default() });
-    let documents = egress.unwrap().documents(&Access { proxy: true, ..Access::by(AddressRule::Public) });
+    let egress = Egress::new(Settings {
+        https_proxy: Some(format!("http://{}", proxy.address)),
+        ..Settings::default()
+    });
+    let documents =
+        egress.unwrap().documents(&Access { proxy: true, ..Access::by(AddressRule::Public) });
     let get = async |url: &str| documents.get(url, None, SOON).await.unwrap_err();
-    for refused in ["https://127.0.0.1/", "https://169.254.169.254/", "https://[fd00::1]/", "http://127.0.0.1/"] {
+    for refused in [
+        "https://127.0.0.1/",
+        "https://169.254.169.254/",
+        "https://[fd00::1]/",
+        "http://127.0.0.1/",
+    ] {
         assert_eq!(get(refused).await, Error::Refused, "{refused}");
     }
     assert_eq!(proxy.connects(), 0);
-    assert_eq!(get("https://issuer.example/").await, Error::Connect(ConnectCause::ProxyCredentials));
+    assert_eq!(
+        get("https://issuer.example/").await,
+        Error::Connect(ConnectCause::ProxyCredentials)
+    );
     assert!(proxy.heard.lock().unwrap().starts_with("CONNECT issuer.example:443 HTTP/1.1\r\n"));
 }
 
@@ -439,11 +546,15 @@ async fn roots_of_ones_own_are_the_only_ones() {
     assert_eq!(untrusted, Error::Certificate(CertificateCause::UnknownIssuer));
     let (_, other) = tls_server().await;
     let other = Roots::read(other.as_bytes()).unwrap();
-    let untrusted = egress.documents(&by(Some(other.clone()))).get(&url, None, SOON).await.unwrap_err();
+    let untrusted =
+        egress.documents(&by(Some(other.clone()))).get(&url, None, SOON).await.unwrap_err();
     assert!(matches!(untrusted, Error::Certificate(_)), "{untrusted}");
     // Even where the machine trusts it, for this access it is the given roots that count.
     let file = crate::tests::Folder::new();
-    let trusted = Settings { ca_files: vec![file.file("ca.pem", &certificate).into()], ..resolving(&["127.0.0.1"]) };
+    let trusted = Settings {
+        ca_files: vec![file.file("ca.pem", &certificate).into()],
+        ..resolving(&["127.0.0.1"])
+    };
     let egress = Egress::new(trusted).unwrap();
     egress.documents(&by(None)).get(&url, None, SOON).await.unwrap();
     let untrusted = egress.documents(&by(Some(other))).get(&url, None, SOON).await.unwrap_err();
@@ -455,7 +566,8 @@ async fn roots_of_ones_own_are_the_only_ones() {
 #[tokio::test]
 async fn a_credential_is_sent_where_it_is_given() {
     let server = Server::with_body("{}").await;
-    let documents = Egress::new(Settings::default()).unwrap().documents(&Access::by(AddressRule::PrivateToo));
+    let documents =
+        Egress::new(Settings::default()).unwrap().documents(&Access::by(AddressRule::PrivateToo));
     documents.get(&server.url(), Some(&HeaderValue::from_static("Bearer x")), SOON).await.unwrap();
     assert!(server.heard.lock().unwrap().contains("authorization: Bearer x\r\n"));
 }
@@ -463,10 +575,18 @@ async fn a_credential_is_sent_where_it_is_given() {
 #[test]
 fn a_proxy_that_cannot_be_used_is_a_mistake() {
     for bad in ["https://proxy:1", "socks5://proxy:1", "http://", "://"] {
-        assert!(Egress::new(Settings { https_proxy: Some(bad.to_owned()), ..Settings::default() }).is_err(), "{bad}");
+        assert!(
+            Egress::new(Settings { https_proxy: Some(bad.to_owned()), ..Settings::default() })
+                .is_err(),
+            "{bad}"
+        );
     }
     for good in ["", "proxy:3128", "http://proxy:3128", "http://u:p@proxy:3128/"] {
-        assert!(Egress::new(Settings { https_proxy: Some(good.to_owned()), ..Settings::default() }).is_ok(), "{good}");
+        assert!(
+            Egress::new(Settings { https_proxy: Some(good.to_owned()), ..Settings::default() })
+                .is_ok(),
+            "{good}"
+        );
     }
 }
 
@@ -478,7 +598,11 @@ async fn a_connection_has_no_delay() {
     let stream = tower::Service::call(&mut dialer, server.url().parse().unwrap()).await.unwrap();
     assert!(stream.inner().nodelay().unwrap());
     drop(stream);
-    let body = egress.client::<Empty<Bytes>>(AddressRule::Any).get(server.url().parse().unwrap()).await.unwrap();
+    let body = egress
+        .client::<Empty<Bytes>>(AddressRule::Any)
+        .get(server.url().parse().unwrap())
+        .await
+        .unwrap();
     assert_eq!(body.into_body().collect().await.unwrap().to_bytes(), "{}");
 }
 
@@ -497,12 +621,22 @@ async fn metadata_servers_are_addresses_nearby() {
     ];
     for url in refused {
         let settings = resolving(&["127.0.0.1"]);
-        assert_eq!(get(settings, AddressRule::Metadata, &url).await.unwrap_err(), Error::Refused, "{url}");
+        assert_eq!(
+            get(settings, AddressRule::Metadata, &url).await.unwrap_err(),
+            Error::Refused,
+            "{url}"
+        );
     }
     assert_eq!(server.connects(), 0);
     assert!(get(Settings::default(), AddressRule::Metadata, &server.url()).await.is_ok());
-    for nearby in ["169.254.169.254", "169.254.170.2", "fd00:ec2::254", "fd00:ec2::23", "::1", "::ffff:169.254.169.254"]
-    {
+    for nearby in [
+        "169.254.169.254",
+        "169.254.170.2",
+        "fd00:ec2::254",
+        "fd00:ec2::23",
+        "::1",
+        "::ffff:169.254.169.254",
+    ] {
         let expected = nearby != "::ffff:169.254.169.254";
         assert_eq!(address::is_metadata(nearby.parse().unwrap()), expected, "{nearby}");
     }
@@ -510,9 +644,12 @@ async fn metadata_servers_are_addresses_nearby() {
 
 #[tokio::test]
 async fn a_certificate_that_is_out_of_its_time_says_so() {
-    let directory = std::env::temp_dir().join(format!("octo-sts-egress-dates-{}", std::process::id()));
+    let directory =
+        std::env::temp_dir().join(format!("octo-sts-egress-dates-{}", std::process::id()));
     std::fs::create_dir_all(&directory).unwrap();
-    for (from, to, cause) in [(2001, 2002, CertificateCause::Expired), (2100, 2101, CertificateCause::NotYetValid)] {
+    for (from, to, cause) in
+        [(2001, 2002, CertificateCause::Expired), (2100, 2101, CertificateCause::NotYetValid)]
+    {
         let (url, certificate) = tls_server_with(|parameters| {
             parameters.not_before = rcgen::date_time_ymd(from, 1, 1);
             parameters.not_after = rcgen::date_time_ymd(to, 1, 1);
@@ -533,8 +670,11 @@ async fn a_proxy_that_fails_says_how() {
     let gone = closed.local_addr().unwrap();
     drop(closed);
     let forbids = Server::saying("HTTP/1.1 403 Forbidden\r\n\r\n").await;
-    for (proxy, cause) in [(gone, ConnectCause::Proxy), (forbids.address, ConnectCause::ProxyRefused)] {
-        let settings = Settings { https_proxy: Some(format!("http://{proxy}")), ..Settings::default() };
+    for (proxy, cause) in
+        [(gone, ConnectCause::Proxy), (forbids.address, ConnectCause::ProxyRefused)]
+    {
+        let settings =
+            Settings { https_proxy: Some(format!("http://{proxy}")), ..Settings::default() };
         let failed = get(settings, AddressRule::Any, "https://github.example/").await.unwrap_err();
         assert_eq!(failed, Error::Connect(cause));
     }

@@ -3,8 +3,8 @@
 
 use serde_json::{Value, json};
 
-/// A GitHub Actions token of a workflow that runs in `OWNER/REPO` on `reference` (`refs/heads/main`).
-/// Ids are strings, as GitHub sends them.
+/// A GitHub Actions token of a workflow that runs in `OWNER/REPO` on `reference`
+/// (`refs/heads/main`). Ids are strings, as GitHub sends them.
 pub fn github_actions(owner: &str, repo: &str, reference: &str) -> Value {
     let full_name = format!("{owner}/{repo}");
     let workflow = format!("{full_name}/.github/workflows/release.yaml@{reference}");

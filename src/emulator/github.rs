@@ -1,8 +1,8 @@
 //! The emulated GitHub: handle, settings, and the way of a request through it.
 //!
 //! A request is read into a [`route::Route`], delayed or diverted by faults, answered from the
-//! [`state::State`] under its lock, and given the headers that GitHub puts on every answer. Setting the
-//! scene is in `setup`, looking at what happened in `observe`.
+//! [`state::State`] under its lock, and given the headers that GitHub puts on every answer. Setting
+//! the scene is in `setup`, looking at what happened in `observe`.
 
 mod app_jwt;
 mod apps;
@@ -51,7 +51,8 @@ pub enum TokenFormat {
 }
 
 /// How long a fresh token takes to be known everywhere. Each span follows the one before: first the
-/// token is unknown (401), then its permissions are (403), then private repositories do not see it (404).
+/// token is unknown (401), then its permissions are (403), then private repositories do not see it
+/// (404).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Lag {
     /// At once.
@@ -88,7 +89,8 @@ pub struct LimitStyle {
 /// What can be set about the emulated GitHub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Knobs {
-    /// Enterprise Server: the API below `/api/v3`, no rate limits, the version in headers and `/meta`.
+    /// Enterprise Server: the API below `/api/v3`, no rate limits, the version in headers and
+    /// `/meta`.
     pub enterprise_server: bool,
     /// The form of minted tokens, where the request does not say.
     pub token_format: TokenFormat,
@@ -170,7 +172,8 @@ impl GitHub {
             Arc::new(move |request| Box::pin(pipeline::handle(state.clone(), request)))
         })
         .await?;
-        let shared = shared.ok_or_else(|| io::Error::other("the listener did not ask for its handler"))?;
+        let shared =
+            shared.ok_or_else(|| io::Error::other("the listener did not ask for its handler"))?;
         Ok(Self { shared, server: Arc::new(server) })
     }
 

@@ -138,13 +138,14 @@ impl Issuer {
             Arc::new(move |request| Box::pin(publish::handle(world.clone(), request)))
         })
         .await?;
-        let shared = shared.ok_or_else(|| io::Error::other("the listener did not ask for its handler"))?;
+        let shared =
+            shared.ok_or_else(|| io::Error::other("the listener did not ask for its handler"))?;
         let issuer = Self { shared, server: Arc::new(server), tenant: String::new() };
         Ok(issuer.at(""))
     }
 
-    /// The issuer at this path of the same listener (`/tenant-a`), made with one RS256 key if it is new.
-    /// A trailing slash belongs to its name.
+    /// The issuer at this path of the same listener (`/tenant-a`), made with one RS256 key if it is
+    /// new. A trailing slash belongs to its name.
     #[must_use]
     pub fn at(&self, path: &str) -> Self {
         self.at_with(path, Alg::Rs256)
@@ -185,8 +186,8 @@ impl Issuer {
         self.shared.lock().tenants.get_mut(&self.tenant).map(act)
     }
 
-    /// Signs claims with the current key. `iss`, `iat`, `nbf`, `exp` (5 minutes) and `jti` are filled in
-    /// where they are absent; a claim that is null is left out.
+    /// Signs claims with the current key. `iss`, `iat`, `nbf`, `exp` (5 minutes) and `jti` are
+    /// filled in where they are absent; a claim that is null is left out.
     pub fn sign(&self, claims: &Value) -> String {
         self.sign_with(&json!({}), claims)
     }
@@ -265,7 +266,8 @@ impl Issuer {
         self.on(|tenant| tenant.cache_control = value.map(str::to_owned));
     }
 
-    /// Both documents demand this bearer token, as a Kubernetes API server does; 403 without, 401 with another.
+    /// Both documents demand this bearer token, as a Kubernetes API server does; 403 without, 401
+    /// with another.
     pub fn require_bearer(&self, token: Option<&str>) {
         self.on(|tenant| tenant.bearer = token.map(str::to_owned));
     }
@@ -284,10 +286,16 @@ impl Issuer {
 fn standard(issuer: &str, now: UnixTime) -> Map<String, Value> {
     let (now, end) = (now.as_secs(), now.plus(LIFE).as_secs());
     let jti = base64url(random::<16>());
-    [("iss", json!(issuer)), ("iat", json!(now)), ("nbf", json!(now)), ("exp", json!(end)), ("jti", json!(jti))]
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect()
+    [
+        ("iss", json!(issuer)),
+        ("iat", json!(now)),
+        ("nbf", json!(now)),
+        ("exp", json!(end)),
+        ("jti", json!(jti)),
+    ]
+    .into_iter()
+    .map(|(name, value)| (name.to_owned(), value))
+    .collect()
 }
 
 /// The defaults with `given` over them, without what is null.

@@ -1,8 +1,8 @@
 //! Key pairs for Apps and issuers, as PEM, JWK and signatures.
 //!
-//! Making an RSA key takes a good part of a second, and tests start hundreds of emulators. So keys are
-//! [`Lease`]s from a pool of the process: no two that are in use are the same, and one that is no longer
-//! used serves the next who asks.
+//! Making an RSA key takes a good part of a second, and tests start hundreds of emulators. So keys
+//! are [`Lease`]s from a pool of the process: no two that are in use are the same, and one that is
+//! no longer used serves the next who asks.
 
 use std::{
     collections::HashMap,
@@ -67,7 +67,9 @@ impl Alg {
 
     fn family(self) -> Family {
         match self {
-            Self::Rs256 | Self::Rs384 | Self::Rs512 | Self::Ps256 | Self::Ps384 | Self::Ps512 => Family::Rsa,
+            Self::Rs256 | Self::Rs384 | Self::Rs512 | Self::Ps256 | Self::Ps384 | Self::Ps512 => {
+                Family::Rsa
+            }
             Self::Es256 => Family::P256,
             Self::Es384 => Family::P384,
             Self::Es512 => Family::P521,
@@ -158,21 +160,31 @@ fn pool() -> MutexGuard<'static, Pool> {
     POOL.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-#[expect(clippy::expect_used, reason = "key generation fails only without a random source, and then nothing works")]
+#[expect(
+    clippy::expect_used,
+    reason = "key generation fails only without a random source, and then nothing works"
+)]
 fn generate(family: Family) -> Pair {
     const NO_RANDOM: &str = "the system has a random source";
     match family {
         Family::Rsa => Pair::Rsa(rsa::KeyPair::generate(rsa::KeySize::Rsa2048).expect(NO_RANDOM)),
-        Family::P256 => Pair::Ec(EcdsaKeyPair::generate(&signature::ECDSA_P256_SHA256_FIXED_SIGNING).expect(NO_RANDOM)),
-        Family::P384 => Pair::Ec(EcdsaKeyPair::generate(&signature::ECDSA_P384_SHA384_FIXED_SIGNING).expect(NO_RANDOM)),
-        Family::P521 => Pair::Ec(EcdsaKeyPair::generate(&signature::ECDSA_P521_SHA512_FIXED_SIGNING).expect(NO_RANDOM)),
+        Family::P256 => Pair::Ec(
+            EcdsaKeyPair::generate(&signature::ECDSA_P256_SHA256_FIXED_SIGNING).expect(NO_RANDOM),
+        ),
+        Family::P384 => Pair::Ec(
+            EcdsaKeyPair::generate(&signature::ECDSA_P384_SHA384_FIXED_SIGNING).expect(NO_RANDOM),
+        ),
+        Family::P521 => Pair::Ec(
+            EcdsaKeyPair::generate(&signature::ECDSA_P521_SHA512_FIXED_SIGNING).expect(NO_RANDOM),
+        ),
         Family::Ed25519 => Pair::Ed25519(Ed25519KeyPair::generate().expect(NO_RANDOM)),
     }
 }
 
 fn pem_and_public(pair: &Pair) -> (String, PublicKey) {
     let Pair::Rsa(pair) = pair else { return (String::new(), PublicKey(Vec::new())) };
-    let der = AsDer::as_der(pair).map(|der: aws_lc_rs::encoding::Pkcs8V1Der<'_>| BASE64_STANDARD.encode(der.as_ref()));
+    let der = AsDer::as_der(pair)
+        .map(|der: aws_lc_rs::encoding::Pkcs8V1Der<'_>| BASE64_STANDARD.encode(der.as_ref()));
     let der = der.unwrap_or_default();
     let mut pem = String::from("-----BEGIN PRIVATE KEY-----\n");
     for (at, letter) in der.chars().enumerate() {
@@ -204,8 +216,12 @@ impl Pair {
                 pair.sign(scheme, &rng, message, &mut out).ok()?;
                 Some(out)
             }
-            Self::Ec(pair) => pair.sign(&rng, message).ok().map(|signature| signature.as_ref().to_vec()),
-            Self::Ed25519(pair) => pair.try_sign(message).ok().map(|signature| signature.as_ref().to_vec()),
+            Self::Ec(pair) => {
+                pair.sign(&rng, message).ok().map(|signature| signature.as_ref().to_vec())
+            }
+            Self::Ed25519(pair) => {
+                pair.try_sign(message).ok().map(|signature| signature.as_ref().to_vec())
+            }
         }
     }
 
@@ -229,7 +245,9 @@ impl Pair {
                 };
                 json!({"kty": "EC", "crv": curve, "x": base64url(x), "y": base64url(y)})
             }
-            Self::Ed25519(pair) => json!({"kty": "OKP", "crv": "Ed25519", "x": base64url(pair.public_key().as_ref())}),
+            Self::Ed25519(pair) => {
+                json!({"kty": "OKP", "crv": "Ed25519", "x": base64url(pair.public_key().as_ref())})
+            }
         };
         if let Value::Object(members) = &mut jwk {
             members.insert("kid".into(), self.key_id(alg).into());

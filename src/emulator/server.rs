@@ -1,7 +1,8 @@
 //! The listener that the emulated GitHub and the issuers share.
 //!
-//! HTTP/1.1 and HTTP/2 with prior knowledge on one loopback port. A handler may also end in [`Cut`]:
-//! then the connection (in HTTP/2 the stream) breaks off without an answer, as a failing server's does.
+//! HTTP/1.1 and HTTP/2 with prior knowledge on one loopback port. A handler may also end in
+//! [`Cut`]: then the connection (in HTTP/2 the stream) breaks off without an answer, as a failing
+//! server's does.
 
 use std::{io, net::Ipv4Addr, net::SocketAddr, sync::Arc, time::Duration};
 
@@ -48,7 +49,9 @@ impl Request {
 
     /// The first query parameter of that name, decoded.
     pub(super) fn query(&self, name: &str) -> Option<String> {
-        form_urlencoded::parse(self.query.as_bytes()).find(|(key, _)| key == name).map(|(_, value)| value.into_owned())
+        form_urlencoded::parse(self.query.as_bytes())
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.into_owned())
     }
 }
 
@@ -79,7 +82,8 @@ pub(super) enum End {
 pub(super) struct Cut;
 
 /// Answers requests.
-pub(super) type Handler = Arc<dyn Fn(Request) -> BoxFuture<'static, Result<Response, Cut>> + Send + Sync>;
+pub(super) type Handler =
+    Arc<dyn Fn(Request) -> BoxFuture<'static, Result<Response, Cut>> + Send + Sync>;
 
 /// A running listener; it and its connections end when this is dropped.
 #[derive(Debug)]
@@ -149,7 +153,8 @@ async fn read(request: http::Request<Incoming>) -> Result<Request, Cut> {
 
 fn into_http(response: Response) -> http::Response<BoxBody<Bytes, Cut>> {
     let mut out = http::Response::new(body(response.body, response.end));
-    *out.status_mut() = http::StatusCode::from_u16(response.status).unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
+    *out.status_mut() = http::StatusCode::from_u16(response.status)
+        .unwrap_or(http::StatusCode::INTERNAL_SERVER_ERROR);
     for (name, value) in response.headers {
         // A value that HTTP cannot carry is left out: it can only come from a fault or a file name.
         if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {

@@ -50,7 +50,8 @@ impl Http {
     }
 
     async fn get(&self, url: &str) -> Answer {
-        let request = http::Request::get(url).header("user-agent", "test").body(Full::default()).unwrap();
+        let request =
+            http::Request::get(url).header("user-agent", "test").body(Full::default()).unwrap();
         self.try_send(request).await.unwrap()
     }
 }
@@ -69,8 +70,8 @@ impl Answer {
     }
 }
 
-/// A GitHub with one organization, a private repository `hello`, a public one `open`, and an App that
-/// may read and write contents and issues, installed on all.
+/// A GitHub with one organization, a private repository `hello`, a public one `open`, and an App
+/// that may read and write contents and issues, installed on all.
 struct World {
     github: GitHub,
     clock: ManualClock,
@@ -111,7 +112,13 @@ impl World {
         sign(&self.pem, r#"{"alg":"RS256","typ":"JWT"}"#, claims)
     }
 
-    async fn send(&self, method: Method, path: &str, authorization: &str, body: Option<Value>) -> Answer {
+    async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        authorization: &str,
+        body: Option<Value>,
+    ) -> Answer {
         self.try_send(method, path, authorization, body).await.unwrap()
     }
 
@@ -122,7 +129,8 @@ impl World {
         authorization: &str,
         body: Option<Value>,
     ) -> Result<Answer, String> {
-        let mut request = http::Request::builder().method(method).uri(format!("{}{path}", self.github.url()));
+        let mut request =
+            http::Request::builder().method(method).uri(format!("{}{path}", self.github.url()));
         request = request.header("user-agent", "test");
         if !authorization.is_empty() {
             request = request.header("authorization", authorization);
@@ -150,7 +158,12 @@ impl World {
 
     async fn try_mint(&self, body: Value) -> Answer {
         let body = (!body.is_null()).then_some(body);
-        self.as_app(Method::POST, &format!("/app/installations/{}/access_tokens", self.installation), body).await
+        self.as_app(
+            Method::POST,
+            &format!("/app/installations/{}/access_tokens", self.installation),
+            body,
+        )
+        .await
     }
 
     /// A token that was asked for with this body.
@@ -169,6 +182,8 @@ impl World {
 fn sign(pem: &str, header: &str, claims: &Value) -> String {
     let key = jsonwebtoken::EncodingKey::from_rsa_pem(pem.as_bytes()).unwrap();
     let signed = format!("{}.{}", keys::base64url(header), keys::base64url(claims.to_string()));
-    let signature = jsonwebtoken::crypto::sign(signed.as_bytes(), &key, jsonwebtoken::Algorithm::RS256).unwrap();
+    let signature =
+        jsonwebtoken::crypto::sign(signed.as_bytes(), &key, jsonwebtoken::Algorithm::RS256)
+            .unwrap();
     format!("{signed}.{signature}")
 }

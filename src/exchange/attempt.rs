@@ -140,10 +140,21 @@ impl<'a, P: Purpose> Journal<'a, P> {
         record.identity = identity.as_deref().map(record::name);
         let audit = &exchange.parts.audit;
         let mint_calls = MintCalls::default();
-        Self { audit, exchange, began, expired, record, place: None, mint_calls, written: false, purpose: PhantomData }
+        Self {
+            audit,
+            exchange,
+            began,
+            expired,
+            record,
+            place: None,
+            mint_calls,
+            written: false,
+            purpose: PhantomData,
+        }
     }
 
-    /// Where the calls to mint are counted. It is read when the record is written, however the attempt ends.
+    /// Where the calls to mint are counted. It is read when the record is written, however the
+    /// attempt ends.
     pub(super) fn mint_calls(&self) -> MintCalls {
         self.mint_calls.clone()
     }
@@ -178,7 +189,9 @@ impl<'a, P: Purpose> Journal<'a, P> {
     pub(super) fn policy(&mut self, located: &Located) {
         let file = match &located.found {
             Found::Present(file) => Some(file),
-            Found::Absent | Found::Invalid(_) | Found::Inaccessible(_) | Found::Forbidden(_) => None,
+            Found::Absent | Found::Invalid(_) | Found::Inaccessible(_) | Found::Forbidden(_) => {
+                None
+            }
         };
         self.record.policy = Some(PolicyRef {
             repository: format!("{}/{}", located.owner, located.repo),
@@ -202,7 +215,10 @@ impl<'a, P: Purpose> Journal<'a, P> {
 
     /// Writes the record. A refusal that finds no place is answered as such; an issued token has
     /// had its place since before it was minted.
-    pub(super) fn close(mut self, outcome: Result<P::Outcome, Refusal>) -> Result<P::Outcome, Refusal> {
+    pub(super) fn close(
+        mut self,
+        outcome: Result<P::Outcome, Refusal>,
+    ) -> Result<P::Outcome, Refusal> {
         let may_have_minted = self.mint_calls.may_have_minted();
         let outcome = outcome.map_err(|refusal| Refusal { may_have_minted, ..refusal });
         match &outcome {
@@ -223,7 +239,8 @@ impl<'a, P: Purpose> Journal<'a, P> {
         self.write();
         match outcome {
             Err(_) if !recorded && !self.record.verified => {
-                Err(Refusal::new(Reason::RateLimited, "too many requests").retry_after(Duration::from_secs(1)))
+                Err(Refusal::new(Reason::RateLimited, "too many requests")
+                    .retry_after(Duration::from_secs(1)))
             }
             outcome => outcome,
         }
@@ -263,7 +280,10 @@ impl<P: Purpose> Drop for Journal<'_, P> {
         if !self.written {
             // The caller gets these answers from the layers around the core.
             if std::thread::panicking() {
-                self.record.deny(&Refusal::new(Reason::Internal, "internal error").because("the handler panicked"));
+                self.record.deny(
+                    &Refusal::new(Reason::Internal, "internal error")
+                        .because("the handler panicked"),
+                );
             } else if self.expired.is_cancelled() {
                 self.record.deny(&deadline());
             }
@@ -281,7 +301,8 @@ pub(super) fn deadline() -> Refusal {
 }
 
 fn unrecorded() -> Refusal {
-    Refusal::new(Reason::AuditUnavailable, "the attempt cannot be recorded now").retry_after(Duration::from_secs(1))
+    Refusal::new(Reason::AuditUnavailable, "the attempt cannot be recorded now")
+        .retry_after(Duration::from_secs(1))
 }
 
 fn token_record(issued: &IssuedToken) -> TokenRecord {
@@ -291,7 +312,11 @@ fn token_record(issued: &IssuedToken) -> TokenRecord {
         sha256,
         sha256_base64,
         expires_at: issued.expires_at().rfc3339(),
-        permissions: issued.permissions().iter().map(|(name, level)| (name.clone(), level.as_str())).collect(),
+        permissions: issued
+            .permissions()
+            .iter()
+            .map(|(name, level)| (name.clone(), level.as_str()))
+            .collect(),
         repositories: issued.repositories().map(<[String]>::to_vec),
     }
 }

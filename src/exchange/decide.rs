@@ -101,7 +101,8 @@ impl Exchange {
         let workload = token.workload();
         let evaluated = self.evaluate(file, token, &asked.scope).await?;
         journal.evaluated(&evaluated);
-        let grant = evaluated.map_err(|denied| refuse::mismatch(&denied, audience, workload.clone()))?;
+        let grant =
+            evaluated.map_err(|denied| refuse::mismatch(&denied, audience, workload.clone()))?;
         let installation = self.pinned(&grant).await?;
         let policy = PolicyProof { account: located.account, proven_at: located.proven_at };
         Ok(Decision { grant, installation, policy, audience, workload, recorded })
@@ -117,8 +118,12 @@ impl Exchange {
     /// another one than before the files were read: an installation that is gone shows in reading.
     async fn pinned(&self, grant: &Grant) -> Result<Installation, Refusal> {
         let refuse = |error: github::Error| error.refusal(grant.owner());
-        let installation =
-            self.parts.github.installation(grant.owner(), CallerTrust::Verified).await.map_err(refuse)?;
+        let installation = self
+            .parts
+            .github
+            .installation(grant.owner(), CallerTrust::Verified)
+            .await
+            .map_err(refuse)?;
         github::check_pin(grant, &installation).map_err(refuse)?;
         Ok(installation)
     }
@@ -143,9 +148,13 @@ impl Exchange {
             .map_err(|e| refuse::store(&e, scope.owner()))
     }
 
-    /// Charges a verified caller for what is not cached, unless a granted attempt used it within the
-    /// last day: then the lookup is a refresh, charged to nobody.
-    pub(super) async fn charge_lookups(&self, asked: &Asked, account: &mut Account<'_>) -> Result<(), Refusal> {
+    /// Charges a verified caller for what is not cached, unless a granted attempt used it within
+    /// the last day: then the lookup is a refresh, charged to nobody.
+    pub(super) async fn charge_lookups(
+        &self,
+        asked: &Asked,
+        account: &mut Account<'_>,
+    ) -> Result<(), Refusal> {
         let (scope, trust) = (&asked.scope, CallerTrust::Verified);
         let github = &self.parts.github;
         let is_cached = github.is_installation_cached(scope.owner(), trust)
@@ -173,8 +182,10 @@ impl Exchange {
         let policy_repo = self.parts.store.policy_repo().clone();
         let evaluate = move || {
             let Settings { domain, github_host, .. } = settings.as_ref();
-            file.policy
-                .evaluate(&token, &policy::Asked { scope: &scope, domain, github_host, policy_repo: &policy_repo })
+            file.policy.evaluate(
+                &token,
+                &policy::Asked { scope: &scope, domain, github_host, policy_repo: &policy_repo },
+            )
         };
         self.cpu.run_by_cost(&owner, cost, evaluate).await.map_err(refuse::cpu)
     }
@@ -188,7 +199,8 @@ impl Exchange {
     ) -> Result<(), Refusal> {
         let Some(list) = list else { return Ok(()) };
         let (cost, issuer) = (list.cost(token.issuer()), token.issuer().clone());
-        let verdict = self.cpu.run_by_cost(scope.owner(), cost, move || list.verdict(&issuer)).await;
+        let verdict =
+            self.cpu.run_by_cost(scope.owner(), cost, move || list.verdict(&issuer)).await;
         match verdict.map_err(refuse::cpu)? {
             Verdict::Listed => Ok(()),
             Verdict::Unlisted { enforced: false } => {
@@ -197,14 +209,21 @@ impl Exchange {
             }
             Verdict::Unlisted { enforced: true } => {
                 journal.trusted_issuers("not listed");
-                Err(Refusal::new(Reason::IssuerNotPermitted, "issuer not permitted by organization policy"))
+                Err(Refusal::new(
+                    Reason::IssuerNotPermitted,
+                    "issuer not permitted by organization policy",
+                ))
             }
         }
     }
 }
 
 /// The policy, where there is one.
-fn present(located: &Located, audience: Audience, identity: &PolicyName) -> Result<Arc<PolicyFile>, Refusal> {
+fn present(
+    located: &Located,
+    audience: Audience,
+    identity: &PolicyName,
+) -> Result<Arc<PolicyFile>, Refusal> {
     if let Found::Present(file) = &located.found {
         Ok(Arc::clone(file))
     } else {

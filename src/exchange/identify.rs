@@ -1,7 +1,7 @@
 //! Who is it: a verified token, by the keys of a known issuer or of one that the gate admits.
 //!
-//! Everything that can go wrong before the signature of an unknown issuer's token is verified has one
-//! answer, sent at a time that says no more than the answer. What it may cost is decided by
+//! Everything that can go wrong before the signature of an unknown issuer's token is verified has
+//! one answer, sent at a time that says no more than the answer. What it may cost is decided by
 //! [`admission`](crate::admission).
 
 use std::sync::Arc;
@@ -56,9 +56,13 @@ impl Exchange {
     ) -> Result<(VerifiedToken, Passed), Refusal> {
         let arrived = journal.arrived();
         // Time enough is left for the refusal's step.
-        let within = self.settings.deadline.saturating_sub(self.settings.refusal_step).mul_f64(0.95);
-        let outcome = tokio::time::timeout(within, self.pass_and_verify(asked, account, journal)).await;
-        match outcome.unwrap_or_else(|_| Err(refuse::not_trusted("the lookups before verification took too long"))) {
+        let within =
+            self.settings.deadline.saturating_sub(self.settings.refusal_step).mul_f64(0.95);
+        let outcome =
+            tokio::time::timeout(within, self.pass_and_verify(asked, account, journal)).await;
+        match outcome.unwrap_or_else(|_| {
+            Err(refuse::not_trusted("the lookups before verification took too long"))
+        }) {
             Err(refusal) if refusal.reason == Reason::IssuerNotTrusted => {
                 Err(self.refusal_steps.delay(refusal, arrived).await)
             }
@@ -75,8 +79,8 @@ impl Exchange {
         journal: &mut Journal<'_, P>,
     ) -> Result<(VerifiedToken, Passed), Refusal> {
         let cached = self.verify_with_cached_keys(asked, account).await?;
-        // Nothing connects other issuers with the owner yet: their callers learn nothing of it, and the
-        // entries that are created for them evict no others.
+        // Nothing connects other issuers with the owner yet: their callers learn nothing of it, and
+        // the entries that are created for them evict no others.
         let is_proven = cached.is_some() && account.knows_issuer(asked.token.issuer());
         let trust = if is_proven { CallerTrust::Verified } else { CallerTrust::Unverified };
         let not_served = |refusal: Refusal| refuse::not_trusted(refusal.cause.unwrap_or_default());
@@ -121,7 +125,9 @@ impl Exchange {
         match self.parts.github.scarce(owner) {
             None => Ok(()),
             Some(Scarce::App(wait)) => Err(refuse::scarce(wait)),
-            Some(Scarce::Installation(_)) => Err(refuse::not_trusted("GitHub's quota is kept for proven callers")),
+            Some(Scarce::Installation(_)) => {
+                Err(refuse::not_trusted("GitHub's quota is kept for proven callers"))
+            }
         }
     }
 
@@ -135,20 +141,28 @@ impl Exchange {
         let store = &self.parts.store;
         self.parts.github.installation(owner, trust).await.map_err(refuse::not_trusted)?;
         let list = store.trusted_issuers(owner, trust).await.map_err(refuse::not_trusted)?;
-        let located = store.policy(&asked.scope, &asked.identity, trust).await.map_err(refuse::not_trusted)?;
+        let located = store
+            .policy(&asked.scope, &asked.identity, trust)
+            .await
+            .map_err(refuse::not_trusted)?;
         journal.policy(&located);
         let Found::Present(file) = &located.found else {
             return Err(refuse::not_trusted(refuse::not_present(&located.found)));
         };
         let (file, issuer) = (Arc::clone(file), asked.token.issuer().clone());
-        let cost = file.policy.issuer_cost(&issuer).saturating_add(list.as_ref().map_or(0, |list| list.cost(&issuer)));
+        let cost = file
+            .policy
+            .issuer_cost(&issuer)
+            .saturating_add(list.as_ref().map_or(0, |list| list.cost(&issuer)));
         let admitting = list.clone();
         let admitting_owner = owner.clone();
-        let admits = move || policy::gate::admit(admitting.as_deref(), &file.policy, &issuer, &admitting_owner);
+        let admits = move || {
+            policy::gate::admit(admitting.as_deref(), &file.policy, &issuer, &admitting_owner)
+        };
         let admission = self.cpu.run_by_cost(owner, cost, admits).await;
-        let admission = admission
-            .map_err(refuse::not_trusted)?
-            .ok_or_else(|| refuse::not_trusted("the organization's list or the policy does not admit the issuer"))?;
+        let admission = admission.map_err(refuse::not_trusted)?.ok_or_else(|| {
+            refuse::not_trusted("the organization's list or the policy does not admit the issuer")
+        })?;
         Ok(Passed { list, located, admission })
     }
 

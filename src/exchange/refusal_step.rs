@@ -42,9 +42,13 @@ impl RefusalSteps {
     /// The refusal, at the next whole step after `arrived`; another one immediately if too many are
     /// delayed already.
     pub(super) async fn delay(&self, refusal: Refusal, arrived: Moment) -> Refusal {
-        let Some(wait) = self.time_to_step(arrived).filter(|_| !self.shutdown.is_cancelled()) else { return refusal };
+        let Some(wait) = self.time_to_step(arrived).filter(|_| !self.shutdown.is_cancelled())
+        else {
+            return refusal;
+        };
         let Ok(_slot) = self.slots.try_acquire() else {
-            return refuse::too_many(Empty(Duration::from_secs(1))).because("too many refusals are delayed");
+            return refuse::too_many(Empty(Duration::from_secs(1)))
+                .because("too many refusals are delayed");
         };
         tokio::select! {
             () = self.clock.sleep(wait) => {}
@@ -82,7 +86,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_refusal_leaves_at_the_next_whole_step_after_its_request() {
-        for (elapsed, leaves) in [(0, 1_000), (1, 1_000), (999, 1_000), (1_000, 2_000), (1_500, 2_000), (2_999, 3_000)]
+        for (elapsed, leaves) in
+            [(0, 1_000), (1, 1_000), (999, 1_000), (1_000, 2_000), (1_500, 2_000), (2_999, 3_000)]
         {
             let (steps, clock) = steps(STEP);
             let arrived = clock.monotonic();
@@ -100,9 +105,13 @@ mod tests {
     async fn no_more_than_1024_are_delayed_and_the_next_is_limited() {
         let (steps, clock) = steps(STEP);
         let arrived = clock.monotonic();
-        let mut delayed: Vec<_> = (0..MAX_DELAYED).map(|_| Box::pin(steps.delay(refusal(), arrived))).collect();
+        let mut delayed: Vec<_> =
+            (0..MAX_DELAYED).map(|_| Box::pin(steps.delay(refusal(), arrived))).collect();
         assert!(delayed.iter_mut().all(|delayed| delayed.now_or_never().is_none()));
-        assert_eq!(steps.delay(refusal(), arrived).await.reason, crate::reason::Reason::RateLimited);
+        assert_eq!(
+            steps.delay(refusal(), arrived).await.reason,
+            crate::reason::Reason::RateLimited
+        );
         delayed.pop();
         assert!(steps.delay(refusal(), arrived).now_or_never().is_none(), "a slot is free again");
     }

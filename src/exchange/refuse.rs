@@ -1,8 +1,8 @@
 //! What a caller is told of a failure, by who the caller is.
 //!
-//! There are three kinds of callers. Those whose token is not verified get one answer, whatever exists.
-//! Outsiders are verified, but could be anyone with an account somewhere: they learn what their own
-//! token said, not what a private policy asks for. Insiders could read the policy anyway.
+//! There are three kinds of callers. Those whose token is not verified get one answer, whatever
+//! exists. Outsiders are verified, but could be anyone with an account somewhere: they learn what
+//! their own token said, not what a private policy asks for. Insiders could read the policy anyway.
 
 use std::{borrow::Cow, fmt, time::Duration};
 
@@ -21,8 +21,8 @@ use crate::{
 /// How much a verified caller may be told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Audience {
-    /// A workflow of the scope's owner, or a workload of an issuer that the policy names exactly and
-    /// whose subjects are all the operator's own.
+    /// A workflow of the scope's owner, or a workload of an issuer that the policy names exactly
+    /// and whose subjects are all the operator's own.
     Insider,
     /// Anyone else.
     Outsider,
@@ -54,9 +54,11 @@ pub(super) fn not_trusted(cause: impl fmt::Display) -> Refusal {
 /// The policy or the list is expensive to evaluate, and was not.
 pub(super) fn cpu(error: CpuError) -> Refusal {
     match error {
-        CpuError::Overloaded => Refusal::new(Reason::RateLimited, "too much expensive evaluation for this owner")
-            .because(error)
-            .retry_after(Duration::from_secs(1)),
+        CpuError::Overloaded => {
+            Refusal::new(Reason::RateLimited, "too much expensive evaluation for this owner")
+                .because(error)
+                .retry_after(Duration::from_secs(1))
+        }
         CpuError::Panicked => Refusal::new(Reason::Internal, "internal error").because(error),
     }
 }
@@ -83,10 +85,15 @@ pub(super) fn scarce(wait: Duration) -> Refusal {
 
 /// The App's credential cannot be had. Unverified callers learn only that the signer is down.
 pub(super) fn signer(error: github::Error, owner: &Owner) -> Refusal {
-    if error.reason() == Reason::SignerUnavailable { error.refusal(owner) } else { not_trusted(error) }
+    if error.reason() == Reason::SignerUnavailable {
+        error.refusal(owner)
+    } else {
+        not_trusted(error)
+    }
 }
 
-/// The token of an unknown issuer was not verified. What depends on the issuer's keys has the one answer too.
+/// The token of an unknown issuer was not verified. What depends on the issuer's keys has the one
+/// answer too.
 pub(super) fn unverified(error: oidc::Error) -> Refusal {
     if matches!(error, oidc::Error::Signature(_) | oidc::Error::Unavailable { .. }) {
         not_trusted(error)
@@ -102,23 +109,32 @@ pub(super) fn not_present(found: &Found) -> Cow<'static, str> {
         Found::Absent => "no such policy".into(),
         Found::Invalid(invalid) => format!("the policy is invalid: {invalid}").into(),
         Found::Inaccessible(cause) => cause.clone(),
-        Found::Forbidden(cause) => format!("the App may not read the repository's contents: {cause}").into(),
+        Found::Forbidden(cause) => {
+            format!("the App may not read the repository's contents: {cause}").into()
+        }
     }
 }
 
 /// The policy is not there, or is none.
 pub(super) fn policy(found: &Found, audience: Audience, identity: &PolicyName) -> Refusal {
-    let not_found = || Refusal::new(Reason::PolicyNotFound, format!("unable to find trust policy for \"{identity}\""));
+    let not_found = || {
+        Refusal::new(
+            Reason::PolicyNotFound,
+            format!("unable to find trust policy for \"{identity}\""),
+        )
+    };
     let refusal = match (found, audience) {
         (Found::Forbidden(_), Audience::Insider) => {
             Refusal::new(Reason::PolicyForbidden, "the App may not read the repository's contents")
         }
-        (Found::Inaccessible(_), Audience::Insider) => {
-            Refusal::new(Reason::RepositoryNotAccessible, "the App's installation does not see the repository")
-        }
-        (Found::Invalid(invalid), Audience::Insider) => {
-            Refusal::new(Reason::PolicyInvalid, format!("trust policy \"{identity}\" is invalid: {invalid}"))
-        }
+        (Found::Inaccessible(_), Audience::Insider) => Refusal::new(
+            Reason::RepositoryNotAccessible,
+            "the App's installation does not see the repository",
+        ),
+        (Found::Invalid(invalid), Audience::Insider) => Refusal::new(
+            Reason::PolicyInvalid,
+            format!("trust policy \"{identity}\" is invalid: {invalid}"),
+        ),
         _ => not_found(),
     };
     refusal.because(not_present(found))
@@ -160,6 +176,8 @@ impl From<oidc::Error> for Refusal {
         if error.reason() == Reason::IssuerNotTrusted {
             return not_trusted(error);
         }
-        Self::new(error.reason(), error.to_string()).because(&error).retry_after(error.retry_after())
+        Self::new(error.reason(), error.to_string())
+            .because(&error)
+            .retry_after(error.retry_after())
     }
 }

@@ -90,13 +90,19 @@ pub(super) async fn app(inner: &Inner) -> Result<AboutApp, Refused> {
 /// As [`super::GitHub::installations`].
 pub(super) async fn installations(inner: &Inner) -> Result<(Vec<AboutInstallation>, bool), Error> {
     let reply = call(inner, "/app/installations?per_page=100".to_owned()).await??;
-    let has_more = reply.headers.get("link").is_some_and(|link| link.as_bytes().windows(4).any(|part| part == b"next"));
+    let has_more = reply
+        .headers
+        .get("link")
+        .is_some_and(|link| link.as_bytes().windows(4).any(|part| part == b"next"));
     let found: Vec<InstallationReply> = reply.json()?;
     Ok((found.into_iter().map(AboutInstallation::from).collect(), has_more))
 }
 
 /// As [`super::GitHub::about_installation`].
-pub(super) async fn installation(inner: &Inner, installation: &Installation) -> Result<AboutInstallation, Error> {
+pub(super) async fn installation(
+    inner: &Inner,
+    installation: &Installation,
+) -> Result<AboutInstallation, Error> {
     match call(inner, format!("/app/installations/{}", installation.id())).await? {
         Ok(reply) => Ok(reply.json::<InstallationReply>()?.into()),
         Err(Meaning::NotFound(cause)) => Err(Error::Stale(cause)),
@@ -110,10 +116,15 @@ async fn call(inner: &Inner, path: String) -> Result<Result<Reply, Meaning>, Err
     Ok(inner.call_as(app, Lane::App, &call).await)
 }
 
-#[expect(clippy::wildcard_enum_match_arm, reason = "what has no special consequence here is decided in one place")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "what has no special consequence here is decided in one place"
+)]
 fn refused(meaning: Meaning) -> Refused {
     match meaning {
-        Meaning::AppRefused(AppFault::Key, cause) | Meaning::Unauthorized(cause) => Refused::Key(cause),
+        Meaning::AppRefused(AppFault::Key, cause) | Meaning::Unauthorized(cause) => {
+            Refused::Key(cause)
+        }
         Meaning::AppRefused(AppFault::Id, cause) => Refused::Id(cause),
         Meaning::AppRefused(AppFault::Clock, cause) => Refused::Clock(cause),
         other => Refused::Other(other.into()),
@@ -133,5 +144,8 @@ impl From<InstallationReply> for AboutInstallation {
 
 /// The permissions of which the level is one that we know.
 fn known(permissions: BTreeMap<String, String>) -> Permissions {
-    permissions.into_iter().filter_map(|(name, level)| Some((name, Level::parse(&level)?))).collect()
+    permissions
+        .into_iter()
+        .filter_map(|(name, level)| Some((name, Level::parse(&level)?)))
+        .collect()
 }

@@ -12,7 +12,9 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header};
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+};
 use http_body_util::{BodyExt, Full, Limited};
 use octocrab::{AuthState, OctoBody, Octocrab, OctocrabBuilder};
 use tower::{BoxError, ServiceBuilder};
@@ -27,7 +29,8 @@ use crate::{
 const API_VERSION: HeaderValue = HeaderValue::from_static("2022-11-28");
 const API_VERSION_HEADER: HeaderName = HeaderName::from_static("x-github-api-version");
 const ACCEPT: HeaderValue = HeaderValue::from_static("application/vnd.github+json");
-const USER_AGENT: HeaderValue = HeaderValue::from_static(concat!("octo-sts/", env!("CARGO_PKG_VERSION")));
+const USER_AGENT: HeaderValue =
+    HeaderValue::from_static(concat!("octo-sts/", env!("CARGO_PKG_VERSION")));
 
 /// A longer `Retry-After` is returned to the caller, not waited for.
 const MAX_WAIT: Duration = Duration::from_secs(2);
@@ -35,8 +38,8 @@ const MAX_WAIT: Duration = Duration::from_secs(2);
 const RETRIES: usize = 2;
 /// The same for a call that mints.
 const MINT_RETRIES: usize = 1;
-/// How long a mint call may take. It is not repeated after a timeout, so it gets far longer than its
-/// exchange waits: what GitHub returns late can only be revoked if somebody still reads it.
+/// How long a mint call may take. It is not repeated after a timeout, so it gets far longer than
+/// its exchange waits: what GitHub returns late can only be revoked if somebody still reads it.
 const MINT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What a call is for: the `kind` of the metric.
@@ -100,7 +103,12 @@ impl Reply {
     pub(super) fn json<'a, T: serde::Deserialize<'a>>(&'a self) -> Result<T, Error> {
         serde_json::from_slice(&self.body).map_err(|e| {
             Error::Unexpected(
-                format!("the reply is not what it should be ({:?} error at byte {})", e.classify(), e.column()).into(),
+                format!(
+                    "the reply is not what it should be ({:?} error at byte {})",
+                    e.classify(),
+                    e.column()
+                )
+                .into(),
             )
         })
     }
@@ -145,7 +153,8 @@ impl Client {
             .map_request(with_our_headers)
             .and_then(move |response| read_body(response, limits.max_body))
             .service(egress.client::<OctoBody>(AddressRule::Any));
-        let built = OctocrabBuilder::new_empty().with_service(service).with_auth(AuthState::None).build();
+        let built =
+            OctocrabBuilder::new_empty().with_service(service).with_auth(AuthState::None).build();
         let octocrab = match built {
             Ok(octocrab) => octocrab,
             Err(never) => match never {},
@@ -163,9 +172,9 @@ impl Client {
         self.limits.attempt_timeout
     }
 
-    /// Makes the call: up to three attempts, repeated after a connection that fails, an attempt that
-    /// takes too long, or an answer of 500 to 504. A mint has two attempts, and is not repeated after
-    /// a timeout.
+    /// Makes the call: up to three attempts, repeated after a connection that fails, an attempt
+    /// that takes too long, or an answer of 500 to 504. A mint has two attempts, and is not
+    /// repeated after a timeout.
     pub(super) async fn call(&self, call: &Call) -> Result<Reply, Failure> {
         let retries = if call.mint.is_some() { MINT_RETRIES } else { RETRIES };
         let backoff = ExponentialBuilder::new()
@@ -177,13 +186,18 @@ impl Client {
             Some(mint) => mint.may_repeat_after(failure),
             None => failure.is_repeatable(),
         };
-        (|| self.attempt(call)).retry(backoff).when(is_repeatable).adjust(backoff_or_server_wait).await
+        (|| self.attempt(call))
+            .retry(backoff)
+            .when(is_repeatable)
+            .adjust(backoff_or_server_wait)
+            .await
     }
 
     async fn attempt(&self, call: &Call) -> Result<Reply, Failure> {
         let counted = call.mint.as_ref().map(MintCalls::begin);
         let timeout = if call.mint.is_some() { MINT_TIMEOUT } else { self.limits.attempt_timeout };
-        let outcome = tokio::time::timeout(timeout, self.send(call)).await.unwrap_or(Err(Failure::TimedOut));
+        let outcome =
+            tokio::time::timeout(timeout, self.send(call)).await.unwrap_or(Err(Failure::TimedOut));
         if let Some(counted) = counted {
             counted.end(&outcome);
         }
@@ -198,7 +212,8 @@ impl Client {
     }
 
     async fn send(&self, call: &Call) -> Result<Reply, Failure> {
-        let mut request = Request::new(call.body.clone().map_or_else(OctoBody::empty, OctoBody::from));
+        let mut request =
+            Request::new(call.body.clone().map_or_else(OctoBody::empty, OctoBody::from));
         *request.method_mut() = call.method.clone();
         *request.uri_mut() = format!("{}{}", self.root.0, call.path)
             .parse()
@@ -213,7 +228,8 @@ impl Client {
         }
         let response = self.octocrab.execute(request).await?;
         let unchanged = response.status() == StatusCode::NOT_MODIFIED && call.etag.is_some();
-        let response = if unchanged { response } else { octocrab::map_github_error(response).await? };
+        let response =
+            if unchanged { response } else { octocrab::map_github_error(response).await? };
         let (head, body) = response.into_parts();
         let body = body.collect().await?.to_bytes();
         Ok(Reply { status: head.status, headers: head.headers, body })
@@ -229,7 +245,10 @@ fn with_our_headers(mut request: Request<OctoBody>) -> Request<OctoBody> {
 }
 
 /// Reads the body to its end, or to the cap.
-async fn read_body(response: Response<hyper::body::Incoming>, max: usize) -> Result<Response<Full<Bytes>>, BoxError> {
+async fn read_body(
+    response: Response<hyper::body::Incoming>,
+    max: usize,
+) -> Result<Response<Full<Bytes>>, BoxError> {
     let (head, body) = response.into_parts();
     let body = Limited::new(body, max).collect().await?.to_bytes();
     Ok(Response::from_parts(head, Full::new(body)))

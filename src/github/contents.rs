@@ -32,7 +32,8 @@ use crate::{
 };
 
 /// What stands for itself in a path: RFC 3986's unreserved characters, and the slash.
-const PATH: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+const PATH: &AsciiSet =
+    &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
 /// A token that may read the contents of one repository. It is revoked when it is dropped.
 pub struct ReadToken {
@@ -117,8 +118,8 @@ pub(super) async fn read_token(
     };
     let minted = mint_checked(inner, installation, requested, &MintCalls::default()).await;
     let Minted { token, expires_at, repositories, .. } = minted.map_err(refused_mint)?;
-    let authorization =
-        bearer(token.expose()).ok_or_else(|| Error::Unexpected("the token is not a header value".into()))?;
+    let authorization = bearer(token.expose())
+        .ok_or_else(|| Error::Unexpected("the token is not a header value".into()))?;
     // That each of them is the requested one has been checked; none at all proves nothing.
     let seen = repositories.unwrap_or_default().into_iter().next();
     let seen = seen.ok_or_else(|| Error::Unexpected("the reply names no repository".into()))?;
@@ -146,7 +147,12 @@ fn refused_mint(refused: MintRefused) -> Error {
 }
 
 /// As [`super::GitHub::file`].
-pub(super) async fn file(inner: &Inner, token: &ReadToken, path: &str, etag: Option<&str>) -> Result<File, Error> {
+pub(super) async fn file(
+    inner: &Inner,
+    token: &ReadToken,
+    path: &str,
+    etag: Option<&str>,
+) -> Result<File, Error> {
     let escaped = utf8_percent_encode(path, PATH);
     let address = format!("/repos/{}/{}/contents/{escaped}", token.owner, token.repo);
     let etag = etag.and_then(|etag| HeaderValue::from_str(etag).ok());
@@ -172,7 +178,10 @@ pub(super) async fn repository_visible(inner: &Inner, token: &ReadToken) -> Resu
 }
 
 /// What it means that GitHub does not let the token read.
-#[expect(clippy::wildcard_enum_match_arm, reason = "what has no special consequence here is decided in one place")]
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "what has no special consequence here is decided in one place"
+)]
 fn refused_read(meaning: Meaning) -> Error {
     match meaning {
         Meaning::Unauthorized(_) | Meaning::AppRefused(..) => Error::TokenRefused,
@@ -200,7 +209,9 @@ struct Entry {
 pub(super) fn parse(reply: &Reply, path: &str) -> Result<File, Error> {
     let entry = match reply.json()? {
         Contents::Directory(_) => return Ok(File::NotAFile),
-        Contents::Entry(entry) if entry.r#type != "file" || entry.path != path => return Ok(File::NotAFile),
+        Contents::Entry(entry) if entry.r#type != "file" || entry.path != path => {
+            return Ok(File::NotAFile);
+        }
         Contents::Entry(entry) => entry,
     };
     let content = match (entry.encoding.as_deref(), entry.content) {
@@ -210,10 +221,13 @@ pub(super) fn parse(reply: &Reply, path: &str) -> Result<File, Error> {
         _ => return Err(Error::Unexpected("the file has no content in base64".into())),
     };
     let packed: Vec<u8> = content.bytes().filter(|byte| !byte.is_ascii_whitespace()).collect();
-    let bytes = STANDARD.decode(packed).map_err(|_| Error::Unexpected("the file's content is not base64".into()))?;
+    let bytes = STANDARD
+        .decode(packed)
+        .map_err(|_| Error::Unexpected("the file's content is not base64".into()))?;
     if entry.size.is_some_and(|size| size != bytes.len()) {
         return Err(Error::Unexpected("the file's content is not complete".into()));
     }
-    let etag = reply.headers.get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
+    let etag =
+        reply.headers.get(header::ETAG).and_then(|etag| etag.to_str().ok()).map(str::to_owned);
     Ok(File::Present { bytes: bytes.into(), sha: entry.sha, etag })
 }

@@ -1,7 +1,7 @@
 //! How far the wall clock of this machine is from GitHub's.
 //!
-//! Tokens are judged by the wall clock, and GitHub refuses an App JWT whose times are too far from its
-//! own. Every reply has a `Date`, so drift is noticed long before anything fails.
+//! Tokens are judged by the wall clock, and GitHub refuses an App JWT whose times are too far from
+//! its own. Every reply has a `Date`, so drift is noticed long before anything fails.
 
 use std::{
     sync::{Mutex, PoisonError},
@@ -34,7 +34,8 @@ impl Drift {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).seconds
     }
 
-    /// Notes the `Date` of a reply to a call that was made between these two readings of the wall clock.
+    /// Notes the `Date` of a reply to a call that was made between these two readings of the wall
+    /// clock.
     pub(super) fn note(&self, date: UnixTime, (sent, received): (UnixTime, UnixTime), now: Moment) {
         let seconds = drift(date, (sent, received));
         #[expect(clippy::cast_precision_loss, reason = "a drift of 2^52 seconds may be inexact")]
@@ -70,7 +71,11 @@ mod tests {
             (100, 60, 69, -31),
             (100, 100_000, 100_001, 99_900),
         ] {
-            assert_eq!(drift(at(date), (at(sent), at(received))), seconds, "{date} {sent} {received}");
+            assert_eq!(
+                drift(at(date), (at(sent), at(received))),
+                seconds,
+                "{date} {sent} {received}"
+            );
         }
     }
 }

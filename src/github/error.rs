@@ -1,10 +1,10 @@
 //! What can go wrong with GitHub, as the rest of the crate sees it.
 //!
-//! Three layers. [`Failure`](super::failure::Failure) is how one call ended without success: an answer that GitHub
-//! gave, or none. [`Meaning`](super::meaning::Meaning) is what that means, decided in one place for every
-//! call. Each endpoint makes an [`Error`] of it, since one meaning has different consequences in
-//! different places: a 404 is a missing file here and a vanished installation there. This file has
-//! the last of the three.
+//! Three layers. [`Failure`](super::failure::Failure) is how one call ended without success: an
+//! answer that GitHub gave, or none. [`Meaning`](super::meaning::Meaning) is what that means,
+//! decided in one place for every call. Each endpoint makes an [`Error`] of it, since one meaning
+//! has different consequences in different places: a 404 is a missing file here and a vanished
+//! installation there. This file has the last of the three.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -95,7 +95,8 @@ pub enum Error {
     /// The App key could not sign.
     #[error("the signer is unavailable: {0}")]
     Signer(Cause),
-    /// GitHub does not accept the App's signature, id or clock: the operator's configuration is wrong.
+    /// GitHub does not accept the App's signature, id or clock: the operator's configuration is
+    /// wrong.
     #[error("GitHub does not accept the App: {0}")]
     Misconfigured(Cause),
     /// GitHub's reply is wider than the request, or is for another account. Its token was revoked.
@@ -121,9 +122,10 @@ impl Error {
             Self::Forbidden(_) | Self::Refused(_) => Reason::PolicyForbidden,
             Self::Pin => Reason::AppPinUnsatisfied,
             Self::RateLimited { .. } => Reason::GithubRateLimited,
-            Self::Stale(_) | Self::TokenRefused | Self::Unavailable { .. } | Self::Unexpected(_) => {
-                Reason::GithubUnavailable
-            }
+            Self::Stale(_)
+            | Self::TokenRefused
+            | Self::Unavailable { .. }
+            | Self::Unexpected(_) => Reason::GithubUnavailable,
             Self::Signer(_) => Reason::SignerUnavailable,
             Self::Misconfigured(_) | Self::Unauthorized(_) | Self::Wider(_) => Reason::Internal,
         }
@@ -155,8 +157,8 @@ impl Error {
         }
     }
 
-    /// Whether GitHub could not be asked: only then may a cached copy stand in for its answer. Every
-    /// other error is an answer, and ends the copy.
+    /// Whether GitHub could not be asked: only then may a cached copy stand in for its answer.
+    /// Every other error is an answer, and ends the copy.
     pub fn is_outage(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::RateLimited { .. } | Self::Signer(_))
     }
@@ -238,14 +240,23 @@ mod tests {
     #[test]
     fn the_go_services_words_for_a_missing_app_and_installation() {
         let owner: Owner = "octo-org".parse().unwrap();
-        assert_eq!(Error::NoApp.refusal(&owner).message, r#"no GitHub App configured for org "octo-org""#);
-        assert_eq!(Error::NotInstalled.refusal(&owner).message, r#"no installation found for "octo-org""#);
+        assert_eq!(
+            Error::NoApp.refusal(&owner).message,
+            r#"no GitHub App configured for org "octo-org""#
+        );
+        assert_eq!(
+            Error::NotInstalled.refusal(&owner).message,
+            r#"no installation found for "octo-org""#
+        );
     }
 
     #[test]
     fn a_wait_is_handed_on() {
         let limited = Error::RateLimited { retry_after: Duration::from_secs(9) };
-        assert_eq!(limited.refusal(&"o".parse().unwrap()).retry_after, Some(Duration::from_secs(9)));
+        assert_eq!(
+            limited.refusal(&"o".parse().unwrap()).retry_after,
+            Some(Duration::from_secs(9))
+        );
         assert!(limited.is_outage());
         assert!(!Error::NotInstalled.is_outage() && !Error::Misconfigured("".into()).is_outage());
     }

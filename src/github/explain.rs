@@ -52,11 +52,13 @@ pub(super) async fn lacking_permissions(
     installation: &Installation,
     requested: &Permissions,
 ) -> Option<String> {
-    let about = tokio::time::timeout(TIMEOUT, about::installation(inner, installation)).await.ok()?.ok()?;
+    let about =
+        tokio::time::timeout(TIMEOUT, about::installation(inner, installation)).await.ok()?.ok()?;
     let lacking = requested.iter().filter_map(|(name, level)| {
         let has = about.permissions.get(name);
         let has_words = has.map_or("none", |level| level.as_str());
-        has.is_none_or(|has| has < level).then(|| format!("{name}: {} (it has {has_words})", level.as_str()))
+        has.is_none_or(|has| has < level)
+            .then(|| format!("{name}: {} (it has {has_words})", level.as_str()))
     });
     in_words(lacking)
 }
@@ -86,12 +88,16 @@ async fn check_all(
     let (task, installation, names) = (Arc::clone(inner), installation.clone(), names.to_vec());
     let key = (installation.id(), names.clone());
     let load = |_| async move {
-        let checks = stream::iter(names.into_iter().take(MAX_CHECKED)).map(|name| {
-            let (task, installation) = (Arc::clone(&task), installation.clone());
-            async move { sees(&task, &installation, &name).await.map(|sees| (!sees).then_some(name)) }
-        });
+        let checks =
+            stream::iter(names.into_iter().take(MAX_CHECKED)).map(|name| {
+                let (task, installation) = (Arc::clone(&task), installation.clone());
+                async move {
+                    sees(&task, &installation, &name).await.map(|sees| (!sees).then_some(name))
+                }
+            });
         let checked: Vec<_> = checks.buffered(CONCURRENT_CHECKS).collect().await;
-        let missing = checked.into_iter().filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()?;
+        let missing =
+            checked.into_iter().filter_map(Result::transpose).collect::<Result<Vec<_>, _>>()?;
         Ok(missing.into())
     };
     Ok(inner.checked_repositories.get_or_load(key, CallerTrust::Verified, fresh, load).await?.value)
@@ -117,7 +123,8 @@ fn in_words(all: impl Iterator<Item = String>) -> Option<String> {
     let mut all: Vec<String> = all.collect();
     let more = all.len().saturating_sub(MAX_NAMED);
     all.truncate(MAX_NAMED);
-    let words = if more > 0 { format!("{} and {more} more", all.join(", ")) } else { all.join(", ") };
+    let words =
+        if more > 0 { format!("{} and {more} more", all.join(", ")) } else { all.join(", ") };
     (!words.is_empty()).then_some(words)
 }
 

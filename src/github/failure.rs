@@ -1,7 +1,8 @@
 //! How one call ended without success: an answer that GitHub gave, or none.
 //!
-//! octocrab's errors end in this file. They are never shown with `Debug`, which resolves a backtrace for
-//! a tenth of a second and more. GitHub's words are bounded here, and freed of tokens.
+//! octocrab's errors end in this file. They are never shown with `Debug`, which resolves a
+//! backtrace for a tenth of a second and more. GitHub's words are bounded here, and freed of
+//! tokens.
 
 use std::time::Duration;
 
@@ -95,7 +96,15 @@ impl Answer {
     pub(super) fn for_test(status: u16, message: &str) -> Self {
         let status = StatusCode::from_u16(status).unwrap();
         let message = message.to_owned();
-        Self { status, message, too_large: false, retry_after: None, remaining: None, reset: None, date: None }
+        Self {
+            status,
+            message,
+            too_large: false,
+            retry_after: None,
+            remaining: None,
+            reset: None,
+            date: None,
+        }
     }
 }
 
@@ -104,14 +113,18 @@ impl From<octocrab::Error> for Failure {
     fn from(error: octocrab::Error) -> Self {
         use egress::Error as E;
         match error {
-            octocrab::Error::GitHub { source, .. } => Self::Answered(Box::new(Answer::from(*source))),
+            octocrab::Error::GitHub { source, .. } => {
+                Self::Answered(Box::new(Answer::from(*source)))
+            }
             octocrab::Error::Service { source, .. } => {
                 let cause = || chain(source.as_ref()).into();
                 match E::of(source.as_ref()) {
                     E::TooLarge => Self::Unexpected("the answer is too large".into()),
                     E::Encoding => Self::Unexpected("the answer is compressed".into()),
                     // The timeout of an attempt is not here: this one is the connection's.
-                    E::Connect(_) | E::Certificate(_) | E::Refused | E::Url | E::Timeout => Self::NotSent(cause()),
+                    E::Connect(_) | E::Certificate(_) | E::Refused | E::Url | E::Timeout => {
+                        Self::NotSent(cause())
+                    }
                     E::Closed | E::Broken | E::Status(_) => Self::NoAnswer(cause()),
                 }
             }
@@ -123,7 +136,11 @@ impl From<octocrab::Error> for Failure {
 impl From<octocrab::GitHubError> for Answer {
     fn from(error: octocrab::GitHubError) -> Self {
         let headers = error.headers.unwrap_or_default();
-        let too_large = error.errors.iter().flatten().any(|e| e.get("code").is_some_and(|code| code == "too_large"));
+        let too_large = error
+            .errors
+            .iter()
+            .flatten()
+            .any(|e| e.get("code").is_some_and(|code| code == "too_large"));
         Self {
             status: error.status_code,
             message: one_line(&without_tokens(&error.message)),
@@ -156,7 +173,8 @@ fn chain(error: &(dyn std::error::Error + 'static)) -> String {
     one_line(&text)
 }
 
-/// The text with every word hidden that may be a token: nothing that GitHub echoes gets into a record.
+/// The text with every word hidden that may be a token: nothing that GitHub echoes gets into a
+/// record.
 fn without_tokens(text: &str) -> String {
     let is_token = |word: &str| word.contains("ghs_") || word.contains("eyJ");
     let hidden = |word| if is_token(word) { "[REDACTED]" } else { word };

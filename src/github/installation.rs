@@ -25,7 +25,8 @@ use crate::{
 const PRESENT: Duration = Duration::from_secs(3600);
 /// How long a missing or suspended one is cached.
 const ABSENT: Duration = Duration::from_secs(5);
-/// How long either is used for unverified callers, so that the time of an answer does not tell them apart.
+/// How long either is used for unverified callers, so that the time of an answer does not tell them
+/// apart.
 const UNVERIFIED: Duration = Duration::from_secs(10);
 /// From this age on, the next grant refreshes a found installation in the background.
 const REFRESH: Duration = Duration::from_secs(PRESENT.as_secs() / 4 * 3);
@@ -98,7 +99,9 @@ pub(super) fn cache(clock: Arc<dyn Clock>) -> Installations {
 fn weigh(owner: &Owner, known: &Known) -> usize {
     let name = |owner: &Owner| 2 * heap_bytes(owner.as_str());
     let found = match known {
-        Known::Installed(installation) => name(&installation.owner) + heap_bytes(&installation.slug),
+        Known::Installed(installation) => {
+            name(&installation.owner) + heap_bytes(&installation.slug)
+        }
         Known::Suspended(cause) | Known::Moved(cause) => heap_bytes(cause),
         Known::Absent => 0,
     };
@@ -107,7 +110,11 @@ fn weigh(owner: &Owner, known: &Known) -> usize {
 
 /// As [`super::GitHub::installation`]. While GitHub cannot be asked, an installation that was found
 /// earlier stays in use: minting through it is its own proof. Any other failure ends it.
-pub(super) async fn find(inner: &Arc<Inner>, owner: &Owner, trust: CallerTrust) -> Result<Installation, Error> {
+pub(super) async fn find(
+    inner: &Arc<Inner>,
+    owner: &Owner,
+    trust: CallerTrust,
+) -> Result<Installation, Error> {
     find_since(inner, owner, trust, Moment::default()).await
 }
 
@@ -143,13 +150,18 @@ pub(super) fn cached_account(inner: &Inner, owner: &Owner) -> Option<AccountId> 
 /// Whether a found installation's lifetime is nearly over.
 pub(super) fn is_refresh_due(inner: &Inner, owner: &Owner) -> bool {
     let now = inner.gate.clock.monotonic();
-    inner.installations.get(owner).is_some_and(|held| (REFRESH..PRESENT).contains(&now.since(held.at)))
+    inner
+        .installations
+        .get(owner)
+        .is_some_and(|held| (REFRESH..PRESENT).contains(&now.since(held.at)))
 }
 
 /// Looks up a found installation again if its lifetime is nearly over.
 pub(super) async fn refresh(inner: &Arc<Inner>, owner: &Owner) -> Result<(), Error> {
     let now = inner.gate.clock.monotonic();
-    find_if(inner, owner, CallerTrust::Verified, |held| now.since(held.at) < REFRESH).await.map(|_| ())
+    find_if(inner, owner, CallerTrust::Verified, |held| now.since(held.at) < REFRESH)
+        .await
+        .map(|_| ())
 }
 
 async fn find_if(
@@ -216,7 +228,9 @@ async fn look_up(inner: &Inner, owner: &Owner) -> Result<Known, Error> {
         let path = format!("/{kind}/{owner}/installation");
         let call = Call::get(Kind::Installation, path, app.jwt.header().await?);
         match inner.call_as(app, Lane::App, &call).await {
-            Ok(reply) => return judge(&reply.json::<InstallationReply>()?, app, owner, looked_up_at),
+            Ok(reply) => {
+                return judge(&reply.json::<InstallationReply>()?, app, owner, looked_up_at);
+            }
             Err(Meaning::NotFound(_)) => {}
             // The account was renamed: nothing is installed under this name.
             Err(Meaning::Moved(cause)) => absent = Known::Moved(cause),
@@ -227,14 +241,24 @@ async fn look_up(inner: &Inner, owner: &Owner) -> Result<Known, Error> {
     Ok(absent)
 }
 
-fn judge(reply: &InstallationReply, app: &App, owner: &Owner, looked_up_at: Moment) -> Result<Known, Error> {
+fn judge(
+    reply: &InstallationReply,
+    app: &App,
+    owner: &Owner,
+    looked_up_at: Moment,
+) -> Result<Known, Error> {
     if reply.app_id != app.id.0 {
         return Err(Error::Misconfigured("GitHub answered with another App's installation".into()));
     }
-    let login = reply.account.as_ref().and_then(|account| account.login.as_deref()).unwrap_or_default();
-    let Some(login) = login.parse::<Owner>().ok().filter(|login| login == owner) else { return Ok(Known::Absent) };
+    let login =
+        reply.account.as_ref().and_then(|account| account.login.as_deref()).unwrap_or_default();
+    let Some(login) = login.parse::<Owner>().ok().filter(|login| login == owner) else {
+        return Ok(Known::Absent);
+    };
     if let Some(since) = &reply.suspended_at {
-        return Ok(Known::Suspended(format!("the installation is suspended since {}", one_line(since)).into()));
+        return Ok(Known::Suspended(
+            format!("the installation is suspended since {}", one_line(since)).into(),
+        ));
     }
     // Some servers that speak GitHub's API leave the account's id out.
     let account = reply.account.as_ref().and_then(|account| account.id).unwrap_or(reply.id);

@@ -28,7 +28,8 @@ const VALID_FOR: Duration = Duration::from_secs(9 * 60 + 30);
 /// How far `iat` is set back, as GitHub advises, against a clock that is ahead of GitHub's.
 const SET_BACK: Duration = Duration::from_secs(60);
 
-/// So far our clock may be ahead of GitHub's, which takes no `exp` more than ten minutes ahead of it.
+/// So far our clock may be ahead of GitHub's, which takes no `exp` more than ten minutes ahead of
+/// it.
 pub const MAX_AHEAD: Duration = Duration::from_secs(10 * 60).saturating_sub(VALID_FOR);
 /// So far our clock may be behind GitHub's: a JWT at the end of its use must not have ended.
 pub const MAX_BEHIND: Duration = VALID_FOR.saturating_sub(USED_FOR);
@@ -44,8 +45,16 @@ pub(super) struct AppJwt {
 }
 
 impl AppJwt {
-    pub(super) fn new(AppSettings { id, signer }: AppSettings, patience: Duration, clock: Arc<dyn Clock>) -> Self {
-        let held = Cache::new(Arc::clone(&clock), Bounds { verified: 64 << 10, unverified: 64 << 10 }, |_, _| 4 << 10);
+    pub(super) fn new(
+        AppSettings { id, signer }: AppSettings,
+        patience: Duration,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        let held = Cache::new(
+            Arc::clone(&clock),
+            Bounds { verified: 64 << 10, unverified: 64 << 10 },
+            |_, _| 4 << 10,
+        );
         Self { app: id, signer, patience, clock, held }
     }
 
@@ -54,9 +63,12 @@ impl AppJwt {
         let now = self.clock.now();
         let (app, signer, patience) = (self.app, Arc::clone(&self.signer), self.patience);
         let moment = self.clock.monotonic();
-        // GitHub judges the JWT by the times in it: one signed before the wall clock was set is signed anew.
+        // GitHub judges the JWT by the times in it: one signed before the wall clock was set is
+        // signed anew.
         let fits_wall_clock = |at: UnixTime| now.since(at) < USED_FOR && at <= now.plus(SET_BACK);
-        let fresh = |held: &Stamped<Signed>| moment.since(held.at) < USED_FOR && fits_wall_clock(held.value.at);
+        let fresh = |held: &Stamped<Signed>| {
+            moment.since(held.at) < USED_FOR && fits_wall_clock(held.value.at)
+        };
         let load = |_| async move {
             let signed = tokio::time::timeout(patience, sign(app, signer.as_ref(), now)).await;
             signed.map_err(|_| Error::Signer("no signature in time".into()))?
@@ -88,10 +100,14 @@ async fn sign(app: AppId, signer: &dyn Signer, now: UnixTime) -> Result<Signed, 
     let mut jwt = URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256","typ":"JWT"}"#);
     jwt.push('.');
     URL_SAFE_NO_PAD.encode_string(claims.to_string(), &mut jwt);
-    let signature = signer.sign(jwt.as_bytes()).await.map_err(|SignerError(cause)| Error::Signer(cause.into()))?;
+    let signature = signer
+        .sign(jwt.as_bytes())
+        .await
+        .map_err(|SignerError(cause)| Error::Signer(cause.into()))?;
     jwt.push('.');
     URL_SAFE_NO_PAD.encode_string(signature, &mut jwt);
-    let header = bearer(&jwt).ok_or_else(|| Error::Signer("the signature is not a valid header value".into()))?;
+    let header = bearer(&jwt)
+        .ok_or_else(|| Error::Signer("the signature is not a valid header value".into()))?;
     Ok(Signed { header, at: now })
 }
 

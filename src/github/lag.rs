@@ -26,7 +26,12 @@ pub(super) fn is_young(gate: &Gate, issued_at: UnixTime) -> bool {
 }
 
 /// A call with a token that was minted at `issued_at`.
-pub(super) async fn call(gate: &Gate, lane: Lane, call: &Call, issued_at: UnixTime) -> Result<Reply, Meaning> {
+pub(super) async fn call(
+    gate: &Gate,
+    lane: Lane,
+    call: &Call,
+    issued_at: UnixTime,
+) -> Result<Reply, Meaning> {
     let backoff = ExponentialBuilder::new()
         .with_min_delay(gate.client.first_backoff())
         .with_factor(2.0)

@@ -71,7 +71,13 @@ pub(super) struct Gate {
 
 impl Gate {
     pub(super) fn new(client: Client, clock: Arc<dyn Clock>) -> Self {
-        Self { client, clock, drift: Drift::default(), quotas: Quotas::default(), limits: Limits::default() }
+        Self {
+            client,
+            clock,
+            drift: Drift::default(),
+            quotas: Quotas::default(),
+            limits: Limits::default(),
+        }
     }
 
     /// Makes the call if its lane is open.
@@ -100,7 +106,9 @@ fn date_of(outcome: &Result<Reply, Failure>) -> Option<UnixTime> {
     match outcome {
         Ok(reply) => date(&reply.headers),
         Err(Failure::Answered(answer)) => answer.date,
-        Err(Failure::NotSent(_) | Failure::NoAnswer(_) | Failure::TimedOut | Failure::Unexpected(_)) => None,
+        Err(
+            Failure::NotSent(_) | Failure::NoAnswer(_) | Failure::TimedOut | Failure::Unexpected(_),
+        ) => None,
     }
 }
 
@@ -132,7 +140,11 @@ mod tests {
     fn limits_that_are_over_take_no_room() {
         let limits = Limits::default();
         for installation in 0..100 {
-            limits.close(Lane::Mint(InstallationId(installation.into())), 60 * SECOND, at(60 * installation));
+            limits.close(
+                Lane::Mint(InstallationId(installation.into())),
+                60 * SECOND,
+                at(60 * installation),
+            );
         }
         assert_eq!(limits.map().len(), 1);
     }

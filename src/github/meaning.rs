@@ -71,8 +71,12 @@ impl Meaning {
     /// Reads how a call ended. `now` is for limits that end at a time of day.
     pub(super) fn of(failure: Failure, now: UnixTime) -> Self {
         match failure {
-            Failure::NotSent(cause) | Failure::NoAnswer(cause) => Self::Outage { cause, retry_after: None },
-            Failure::TimedOut => Self::Outage { cause: "no answer in time".into(), retry_after: None },
+            Failure::NotSent(cause) | Failure::NoAnswer(cause) => {
+                Self::Outage { cause, retry_after: None }
+            }
+            Failure::TimedOut => {
+                Self::Outage { cause: "no answer in time".into(), retry_after: None }
+            }
             Failure::Unexpected(cause) => Self::Unexpected(cause),
             Failure::Answered(answer) => Self::of_answer(&answer, now),
         }
@@ -85,20 +89,24 @@ impl Meaning {
         let cause = answer.cause();
         match answer.status.as_u16() {
             500..=504 => {
-                let retry_after = answer.retry_after.map(|secs| Duration::from_secs(secs).min(MAX_LIMIT));
+                let retry_after =
+                    answer.retry_after.map(|secs| Duration::from_secs(secs).min(MAX_LIMIT));
                 Self::Outage { cause, retry_after }
             }
             300..=399 if answer.status != StatusCode::NOT_MODIFIED => Self::Moved(cause),
             400..=499 if answer.says("suspended") => Self::Suspended(cause),
-            401 => app_fault(answer)
-                .map_or_else(|| Self::Unauthorized(answer.cause()), |fault| Self::AppRefused(fault, answer.cause())),
+            401 => app_fault(answer).map_or_else(
+                || Self::Unauthorized(answer.cause()),
+                |fault| Self::AppRefused(fault, answer.cause()),
+            ),
             404 if answer.says(UNKNOWN_APP) => Self::AppRefused(AppFault::Id, cause),
             404 => Self::NotFound(cause),
             403 if answer.too_large => Self::TooLarge(cause),
             403 if answer.says(MISSING_PERMISSION) => Self::PermissionMissing(cause),
             403 if ACCESS_REFUSED.iter().any(|words| answer.says(words)) => Self::Refused(cause),
             403 => Self::Forbidden(cause),
-            // Of the sentence only what it means: servers that speak GitHub's API word it in other ways.
+            // Of the sentence only what it means: servers that speak GitHub's API word it in other
+            // ways.
             422 if answer.says("not accessible") => Self::RepositoryNotAccessible(cause),
             422 if answer.says("permissions requested") => Self::PermissionsNotGranted(cause),
             422 if answer.says("too many repositories") => Self::TooManyRepositories(cause),
@@ -136,13 +144,18 @@ fn app_fault(answer: &Answer) -> Option<AppFault> {
 }
 
 /// How long the answer tells us to wait, if it announces a limit: a 429, or a 403 or 422 with the
-/// headers of one, or a 403 in the words of one. A bare 403 is a refusal and not a limit. Neither is
-/// a 403 that says what else is wrong: an exhausted quota in its headers is then only a coincidence.
+/// headers of one, or a 403 in the words of one. A bare 403 is a refusal and not a limit. Neither
+/// is a 403 that says what else is wrong: an exhausted quota in its headers is then only a
+/// coincidence.
 fn announced_limit(answer: &Answer, now: UnixTime) -> Option<Duration> {
     let is_exhausted = answer.remaining == Some(0);
     let is_limited = match answer.status.as_u16() {
         429 => true,
-        403 => answer.retry_after.is_some() || says_limit(answer) || (is_exhausted && !says_refusal(answer)),
+        403 => {
+            answer.retry_after.is_some()
+                || says_limit(answer)
+                || (is_exhausted && !says_refusal(answer))
+        }
         422 => answer.retry_after.is_some() || is_exhausted,
         _ => false,
     };
@@ -150,7 +163,8 @@ fn announced_limit(answer: &Answer, now: UnixTime) -> Option<Duration> {
         let reset = i64::try_from(answer.reset.filter(|_| is_exhausted)?).ok()?;
         Some(UnixTime::from_secs(reset).since(now)).filter(|left| !left.is_zero())
     };
-    let wait = || answer.retry_after.map(Duration::from_secs).or_else(primary).unwrap_or(DEFAULT_WAIT);
+    let wait =
+        || answer.retry_after.map(Duration::from_secs).or_else(primary).unwrap_or(DEFAULT_WAIT);
     is_limited.then(|| wait().clamp(MIN_WAIT, MAX_LIMIT))
 }
 

@@ -1,7 +1,8 @@
 //! Minting, and what becomes of a mint that GitHub refuses.
 //!
 //! Two requests would mean "everything": no permissions, and an empty list of repositories. Neither
-//! is ever sent. `mint_reply` compares GitHub's reply with the request before anyone gets the token.
+//! is ever sent. `mint_reply` compares GitHub's reply with the request before anyone gets the
+//! token.
 
 use std::{fmt, sync::Arc};
 
@@ -126,11 +127,14 @@ pub(super) async fn mint(
         Repositories::All => None,
         Repositories::These(names) => Some(names.clone()),
     };
-    let requested = Requested { kind: Kind::Mint, repositories, permissions: grant.permissions().clone() };
+    let requested =
+        Requested { kind: Kind::Mint, repositories, permissions: grant.permissions().clone() };
     let minted = match mint_checked(inner, installation, requested, calls).await {
         Ok(minted) => minted,
         Err(MintRefused::Error(error)) => return Err(error),
-        Err(MintRefused::Answer(meaning)) => return Err(refused(inner, grant, installation, meaning).await),
+        Err(MintRefused::Answer(meaning)) => {
+            return Err(refused(inner, grant, installation, meaning).await);
+        }
     };
     // In GitHub's requests an empty list means everything, so in a reply it bounds nothing.
     if minted.repositories.as_ref().is_some_and(Vec::is_empty) {
@@ -140,25 +144,37 @@ pub(super) async fn mint(
         token: minted.token,
         expires_at: minted.expires_at,
         permissions: minted.permissions,
-        repositories: minted.repositories.map(|all| all.into_iter().map(|repository| repository.name).collect()),
+        repositories: minted
+            .repositories
+            .map(|all| all.into_iter().map(|repository| repository.name).collect()),
         installation: installation.id(),
     })
 }
 
 /// What it means that GitHub does not mint by a grant.
-#[expect(clippy::wildcard_enum_match_arm, reason = "what has no special consequence here is decided in one place")]
-async fn refused(inner: &Arc<Inner>, grant: &Grant, installation: &Installation, meaning: Meaning) -> Error {
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "what has no special consequence here is decided in one place"
+)]
+async fn refused(
+    inner: &Arc<Inner>,
+    grant: &Grant,
+    installation: &Installation,
+    meaning: Meaning,
+) -> Error {
     match meaning {
         Meaning::NotFound(cause) => Error::Stale(cause),
         Meaning::PermissionMissing(cause)
         | Meaning::Forbidden(cause)
         | Meaning::PermissionsNotGranted(cause)
         | Meaning::Unprocessable(cause) => {
-            let lacking = explain::lacking_permissions(inner, installation, grant.permissions()).await;
+            let lacking =
+                explain::lacking_permissions(inner, installation, grant.permissions()).await;
             Error::PermissionRefused { cause, lacking }
         }
         Meaning::RepositoryNotAccessible(cause) => {
-            let missing = explain::missing_repositories(inner, installation, grant.repositories()).await;
+            let missing =
+                explain::missing_repositories(inner, installation, grant.repositories()).await;
             Error::RepositoryRefused { cause, missing }
         }
         Meaning::TooManyRepositories(cause) => Error::RepositoryRefused { cause, missing: None },
@@ -180,15 +196,17 @@ impl From<Error> for MintRefused {
     }
 }
 
-/// Mints in its own task: when the caller goes away, the call goes on, and the token that arrives is
-/// dropped there, and so revoked.
+/// Mints in its own task: when the caller goes away, the call goes on, and the token that arrives
+/// is dropped there, and so revoked.
 pub(super) async fn mint_checked(
     inner: &Arc<Inner>,
     installation: &Installation,
     requested: Requested,
     calls: &MintCalls,
 ) -> Result<Minted, MintRefused> {
-    if requested.permissions.is_empty() || requested.repositories.as_ref().is_some_and(Vec::is_empty) {
+    if requested.permissions.is_empty()
+        || requested.repositories.as_ref().is_some_and(Vec::is_empty)
+    {
         return Err(Error::Wider("an empty request would be granted everything".into()).into());
     }
     if !calls.may_begin() {
@@ -214,7 +232,8 @@ async fn mint_now(
         repositories: Option<Vec<&'a str>>,
         permissions: &'a Permissions,
     }
-    let repositories = requested.repositories.as_ref().map(|names| names.iter().map(RepoName::as_str).collect());
+    let repositories =
+        requested.repositories.as_ref().map(|names| names.iter().map(RepoName::as_str).collect());
     let body = serde_json::to_string(&Body { repositories, permissions: &requested.permissions });
     let app = inner.app()?;
     let path = format!("/app/installations/{}/access_tokens", installation.id());
@@ -224,7 +243,10 @@ async fn mint_now(
         mint: Some(calls.clone()),
         ..Call::get(requested.kind, path, app.jwt.header().await?)
     };
-    let reply = inner.call_as(app, Lane::Mint(installation.id()), &call).await.map_err(MintRefused::Answer)?;
+    let reply = inner
+        .call_as(app, Lane::Mint(installation.id()), &call)
+        .await
+        .map_err(MintRefused::Answer)?;
     let Some(token) = mint_reply::token(&reply) else {
         calls.token_lost();
         return Err(Error::Unexpected("the reply has no token".into()).into());
@@ -239,7 +261,8 @@ mod tests {
 
     #[test]
     fn a_pin_is_an_id_or_a_slug() {
-        for (pin, admits) in [("5", true), ("sts", true), ("55", false), ("st", false), ("", false)] {
+        for (pin, admits) in [("5", true), ("sts", true), ("55", false), ("st", false), ("", false)]
+        {
             assert_eq!(pin_admits(&AppPin::Exact(pin.into()), "5", "sts"), admits, "{pin}");
         }
         let pattern = |text: &str| AppPin::Pattern(crate::pattern::Pattern::compile(text).unwrap());

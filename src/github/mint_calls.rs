@@ -1,4 +1,5 @@
-//! How many calls to mint an exchange has made, and whether one of them may have left a token behind.
+//! How many calls to mint an exchange has made, and whether one of them may have left a token
+//! behind.
 //!
 //! Minting is not idempotent: GitHub may create a token and still answer late, with 502, or not at
 //! all. So a mint is repeated only after a call that created nothing, or after at most one whose
@@ -44,8 +45,8 @@ impl MintCalls {
         self.0.unknown.load(Ordering::SeqCst) < MAX_UNKNOWN
     }
 
-    /// Whether the call may be repeated that ended so: never after a timeout, since GitHub may still
-    /// be at work on it.
+    /// Whether the call may be repeated that ended so: never after a timeout, since GitHub may
+    /// still be at work on it.
     pub(super) fn may_repeat_after(&self, failure: &Failure) -> bool {
         failure.is_repeatable() && !matches!(failure, Failure::TimedOut) && self.may_begin()
     }
@@ -79,13 +80,18 @@ impl CallInFlight<'_> {
             Err(Failure::Answered(answer)) if created_nothing(answer.status) => {
                 unknown.fetch_sub(1, Ordering::SeqCst);
             }
-            Err(Failure::Answered(_) | Failure::NoAnswer(_) | Failure::TimedOut | Failure::Unexpected(_)) => {}
+            Err(
+                Failure::Answered(_)
+                | Failure::NoAnswer(_)
+                | Failure::TimedOut
+                | Failure::Unexpected(_),
+            ) => {}
         }
     }
 }
 
-/// Whether an answer with this status proves that nothing was minted. A 408 comes from a gateway that
-/// gave up waiting, and any 5xx may come from one that lost the answer.
+/// Whether an answer with this status proves that nothing was minted. A 408 comes from a gateway
+/// that gave up waiting, and any 5xx may come from one that lost the answer.
 fn created_nothing(status: StatusCode) -> bool {
     (status.is_redirection() || status.is_client_error()) && status != StatusCode::REQUEST_TIMEOUT
 }
@@ -115,7 +121,9 @@ mod tests {
             let calls = ended(answered(status));
             assert_eq!((calls.made(), calls.may_have_minted()), (1, true), "{status}");
         }
-        for failure in [Failure::NoAnswer("".into()), Failure::TimedOut, Failure::Unexpected("".into())] {
+        for failure in
+            [Failure::NoAnswer("".into()), Failure::TimedOut, Failure::Unexpected("".into())]
+        {
             assert!(ended(failure).may_have_minted());
         }
         let unsent = ended(Failure::NotSent("".into()));

@@ -1,5 +1,5 @@
-//! GitHub's reply to a mint, and the check that the token is no wider than the request and is for the
-//! requested account.
+//! GitHub's reply to a mint, and the check that the token is no wider than the request and is for
+//! the requested account.
 
 use std::collections::BTreeMap;
 
@@ -55,7 +55,9 @@ impl Repository {
     fn is_of(&self, owner: &Owner) -> bool {
         let login = self.owner.as_ref().and_then(|owner| owner.login.as_deref());
         let said = [
-            self.full_name.as_deref().map(|full| full.eq_ignore_ascii_case(&format!("{owner}/{}", self.name))),
+            self.full_name
+                .as_deref()
+                .map(|full| full.eq_ignore_ascii_case(&format!("{owner}/{}", self.name))),
             login.map(|login| login.eq_ignore_ascii_case(owner.as_str())),
         ];
         said.contains(&Some(true)) && !said.contains(&Some(false))
@@ -110,8 +112,11 @@ fn checked_permissions(
 ) -> Result<Permissions, Error> {
     let granted = granted.ok_or(Error::Wider("it does not say which permissions it has".into()))?;
     let check = |(name, level): (String, String)| {
-        let level = [Level::Read, Level::Write, Level::Admin].into_iter().find(|known| known.as_str() == level);
-        let most = requested.get(&name).copied().or_else(|| (name == "metadata").then_some(Level::Read));
+        let level = [Level::Read, Level::Write, Level::Admin]
+            .into_iter()
+            .find(|known| known.as_str() == level);
+        let most =
+            requested.get(&name).copied().or_else(|| (name == "metadata").then_some(Level::Read));
         match (level, most) {
             (Some(level), Some(most)) if level <= most => Ok((name, level)),
             _ => Err(Error::Wider("it has a permission that was not requested".into())),
@@ -125,12 +130,14 @@ fn checked_repositories(
     requested: &[RepoName],
     granted: Option<Vec<Repository>>,
 ) -> Result<Vec<Repository>, Error> {
-    let granted = granted.ok_or(Error::Wider("it does not say which repositories it reaches".into()))?;
+    let granted =
+        granted.ok_or(Error::Wider("it does not say which repositories it reaches".into()))?;
     if !granted.iter().all(|repository| repository.is_of(installation.owner())) {
         return Err(Error::Wider("it reaches a repository of another account".into()));
     }
-    let is_requested =
-        |repository: &Repository| requested.iter().any(|name| name.as_str().eq_ignore_ascii_case(&repository.name));
+    let is_requested = |repository: &Repository| {
+        requested.iter().any(|name| name.as_str().eq_ignore_ascii_case(&repository.name))
+    };
     if granted.iter().all(is_requested) {
         Ok(granted)
     } else {

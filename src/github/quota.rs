@@ -64,10 +64,19 @@ impl Quotas {
         let numbers = match outcome {
             Ok(reply) => {
                 let number = |name: &str| number(&reply.headers, name);
-                (number("x-ratelimit-limit"), number("x-ratelimit-remaining"), number("x-ratelimit-reset"))
+                (
+                    number("x-ratelimit-limit"),
+                    number("x-ratelimit-remaining"),
+                    number("x-ratelimit-reset"),
+                )
             }
             Err(Failure::Answered(answer)) => (None, answer.remaining, answer.reset),
-            Err(Failure::NotSent(_) | Failure::NoAnswer(_) | Failure::TimedOut | Failure::Unexpected(_)) => return,
+            Err(
+                Failure::NotSent(_)
+                | Failure::NoAnswer(_)
+                | Failure::TimedOut
+                | Failure::Unexpected(_),
+            ) => return,
         };
         self.note_numbers(lane, numbers, now);
     }
@@ -78,7 +87,9 @@ impl Quotas {
         (limit, remaining, reset): (Option<u64>, Option<u64>, Option<u64>),
         now: UnixTime,
     ) {
-        let (Some(pool), Some(remaining), Some(reset)) = (Pool::of(lane), remaining, reset) else { return };
+        let (Some(pool), Some(remaining), Some(reset)) = (Pool::of(lane), remaining, reset) else {
+            return;
+        };
         let reset = UnixTime::from_secs(i64::try_from(reset).unwrap_or(i64::MAX));
         let mut quotas = self.map();
         let before = quotas.get(&pool).map(|quota| quota.limit);
@@ -107,11 +118,17 @@ fn number(headers: &HeaderMap, name: &str) -> Option<u64> {
 }
 
 /// Whether lookups for the owner would use the part of a quota that is kept.
-pub(super) fn scarce(inner: &Arc<Inner>, owner: &Owner, is_installation_cached: bool) -> Option<Scarce> {
+pub(super) fn scarce(
+    inner: &Arc<Inner>,
+    owner: &Owner,
+    is_installation_cached: bool,
+) -> Option<Scarce> {
     let (quotas, now) = (&inner.gate.quotas, inner.gate.clock.now());
     let of_app = || quotas.scarce(Pool::App, now).map(Scarce::App);
     let of_installation = || match inner.installations.get(owner)?.value {
-        Known::Installed(found) => quotas.scarce(Pool::Installation(found.id()), now).map(Scarce::Installation),
+        Known::Installed(found) => {
+            quotas.scarce(Pool::Installation(found.id()), now).map(Scarce::Installation)
+        }
         Known::Suspended(_) | Known::Absent | Known::Moved(_) => None,
     };
     if is_installation_cached { of_installation() } else { of_app().or_else(of_installation) }
@@ -162,7 +179,11 @@ mod tests {
         for n in 0..100 {
             let now = NOW.plus(Duration::from_secs(3600 * n));
             let reset = u64::try_from(now.as_secs()).unwrap() + 60;
-            quotas.note_numbers(Lane::Read(InstallationId(n)), (Some(5_000), Some(1), Some(reset)), now);
+            quotas.note_numbers(
+                Lane::Read(InstallationId(n)),
+                (Some(5_000), Some(1), Some(reset)),
+                now,
+            );
         }
         assert_eq!(quotas.map().len(), 1);
     }

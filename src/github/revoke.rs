@@ -64,7 +64,9 @@ impl Revoker {
     fn revoke(&self, unwanted: Unwanted) {
         if self.queue.try_send(unwanted).is_err() {
             metrics::counter!(metric::GITHUB_REVOCATIONS, label::OUTCOME => "dropped").increment(1);
-            tracing::warn!("a token that nobody was given is not revoked: the queue is full or closed");
+            tracing::warn!(
+                "a token that nobody was given is not revoked: the queue is full or closed"
+            );
         }
     }
 }
@@ -92,12 +94,17 @@ async fn work(gate: Arc<Gate>, mut tokens: mpsc::Receiver<Unwanted>, closing: Ca
 
 async fn revoke(gate: Arc<Gate>, unwanted: Unwanted) {
     let Some(authorization) = bearer(unwanted.token.expose_secret()) else { return };
-    let call = Call { method: Method::DELETE, ..Call::get(Kind::Revoke, "/installation/token".into(), authorization) };
+    let call = Call {
+        method: Method::DELETE,
+        ..Call::get(Kind::Revoke, "/installation/token".into(), authorization)
+    };
     let Unwanted { installation, issued_at, .. } = unwanted;
     let done = match lag::call(&gate, Lane::Revoke(installation), &call, issued_at).await {
         Ok(_) => true,
         // The token has ended already, or an earlier try revoked it; unless it has yet to arrive.
-        Err(meaning) => matches!(meaning, Meaning::Unauthorized(_)) && !lag::is_young(&gate, issued_at),
+        Err(meaning) => {
+            matches!(meaning, Meaning::Unauthorized(_)) && !lag::is_young(&gate, issued_at)
+        }
     };
     metrics::counter!(metric::GITHUB_REVOCATIONS, label::OUTCOME => if done { "done" } else { "failed" }).increment(1);
     if !done {
@@ -114,7 +121,12 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn new(token: String, installation: InstallationId, issued_at: UnixTime, revoker: Revoker) -> Self {
+    pub(super) fn new(
+        token: String,
+        installation: InstallationId,
+        issued_at: UnixTime,
+        revoker: Revoker,
+    ) -> Self {
         Self { token: token.into(), installation, issued_at, revoker: Some(revoker) }
     }
 

@@ -55,8 +55,8 @@ impl std::fmt::Debug for PemSigner {
 }
 
 impl PemSigner {
-    /// Reads an RSA key of at least 2048 bits: `BEGIN RSA PRIVATE KEY` (PKCS #1, RFC 8017), the form
-    /// that GitHub gives out, or `BEGIN PRIVATE KEY` (PKCS #8, RFC 5958).
+    /// Reads an RSA key of at least 2048 bits: `BEGIN RSA PRIVATE KEY` (PKCS #1, RFC 8017), the
+    /// form that GitHub gives out, or `BEGIN PRIVATE KEY` (PKCS #8, RFC 5958).
     ///
     /// # Errors
     /// See [`KeyError`].
@@ -67,10 +67,11 @@ impl PemSigner {
         }
         // Keys of fewer than 2048 bits do not parse.
         let key = match PrivateKeyDer::from_pem_slice(pem).map_err(|_| KeyError::NotPem)? {
-            PrivateKeyDer::Pkcs1(der) => RsaKeyPair::from_der(der.secret_pkcs1_der()).map_err(|_| KeyError::Unsound)?,
-            PrivateKeyDer::Pkcs8(der) => {
-                RsaKeyPair::from_pkcs8(der.secret_pkcs8_der()).map_err(|_| pkcs8_error(der.secret_pkcs8_der()))?
+            PrivateKeyDer::Pkcs1(der) => {
+                RsaKeyPair::from_der(der.secret_pkcs1_der()).map_err(|_| KeyError::Unsound)?
             }
+            PrivateKeyDer::Pkcs8(der) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der())
+                .map_err(|_| pkcs8_error(der.secret_pkcs8_der()))?,
             PrivateKeyDer::Sec1(_) | _ => return Err(KeyError::NotRsa),
         };
         Ok(Self { key, random: SystemRandom::new() })
@@ -79,7 +80,8 @@ impl PemSigner {
 
 /// A PKCS #8 document names its algorithm; that of RSA is 1.2.840.113549.1.1.1.
 fn pkcs8_error(der: &[u8]) -> KeyError {
-    const RSA_ENCRYPTION: &[u8] = &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+    const RSA_ENCRYPTION: &[u8] =
+        &[0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
     let head = der.get(..32).unwrap_or(der);
     if head.windows(RSA_ENCRYPTION.len()).any(|window| window == RSA_ENCRYPTION) {
         KeyError::Unsound
@@ -106,7 +108,8 @@ mod tests {
         encoding::{AsDer, Pkcs8V1Der},
         rsa::KeySize,
         signature::{
-            ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_2048_8192_SHA256, UnparsedPublicKey,
+            ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, KeyPair, RSA_PKCS1_2048_8192_SHA256,
+            UnparsedPublicKey,
         },
     };
     use base64::{Engine as _, engine::general_purpose::STANDARD};
@@ -122,7 +125,8 @@ mod tests {
         let key = RsaKeyPair::generate(KeySize::Rsa2048).unwrap();
         let pkcs8: Pkcs8V1Der<'_> = key.as_der().unwrap();
         // RFC 5958: version, algorithm and the octet string's head stand before the PKCS #1 key.
-        let (pkcs8, pkcs1) = (STANDARD.encode(pkcs8.as_ref()), STANDARD.encode(&pkcs8.as_ref()[26..]));
+        let (pkcs8, pkcs1) =
+            (STANDARD.encode(pkcs8.as_ref()), STANDARD.encode(&pkcs8.as_ref()[26..]));
         let public = UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, key.public_key().as_ref());
         for (kind, body) in [("PRIVATE KEY", pkcs8), ("RSA PRIVATE KEY", pkcs1)] {
             let signer = PemSigner::from_pem(&pem(kind, &body)).unwrap();
@@ -149,9 +153,17 @@ mod tests {
             (pem("PRIVATE KEY", &ec), KeyError::NotRsa),
             (pem("EC PRIVATE KEY", &garbage), KeyError::NotRsa),
             (pem("ENCRYPTED PRIVATE KEY", &garbage), KeyError::Encrypted),
-            (pem("RSA PRIVATE KEY", "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA"), KeyError::Encrypted),
+            (
+                pem("RSA PRIVATE KEY", "Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-128-CBC,00\n\nAAAA"),
+                KeyError::Encrypted,
+            ),
         ] {
-            assert_eq!(PemSigner::from_pem(&text).unwrap_err(), error, "{}", String::from_utf8_lossy(&text));
+            assert_eq!(
+                PemSigner::from_pem(&text).unwrap_err(),
+                error,
+                "{}",
+                String::from_utf8_lossy(&text)
+            );
         }
     }
 

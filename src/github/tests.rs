@@ -91,11 +91,16 @@ fn healthy(seen: &Seen) -> Answered {
         ("GET", ["users", owner, "installation"]) => answer(200, installation_json(owner)),
         ("GET", ["app", "installations", _]) => answer(200, installation_json("octo-org")),
         ("GET", ["repos", owner, _, "installation"]) => answer(200, installation_json(owner)),
-        ("POST", ["app", "installations", _, "access_tokens"]) => answer(201, minted_json(&seen.body)),
-        ("GET", ["repos", owner, repo, "contents", path @ ..]) => {
-            answer(200, file_json(&path.join("/"), b"issuer: x\n")).with("etag", format!("\"{owner}-{repo}\""))
+        ("POST", ["app", "installations", _, "access_tokens"]) => {
+            answer(201, minted_json(&seen.body))
         }
-        ("GET", ["repos", owner, repo]) => answer(200, json!({"full_name": format!("{owner}/{repo}")})),
+        ("GET", ["repos", owner, repo, "contents", path @ ..]) => {
+            answer(200, file_json(&path.join("/"), b"issuer: x\n"))
+                .with("etag", format!("\"{owner}-{repo}\""))
+        }
+        ("GET", ["repos", owner, repo]) => {
+            answer(200, json!({"full_name": format!("{owner}/{repo}")}))
+        }
         ("DELETE", ["installation", "token"]) => answer(204, ""),
         _ => panic!("GitHub has no {}", seen.line),
     }
@@ -111,8 +116,10 @@ fn installation_json(owner: &str) -> Value {
 fn minted_json(asked: &Value) -> Value {
     let mut permissions = asked["permissions"].clone();
     permissions["metadata"] = "read".into();
-    let mut reply = json!({"token": TOKEN, "expires_at": "2023-11-14T23:13:20Z", "permissions": permissions});
-    reply["repository_selection"] = if asked["repositories"].is_array() { "selected" } else { "all" }.into();
+    let mut reply =
+        json!({"token": TOKEN, "expires_at": "2023-11-14T23:13:20Z", "permissions": permissions});
+    reply["repository_selection"] =
+        if asked["repositories"].is_array() { "selected" } else { "all" }.into();
     if let Some(names) = asked["repositories"].as_array() {
         let one = |name: &Value| json!({"name": name, "full_name": format!("octo-org/{}", name.as_str().unwrap()), "private": false});
         reply["repositories"] = names.iter().map(one).collect();
@@ -123,7 +130,8 @@ fn minted_json(asked: &Value) -> Value {
 fn file_json(path: &str, content: &[u8]) -> Value {
     use base64::{Engine as _, engine::general_purpose::STANDARD};
     let packed = STANDARD.encode(content);
-    let lines: Vec<&str> = packed.as_bytes().chunks(60).map(|line| std::str::from_utf8(line).unwrap()).collect();
+    let lines: Vec<&str> =
+        packed.as_bytes().chunks(60).map(|line| std::str::from_utf8(line).unwrap()).collect();
     let content_text = lines.join("\n") + "\n";
     json!({"type": "file", "path": path, "sha": "b10b", "size": content.len(), "encoding": "base64", "content": content_text})
 }
@@ -143,8 +151,8 @@ impl Fake {
         let api = format!("http://{}/api/v3/", listener.local_addr().unwrap()).parse().unwrap();
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (log, script): (_, Arc<Script>) = (Arc::clone(&seen), Arc::new(script));
-        let router =
-            axum::Router::new().fallback(move |request| respond(request, Arc::clone(&log), Arc::clone(&script)));
+        let router = axum::Router::new()
+            .fallback(move |request| respond(request, Arc::clone(&log), Arc::clone(&script)));
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         Self { api, seen }
     }
@@ -162,7 +170,8 @@ impl Fake {
 async fn respond(request: Request, log: Arc<Mutex<Vec<Seen>>>, script: Arc<Script>) -> Response {
     let (head, body) = request.into_parts();
     let line = format!("{} {}", head.method, head.uri.path());
-    let body = serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap_or(Value::Null);
+    let body =
+        serde_json::from_slice(&body.collect().await.unwrap().to_bytes()).unwrap_or(Value::Null);
     let seen = {
         let mut log = log.lock().unwrap();
         let nth = log.iter().filter(|seen| seen.line == line).count();
@@ -247,7 +256,9 @@ impl World {
 
     async fn mint_counted(&self, calls: &MintCalls) -> Result<IssuedToken, Error> {
         let installation = self.installation().await;
-        self.github.mint(&grant(&["hello"], &[("issues", Level::Write)]), &installation, calls).await
+        self.github
+            .mint(&grant(&["hello"], &[("issues", Level::Write)]), &installation, calls)
+            .await
     }
 
     /// Waits until GitHub has seen that many revocations of [`TOKEN`], and no more.
@@ -261,7 +272,9 @@ impl World {
         let seen = self.fake.seen();
         let revoked: Vec<&Seen> = seen.iter().filter(|seen| seen.line == REVOKE).collect();
         assert_eq!(revoked.len(), expected);
-        assert!(revoked.iter().all(|seen| seen.header("authorization") == format!("Bearer {TOKEN}")));
+        assert!(
+            revoked.iter().all(|seen| seen.header("authorization") == format!("Bearer {TOKEN}"))
+        );
     }
 }
 
@@ -287,7 +300,8 @@ fn owner() -> Owner {
 
 fn grant(repositories: &[&str], permissions: &[(&str, Level)]) -> Grant {
     let names: Vec<RepoName> = repositories.iter().map(|name| name.parse().unwrap()).collect();
-    let repositories = if names.is_empty() { Repositories::All } else { Repositories::These(names) };
+    let repositories =
+        if names.is_empty() { Repositories::All } else { Repositories::These(names) };
     Grant::for_test("octo-org", repositories, to_permissions(permissions))
 }
 

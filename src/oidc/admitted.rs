@@ -1,9 +1,9 @@
 //! The key caches of unknown issuers that the gate admitted.
 //!
-//! An issuer is admitted by an owner's policy, and counts as that owner's. If there are too many, the
-//! owner with the most loses the one that it has not used for longest. So a policy whose pattern admits
-//! any number of issuers evicts those of its own owner and no others. Two owners that admit the same
-//! issuer share its cache, and with it the limits of fetches.
+//! An issuer is admitted by an owner's policy, and counts as that owner's. If there are too many,
+//! the owner with the most loses the one that it has not used for longest. So a policy whose
+//! pattern admits any number of issuers evicts those of its own owner and no others. Two owners
+//! that admit the same issuer share its cache, and with it the limits of fetches.
 
 use std::{
     collections::HashMap,
@@ -50,7 +50,12 @@ impl AdmittedIssuers {
     }
 
     /// The issuer's cache, in the owner's share from now on.
-    pub(super) fn admit(&self, owner: &Owner, issuer: &Issuer, make: impl FnOnce() -> KeyCache) -> Arc<KeyCache> {
+    pub(super) fn admit(
+        &self,
+        owner: &Owner,
+        issuer: &Issuer,
+        make: impl FnOnce() -> KeyCache,
+    ) -> Arc<KeyCache> {
         let mut state = self.state();
         if let Some(cache) = state.touch(owner, issuer) {
             return cache;
@@ -64,7 +69,8 @@ impl AdmittedIssuers {
         cache
     }
 
-    /// Evicts what is too much. To be called when a fetch has ended: it may have made an entry larger.
+    /// Evicts what is too much. To be called when a fetch has ended: it may have made an entry
+    /// larger.
     pub(super) fn trim(&self) {
         self.state().trim(self.bounds);
     }
@@ -98,7 +104,8 @@ impl State {
     fn trim(&mut self, bounds: AdmittedBounds) {
         loop {
             let total = self.total();
-            let (is_over_bytes, is_over_count) = (total.bytes > bounds.bytes, total.issuers > bounds.issuers);
+            let (is_over_bytes, is_over_count) =
+                (total.bytes > bounds.bytes, total.issuers > bounds.issuers);
             if !is_over_bytes && !is_over_count {
                 return;
             }
@@ -107,8 +114,15 @@ impl State {
                 let oldest = share.values().map(|entry| entry.last_use).min();
                 (if is_over_bytes { size.bytes } else { size.issuers }, std::cmp::Reverse(oldest))
             };
-            let Some((owner, share)) = self.shares.iter_mut().max_by_key(|(_, share)| weight(share)) else { return };
-            let oldest = share.iter().min_by_key(|(_, entry)| entry.last_use).map(|(issuer, _)| issuer.clone());
+            let Some((owner, share)) =
+                self.shares.iter_mut().max_by_key(|(_, share)| weight(share))
+            else {
+                return;
+            };
+            let oldest = share
+                .iter()
+                .min_by_key(|(_, entry)| entry.last_use)
+                .map(|(issuer, _)| issuer.clone());
             if let Some(issuer) = oldest {
                 share.remove(&issuer);
             }
@@ -121,5 +135,8 @@ impl State {
 }
 
 fn size(share: &HashMap<Issuer, Entry>) -> AdmittedBounds {
-    AdmittedBounds { issuers: share.len(), bytes: share.values().map(|entry| entry.cache.size()).sum() }
+    AdmittedBounds {
+        issuers: share.len(),
+        bytes: share.values().map(|entry| entry.cache.size()).sum(),
+    }
 }

@@ -18,7 +18,8 @@ pub(super) enum Algorithm {
 }
 
 /// The names of all algorithms, for messages.
-pub(super) const EXPECTED: &str = "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or EdDSA";
+pub(super) const EXPECTED: &str =
+    "RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, ES512 or EdDSA";
 
 impl Algorithm {
     pub(super) const ALL: [Self; 10] = [
@@ -59,7 +60,9 @@ impl Algorithm {
     /// The only type of key that it works with.
     pub(super) fn family(self) -> Family {
         match self {
-            Self::Rs256 | Self::Rs384 | Self::Rs512 | Self::Ps256 | Self::Ps384 | Self::Ps512 => Family::Rsa,
+            Self::Rs256 | Self::Rs384 | Self::Rs512 | Self::Ps256 | Self::Ps384 | Self::Ps512 => {
+                Family::Rsa
+            }
             Self::Es256 => Family::P256,
             Self::Es384 => Family::P384,
             Self::Es512 => Family::P521,
@@ -96,7 +99,8 @@ mod tests {
             assert_eq!(algorithm.in_library().is_none(), algorithm == Algorithm::Es512);
         }
         assert_eq!(Algorithm::from_name("Ed25519"), Some(Algorithm::EdDsa));
-        for other in ["", "none", "HS256", "Ed448", "ed25519", "EDDSA", "rs256", "ES256K", "RS256 "] {
+        for other in ["", "none", "HS256", "Ed448", "ed25519", "EDDSA", "rs256", "ES256K", "RS256 "]
+        {
             assert_eq!(Algorithm::from_name(other), None, "{other}");
         }
     }

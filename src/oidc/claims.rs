@@ -79,10 +79,16 @@ pub struct VerifiedToken {
 
 impl VerifiedToken {
     /// Reads and checks the claims of a token whose signature was verified.
-    pub(super) fn read(signed: &Signed, origin: TokenOrigin, demands: Demands<'_>) -> Result<Self, Error> {
+    pub(super) fn read(
+        signed: &Signed,
+        origin: TokenOrigin,
+        demands: Demands<'_>,
+    ) -> Result<Self, Error> {
         let token = signed.token();
         let claims = json::object(token.payload()).map_err(|error| match error {
-            NotAnObject::Malformed => Error::Claims("they are not a JSON object, or are nested too deeply".into()),
+            NotAnObject::Malformed => {
+                Error::Claims("they are not a JSON object, or are nested too deeply".into())
+            }
             NotAnObject::Duplicate => Error::Claims("a claim occurs twice".into()),
         })?;
         if claims.get("iss").and_then(Value::as_str) != Some(token.issuer().as_str()) {
@@ -90,15 +96,22 @@ impl VerifiedToken {
         }
         let life = check_times(&claims, demands)?;
         let subject = match claims.get("sub") {
-            Some(Value::String(subject)) => subject
-                .parse()
-                .map_err(|error: NameError| Error::Claims(format!("`sub` is not accepted: {error}").into()))?,
+            Some(Value::String(subject)) => subject.parse().map_err(|error: NameError| {
+                Error::Claims(format!("`sub` is not accepted: {error}").into())
+            })?,
             Some(_) => return Err(Error::Claims("`sub` is not a readable string".into())),
             None => return Err(Error::Claims("`sub` is missing".into())),
         };
         let audiences = read_audiences(claims.get("aud"))?;
         demands.rules.check(token.algorithm(), &claims, life).map_err(Error::Unfit)?;
-        Ok(Self { issuer: token.issuer().clone(), origin, subject, audiences, claims, expires_at: life.expires_at })
+        Ok(Self {
+            issuer: token.issuer().clone(),
+            origin,
+            subject,
+            audiences,
+            claims,
+            expires_at: life.expires_at,
+        })
     }
 
     /// `iss`
@@ -141,10 +154,12 @@ impl VerifiedToken {
         self.claims.get("jti").and_then(Value::as_str)
     }
 
-    /// Who it speaks for by its `kubernetes.io`, if it is of a cluster; each name cut at 253 bytes, which
-    /// no name of Kubernetes is longer than.
+    /// Who it speaks for by its `kubernetes.io`, if it is of a cluster; each name cut at 253 bytes,
+    /// which no name of Kubernetes is longer than.
     pub fn workload(&self) -> Option<Workload> {
-        let cut = |text: &str| text.get(..text.floor_char_boundary(LONGEST_NAME)).unwrap_or_default().to_owned();
+        let cut = |text: &str| {
+            text.get(..text.floor_char_boundary(LONGEST_NAME)).unwrap_or_default().to_owned()
+        };
         let cluster = self.claims.get("kubernetes.io")?;
         let name_of = |kind: &str| cluster.get(kind)?.get("name")?.as_str().map(cut);
         Some(Workload {
@@ -159,10 +174,13 @@ impl VerifiedToken {
     #[cfg(test)]
     pub(crate) fn for_test(kind: IssuerKind, claims: Value) -> Self {
         let Value::Object(claims) = claims else { panic!("claims are an object") };
-        let text = |name: &str| claims.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
+        let text =
+            |name: &str| claims.get(name).and_then(Value::as_str).unwrap_or_default().to_owned();
         let audiences = match claims.get("aud") {
             Some(Value::String(one)) => one.parse().into_iter().collect(),
-            Some(Value::Array(many)) => many.iter().filter_map(|a| a.as_str()?.parse().ok()).collect(),
+            Some(Value::Array(many)) => {
+                many.iter().filter_map(|a| a.as_str()?.parse().ok()).collect()
+            }
             _ => Vec::new(),
         };
         Self {
@@ -170,18 +188,23 @@ impl VerifiedToken {
             origin: TokenOrigin { kind, is_single_tenant: false },
             subject: text("sub").parse().unwrap(),
             audiences,
-            expires_at: UnixTime::from_secs(claims.get("exp").and_then(Value::as_i64).unwrap_or(i64::MAX / 2_000_000)),
+            expires_at: UnixTime::from_secs(
+                claims.get("exp").and_then(Value::as_i64).unwrap_or(i64::MAX / 2_000_000),
+            ),
             claims,
         }
     }
 }
 
-/// RFC 7519 sections 4.1.4 to 4.1.6: `exp` must be there; `nbf` and `iat` must be right if they are.
+/// RFC 7519 sections 4.1.4 to 4.1.6: `exp` must be there; `nbf` and `iat` must be right if they
+/// are.
 fn check_times(claims: &Map<String, Value>, demands: Demands<'_>) -> Result<Life, Error> {
     let Demands { now, leeway, .. } = demands;
     let expires_at = moment(claims, "exp")?.ok_or(Error::Claims("`exp` is missing".into()))?;
     if expires_at > UnixTime::from_secs(LAST_SECOND) {
-        return Err(Error::Claims("`exp` is later than the year 9999, expected seconds since 1970".into()));
+        return Err(Error::Claims(
+            "`exp` is later than the year 9999, expected seconds since 1970".into(),
+        ));
     }
     if now >= expires_at.plus(EXPIRY_LEEWAY) {
         return Err(Error::Expired);
@@ -200,13 +223,18 @@ fn moment(claims: &Map<String, Value>, name: &str) -> Result<Option<UnixTime>, E
         None => return Ok(None),
         Some(Value::Number(number)) => number
             .as_i64()
-            // A fraction is cut off; what no i64 holds becomes the first or the last moment there is.
+            // A fraction is cut off; what no i64 holds becomes the first or the last moment there
+            // is.
             .or_else(|| number.as_f64().map(|float| float.floor() as i64)),
         Some(_) => None,
     };
     let is_string = claims.get(name).is_some_and(Value::is_string);
     let found = if is_string { "a string" } else { "not a number" };
-    let refuse = || Error::Claims(format!("`{name}` is {found}, expected a number of seconds since 1970").into());
+    let refuse = || {
+        Error::Claims(
+            format!("`{name}` is {found}, expected a number of seconds since 1970").into(),
+        )
+    };
     seconds.map(|seconds| Some(UnixTime::from_secs(seconds))).ok_or_else(refuse)
 }
 

@@ -2,7 +2,10 @@
 
 use futures_util::future::join_all;
 
-use super::{Error, Fault, IssuerKind, Oidc, follow::WARN_BEFORE, issuers::Trusted, key_cache::Keys, keys::KeySet};
+use super::{
+    Error, Fault, IssuerKind, Oidc, follow::WARN_BEFORE, issuers::Trusted, key_cache::Keys,
+    keys::KeySet,
+};
 use crate::{clock::UnixTime, name::Issuer};
 
 /// What is known of a known issuer.
@@ -50,7 +53,12 @@ impl UsableKeys {
 impl Oidc {
     /// Fetches the keys of every known issuer of a kind that is `asked` for, all at once.
     pub async fn diagnose(&self, asked: impl Fn(IssuerKind) -> bool) -> Vec<Diagnosis> {
-        let known = self.inner.issuers.every_known().into_iter().filter(|(_, trusted)| asked(trusted.origin.kind));
+        let known = self
+            .inner
+            .issuers
+            .every_known()
+            .into_iter()
+            .filter(|(_, trusted)| asked(trusted.origin.kind));
         join_all(known.map(|(issuer, trusted)| diagnose(issuer, trusted))).await
     }
 }
@@ -64,7 +72,9 @@ async fn diagnose(issuer: Issuer, Trusted { origin, keys: source, .. }: Trusted)
         Err(_) => Err(Fault::Interrupted),
     };
     let other = match (&keys, &source) {
-        (Err(Fault::OtherIssuer | Fault::Template), Keys::Fetched(cache)) => cache.named_issuer().await,
+        (Err(Fault::OtherIssuer | Fault::Template), Keys::Fetched(cache)) => {
+            cache.named_issuer().await
+        }
         _ => None,
     };
     Diagnosis { issuer, kind: origin.kind, keys, other }

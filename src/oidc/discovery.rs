@@ -1,7 +1,7 @@
 //! Fetches an issuer's keys: OpenID Connect Discovery 1.0, then the key set that it points to.
 //!
-//! Of the discovery document three members matter. A workload issuer's document lacks what is meant for
-//! logins (GitHub Actions has no `authorization_endpoint`), so the rest is not read.
+//! Of the discovery document three members matter. A workload issuer's document lacks what is meant
+//! for logins (GitHub Actions has no `authorization_endpoint`), so the rest is not read.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -58,7 +58,11 @@ impl Remote {
         };
         let document = self.get(&keys_at, time, Fault::Keys).await.map_err(|fault| {
             let is_plain = keys_at.starts_with("http://");
-            if is_plain && fault == Fault::Keys(egress::Error::Refused) { Fault::InsecureKeys } else { fault }
+            if is_plain && fault == Fault::Keys(egress::Error::Refused) {
+                Fault::InsecureKeys
+            } else {
+                fault
+            }
         })?;
         let not_keys = || Fault::NotKeys(Unexpected::of(&document.body));
         let keys = KeySet::read(&document.body, algorithms).ok_or_else(not_keys)?;
@@ -83,24 +87,45 @@ impl Remote {
         let document = self.get(&self.discovery(), time, Fault::Discovery).await?;
         let Discovery { issuer, keys_at, algorithms } = Discovery::read(&document.body)?;
         if issuer != self.issuer.as_str() {
-            return Err(if issuer.contains(['{', '}']) { Fault::Template } else { Fault::OtherIssuer });
+            return Err(if issuer.contains(['{', '}']) {
+                Fault::Template
+            } else {
+                Fault::OtherIssuer
+            });
         }
         Ok((keys_at, algorithms))
     }
 
-    /// One call, with up to two retries where there was no whole answer, or it has one of the statuses 500 to 504.
-    async fn get(&self, url: &str, time: Duration, fault: fn(egress::Error) -> Fault) -> Result<Document, Fault> {
+    /// One call, with up to two retries where there was no whole answer, or it has one of the
+    /// statuses 500 to 504.
+    async fn get(
+        &self,
+        url: &str,
+        time: Duration,
+        fault: fn(egress::Error) -> Fault,
+    ) -> Result<Document, Fault> {
         let at_home = self.is_home(url);
         let bearer = match self.bearer.as_ref().filter(|_| at_home) {
             Some(file) => Some(read_bearer(file.clone()).await.ok_or(Fault::Bearer)?),
             None => None,
         };
         let documents = if at_home { &self.home } else { &self.elsewhere };
-        let retries = ExponentialBuilder::default().with_min_delay(Duration::from_millis(100)).with_max_times(2);
+        let retries = ExponentialBuilder::default()
+            .with_min_delay(Duration::from_millis(100))
+            .with_max_times(2);
         let is_retryable = |error: &egress::Error| {
-            matches!(error, egress::Error::Connect(_) | egress::Error::Closed | egress::Error::Status(500..=504))
+            matches!(
+                error,
+                egress::Error::Connect(_)
+                    | egress::Error::Closed
+                    | egress::Error::Status(500..=504)
+            )
         };
-        (|| documents.get(url, bearer.as_ref(), time)).retry(retries).when(is_retryable).await.map_err(fault)
+        (|| documents.get(url, bearer.as_ref(), time))
+            .retry(retries)
+            .when(is_retryable)
+            .await
+            .map_err(fault)
     }
 
     /// Whether an address is of the origin that the connection settings are for.
@@ -113,7 +138,8 @@ impl Remote {
 
 /// The credential as it stands in its file now.
 async fn read_bearer(file: PathBuf) -> Option<HeaderValue> {
-    let text = tokio::task::spawn_blocking(move || std::fs::read_to_string(file)).await.ok()?.ok()?;
+    let text =
+        tokio::task::spawn_blocking(move || std::fs::read_to_string(file)).await.ok()?.ok()?;
     let text = Zeroizing::new(text);
     let token = Some(text.trim()).filter(|token| !token.is_empty())?;
     let mut value = HeaderValue::try_from(format!("Bearer {token}")).ok()?;
@@ -133,15 +159,21 @@ pub(super) struct Discovery {
 impl Discovery {
     pub(super) fn read(document: &[u8]) -> Result<Self, Fault> {
         let unexpected = || Fault::NotDiscovery(Unexpected::of(document));
-        let members: Map<String, Value> = serde_json::from_slice(document).map_err(|_| unexpected())?;
+        let members: Map<String, Value> =
+            serde_json::from_slice(document).map_err(|_| unexpected())?;
         let text = |name: &str| members.get(name).and_then(Value::as_str).ok_or_else(unexpected);
         let keys_at = text("jwks_uri")?;
         Url::parse(keys_at).map_err(|_| unexpected())?;
         let listed = members.get("id_token_signing_alg_values_supported").and_then(Value::as_array);
         let listed = listed.filter(|listed| !listed.is_empty());
-        let accepted =
-            |listed: &Vec<Value>| listed.iter().filter_map(|name| Algorithm::from_name(name.as_str()?)).collect();
-        Ok(Self { issuer: text("issuer")?.to_owned(), keys_at: keys_at.to_owned(), algorithms: listed.map(accepted) })
+        let accepted = |listed: &Vec<Value>| {
+            listed.iter().filter_map(|name| Algorithm::from_name(name.as_str()?)).collect()
+        };
+        Ok(Self {
+            issuer: text("issuer")?.to_owned(),
+            keys_at: keys_at.to_owned(),
+            algorithms: listed.map(accepted),
+        })
     }
 }
 
@@ -152,10 +184,17 @@ fn lifetime(cache_control: Option<&str>) -> Duration {
         let (name, seconds) = directive.split_once('=')?;
         let seconds = seconds.trim().trim_matches('"');
         let is_number = !seconds.is_empty() && seconds.bytes().all(|byte| byte.is_ascii_digit());
-        (name.trim().eq_ignore_ascii_case("max-age") && is_number).then(|| seconds.parse().unwrap_or(u64::MAX))
+        (name.trim().eq_ignore_ascii_case("max-age") && is_number)
+            .then(|| seconds.parse().unwrap_or(u64::MAX))
     };
-    let uncached = |directive: &str| ["no-store", "no-cache"].iter().any(|name| directive.eq_ignore_ascii_case(name));
-    let seconds = if directives().any(uncached) { 0 } else { directives().filter_map(value).min().unwrap_or(0) };
+    let uncached = |directive: &str| {
+        ["no-store", "no-cache"].iter().any(|name| directive.eq_ignore_ascii_case(name))
+    };
+    let seconds = if directives().any(uncached) {
+        0
+    } else {
+        directives().filter_map(value).min().unwrap_or(0)
+    };
     Duration::from_secs(seconds).clamp(MIN_LIFETIME, MAX_LIFETIME)
 }
 
@@ -188,15 +227,15 @@ mod tests {
     #[test]
     fn documents_as_issuers_write_them() {
         let read = |document: Value| {
-            Discovery::read(document.to_string().as_bytes()).map(|found| (found.issuer, found.algorithms))
+            Discovery::read(document.to_string().as_bytes())
+                .map(|found| (found.issuer, found.algorithms))
         };
         let bare = json!({"issuer": "https://a/", "jwks_uri": "https://b/jwks"});
         assert_eq!(read(bare).unwrap(), ("https://a/".to_owned(), None));
         let odd = json!({"issuer": "https://a", "jwks_uri": "https://b", "authorization_endpoint": 5, "subject_types_supported": "x",
             "id_token_signing_alg_values_supported": ["RS256", "ML-DSA-44", 7]});
         assert_eq!(read(odd).unwrap().1, Some(vec![Algorithm::Rs256]));
-        let none_listed =
-            json!({"issuer": "https://a", "jwks_uri": "https://b", "id_token_signing_alg_values_supported": []});
+        let none_listed = json!({"issuer": "https://a", "jwks_uri": "https://b", "id_token_signing_alg_values_supported": []});
         assert_eq!(read(none_listed).unwrap().1, None);
         for bad in [
             json!({}),
@@ -205,7 +244,11 @@ mod tests {
             json!({"issuer": 5, "jwks_uri": "https://b"}),
             json!({"issuer": "https://a", "jwks_uri": "b"}),
         ] {
-            assert_eq!(read(bad.clone()).unwrap_err(), Fault::NotDiscovery(Unexpected::OtherJson), "{bad}");
+            assert_eq!(
+                read(bad.clone()).unwrap_err(),
+                Fault::NotDiscovery(Unexpected::OtherJson),
+                "{bad}"
+            );
         }
         assert_eq!(Discovery::read(b"<html>").unwrap_err(), Fault::NotDiscovery(Unexpected::Html));
     }

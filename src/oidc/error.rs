@@ -4,8 +4,8 @@ use std::{borrow::Cow, time::Duration};
 
 use crate::{clock::in_words, egress, reason::Reason};
 
-/// Why a token was not verified. The text may be sent to the caller. Of the token it contains no more
-/// than the names of claims and of the algorithm, and nothing that the issuer wrote.
+/// Why a token was not verified. The text may be sent to the caller. Of the token it contains no
+/// more than the names of claims and of the algorithm, and nothing that the issuer wrote.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// Larger than the limit, in bytes.
@@ -14,7 +14,8 @@ pub enum Error {
     /// Not a JWS in three parts of JSON.
     #[error("the credential is not a signed JSON Web Token: {0}")]
     Malformed(&'static str),
-    /// The algorithm, the key or the signature is invalid, or the header asks for an unsupported extension.
+    /// The algorithm, the key or the signature is invalid, or the header asks for an unsupported
+    /// extension.
     #[error("the token's signature is not acceptable: {0}")]
     Signature(Cow<'static, str>),
     /// `exp` has passed.
@@ -63,7 +64,9 @@ impl Error {
             Self::Expired => Reason::TokenExpired,
             Self::NotYetValid { .. } => Reason::TokenNotYetValid,
             Self::Claims(_) | Self::Unfit(_) => Reason::TokenClaimsInvalid,
-            Self::Unavailable { cause, .. } if cause.is_misconfiguration() => Reason::IssuerMisconfigured,
+            Self::Unavailable { cause, .. } if cause.is_misconfiguration() => {
+                Reason::IssuerMisconfigured
+            }
             Self::Unavailable { .. } => Reason::IssuerUnavailable,
             Self::NotListed | Self::NotAdmitted => Reason::IssuerNotTrusted,
         }
@@ -73,7 +76,9 @@ impl Error {
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Unavailable { cause, .. } if cause.is_misconfiguration() => None,
-            Self::Unavailable { retry_after, .. } => Some((*retry_after).max(Duration::from_secs(1))),
+            Self::Unavailable { retry_after, .. } => {
+                Some((*retry_after).max(Duration::from_secs(1)))
+            }
             Self::TooLarge(_)
             | Self::Malformed(_)
             | Self::Signature(_)
@@ -117,7 +122,9 @@ pub enum Fault {
     #[error("the issuer's discovery document names another issuer")]
     OtherIssuer,
     /// The issuer in the discovery document is a template, as in documents for several tenants.
-    #[error("the issuer's discovery document names a template (such as {{tenantid}}), not an issuer")]
+    #[error(
+        "the issuer's discovery document names a template (such as {{tenantid}}), not an issuer"
+    )]
     Template,
     /// The keys are at an address without TLS.
     #[error("the `jwks_uri` in the issuer's discovery document uses http, expected https")]
@@ -141,7 +148,9 @@ pub enum Fault {
     #[error("fetching the issuer's keys was interrupted")]
     Interrupted,
     /// The issuer does not (yet) publish the key that the token names.
-    #[error("unknown key id: the issuer does not publish the key that the token names, or does not publish it yet")]
+    #[error(
+        "unknown key id: the issuer does not publish the key that the token names, or does not publish it yet"
+    )]
     UnknownKey,
 }
 
@@ -173,7 +182,8 @@ impl Unexpected {
 }
 
 impl Fault {
-    /// Whether the issuer answers, but not as an issuer should, or must not be contacted: waiting does not help.
+    /// Whether the issuer answers, but not as an issuer should, or must not be contacted: waiting
+    /// does not help.
     pub fn is_misconfiguration(self) -> bool {
         match self {
             Self::NotDiscovery(_)
@@ -221,7 +231,11 @@ mod tests {
             Fault::NoKeys,
         ] {
             let error = Error::Unavailable { cause: fault, retry_after: Duration::from_secs(2) };
-            assert_eq!((error.reason(), error.retry_after()), (Reason::IssuerMisconfigured, None), "{fault:?}");
+            assert_eq!(
+                (error.reason(), error.retry_after()),
+                (Reason::IssuerMisconfigured, None),
+                "{fault:?}"
+            );
         }
         for fault in [
             status(429),

@@ -1,10 +1,10 @@
 //! How often one issuer's keys are fetched because tokens name keys that are not cached.
 //!
-//! There are three credits. A fetch uses one, and each minute without a fetch returns one. After a fetch
-//! that leaves two credits the next one may follow in three seconds, after one that leaves a single
-//! credit in six, and after the last in a minute. So a key that is published a few seconds after the
-//! first token with it is found within ten seconds, and a flood of unknown key ids causes three fetches in ten
-//! seconds and then one a minute. Whether a fetch succeeds does not matter.
+//! There are three credits. A fetch uses one, and each minute without a fetch returns one. After a
+//! fetch that leaves two credits the next one may follow in three seconds, after one that leaves a
+//! single credit in six, and after the last in a minute. So a key that is published a few seconds
+//! after the first token with it is found within ten seconds, and a flood of unknown key ids causes
+//! three fetches in ten seconds and then one a minute. Whether a fetch succeeds does not matter.
 
 use std::time::Duration;
 
@@ -46,7 +46,8 @@ impl FetchLimit {
         }
         let credits = self.last.map_or(MAX_CREDITS, |last| {
             let minutes = now.since(last.at).as_secs() / MINUTE.as_secs();
-            MAX_CREDITS.min(last.credits.saturating_add(u32::try_from(minutes).unwrap_or(MAX_CREDITS)))
+            MAX_CREDITS
+                .min(last.credits.saturating_add(u32::try_from(minutes).unwrap_or(MAX_CREDITS)))
         });
         self.last = Some(Fetch { at: now, credits: credits.saturating_sub(1) });
         true
@@ -64,7 +65,9 @@ mod tests {
 
     /// The seconds at which a fetch was allowed, of those at which one was requested.
     fn allowed(limit: &mut FetchLimit, seconds: impl Iterator<Item = u64>) -> Vec<u64> {
-        seconds.filter(|at| limit.try_acquire(Moment::default().plus(Duration::from_secs(*at)))).collect()
+        seconds
+            .filter(|at| limit.try_acquire(Moment::default().plus(Duration::from_secs(*at))))
+            .collect()
     }
 
     #[test]

@@ -22,7 +22,8 @@ const WARN_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 pub(super) const WARN_BEFORE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 
 impl Oidc {
-    /// Takes up the issuers file whenever it says something else, for ever. Ends at once if there is none.
+    /// Takes up the issuers file whenever it says something else, for ever. Ends at once if there
+    /// is none.
     pub async fn follow_issuers_file(self) {
         let Some((file, listed)) = self.inner.settings.issuers_file.clone() else { return };
         let mut followed = Followed { listed, mistake: None, warned_at: None };
@@ -74,9 +75,16 @@ impl Followed {
             return;
         }
         self.warned_at = Some(now);
-        for (issuer, key, ends_at) in self.listed.ends().filter(|(.., ends_at)| *ends_at < now.plus(WARN_BEFORE)) {
+        for (issuer, key, ends_at) in
+            self.listed.ends().filter(|(.., ends_at)| *ends_at < now.plus(WARN_BEFORE))
+        {
             let ends_at = ends_at.rfc3339();
-            tracing::warn!(issuer.url = issuer, key, ends_at, "a key of the issuers file ends, or has ended");
+            tracing::warn!(
+                issuer.url = issuer,
+                key,
+                ends_at,
+                "a key of the issuers file ends, or has ended"
+            );
         }
     }
 }
@@ -88,6 +96,8 @@ impl Listed {
             KeysFrom::Fixed(keys) => Some((entry.issuer.as_str(), &keys.set)),
             KeysFrom::Discovery(_) | KeysFrom::Address(..) => None,
         });
-        fixed.flat_map(|(issuer, keys)| keys.ends().map(move |(id, end)| (issuer, id.unwrap_or_default(), end)))
+        fixed.flat_map(|(issuer, keys)| {
+            keys.ends().map(move |(id, end)| (issuer, id.unwrap_or_default(), end))
+        })
     }
 }

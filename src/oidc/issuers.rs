@@ -1,8 +1,8 @@
 //! Which issuers are known, and the cached keys of each.
 //!
-//! Known issuers are the built-in ones, those of the settings, and those of the issuers file. If the
-//! file changes, a new table replaces the old one, and an issuer of which nothing changed keeps its cached
-//! keys. The issuers that the gate admits are cached apart, in `admitted`.
+//! Known issuers are the built-in ones, those of the settings, and those of the issuers file. If
+//! the file changes, a new table replaces the old one, and an issuer of which nothing changed keeps
+//! its cached keys. The issuers that the gate admits are cached apart, in `admitted`.
 
 use std::{
     collections::HashMap,
@@ -36,7 +36,8 @@ const BUILT_IN: [&str; 5] = [
     "https://issuer.enforce.dev",
 ];
 
-/// The issuer of GitHub Actions on github.com. It issues tokens for everyone, whichever GitHub is configured.
+/// The issuer of GitHub Actions on github.com. It issues tokens for everyone, whichever GitHub is
+/// configured.
 const GITHUB_COM_ACTIONS: &str = "https://token.actions.githubusercontent.com";
 
 /// The largest number of concurrent fetches for unknown issuers.
@@ -103,7 +104,10 @@ struct Known {
 impl Table {
     /// The rules for an issuer of which no entry speaks by name.
     fn pattern_rules(&self, issuer: &Issuer) -> Option<&Arc<Rules>> {
-        self.patterns.iter().find(|(pattern, _)| pattern.is_match(issuer.as_str())).map(|(_, rules)| rules)
+        self.patterns
+            .iter()
+            .find(|(pattern, _)| pattern.is_match(issuer.as_str()))
+            .map(|(_, rules)| rules)
     }
 
     /// Whether tokens of the issuer may be looked into at all.
@@ -131,25 +135,29 @@ impl Issuers {
         let patterns = listed.map(|listed| listed.patterns.clone()).unwrap_or_default();
         let only_listed = listed.is_some_and(|listed| listed.only_listed);
         let mut table = Table { known: HashMap::new(), patterns, only_listed };
-        // The first source that lists an issuer sets its kind. If the file has an entry for it, that entry sets
-        // its rules and keys.
+        // The first source that lists an issuer sets its kind. If the file has an entry for it,
+        // that entry sets its rules and keys.
         let built_in = BUILT_IN.iter().filter_map(|issuer| issuer.parse().ok());
         let kinds = [(settings.actions_issuer.clone(), IssuerKind::Actions)]
             .into_iter()
             .chain(built_in.map(|issuer| (issuer, IssuerKind::BuiltIn)))
-            .chain(settings.configured.iter().map(|issuer| (issuer.clone(), IssuerKind::Configured)))
+            .chain(
+                settings.configured.iter().map(|issuer| (issuer.clone(), IssuerKind::Configured)),
+            )
             .chain(entries.iter().map(|entry| (entry.issuer.clone(), IssuerKind::Configured)));
         for (issuer, kind) in kinds {
             if !table.known.contains_key(&issuer) {
                 let entry = entries.iter().find(|entry| entry.issuer == issuer);
-                let rules = entry.map(|entry| &entry.rules).or_else(|| table.pattern_rules(&issuer));
+                let rules =
+                    entry.map(|entry| &entry.rules).or_else(|| table.pattern_rules(&issuer));
                 let rules = rules.map(Arc::clone).unwrap_or_default();
                 let keys_from = entry.map(|entry| entry.keys.clone());
                 let same = before.known.get(&issuer).filter(|known| known.keys_from == keys_from);
                 let keys = same.map(|known| known.trusted.keys.clone());
                 let keys = keys.unwrap_or_else(|| self.means.keys(&issuer, keys_from.as_ref()));
                 let is_single_tenant = entry.is_some_and(|entry| is_single_tenant(kind, entry));
-                let trusted = Trusted { origin: TokenOrigin { kind, is_single_tenant }, keys, rules };
+                let trusted =
+                    Trusted { origin: TokenOrigin { kind, is_single_tenant }, keys, rules };
                 table.known.insert(issuer, Known { trusted, keys_from, listed: entry.is_some() });
             }
         }
@@ -173,12 +181,14 @@ impl Issuers {
     pub(super) fn every_known(&self) -> Vec<(Issuer, Trusted)> {
         let table = self.table();
         let taken = table.known.iter().filter(|(issuer, _)| table.takes(issuer));
-        let mut all: Vec<_> = taken.map(|(issuer, known)| (issuer.clone(), known.trusted.clone())).collect();
+        let mut all: Vec<_> =
+            taken.map(|(issuer, known)| (issuer.clone(), known.trusted.clone())).collect();
         all.sort_by(|(one, _), (other, _)| one.as_str().cmp(other.as_str()));
         all
     }
 
-    /// The issuer, if it is accepted and, where it is unknown, in the owner's share of the cached ones.
+    /// The issuer, if it is accepted and, where it is unknown, in the owner's share of the cached
+    /// ones.
     pub(super) fn cached(&self, issuer: &Issuer, owner: &Owner) -> Option<Trusted> {
         let table = self.table();
         if !table.takes(issuer) {
@@ -261,8 +271,10 @@ impl Means {
             known: egress.documents(&Access::by(for_known)),
             known_rule: for_known,
             actions_issuer: settings.actions_issuer.clone(),
-            actions: egress
-                .documents(&Access { private_origin: settings.private_origin.clone(), ..Access::by(for_known) }),
+            actions: egress.documents(&Access {
+                private_origin: settings.private_origin.clone(),
+                ..Access::by(for_known)
+            }),
             admitted: egress.documents(&Access::by(for_admitted)),
             egress: egress.clone(),
             permits: Arc::new(Semaphore::new(MAX_CONCURRENT_FETCHES)),
@@ -307,6 +319,11 @@ impl Means {
     }
 
     fn cache(&self, remote: Remote, permits: Option<Arc<Semaphore>>) -> KeyCache {
-        KeyCache::new(Fetcher { remote, clock: Arc::clone(&self.clock), timeout: self.fetch_timeout, permits })
+        KeyCache::new(Fetcher {
+            remote,
+            clock: Arc::clone(&self.clock),
+            timeout: self.fetch_timeout,
+            permits,
+        })
     }
 }

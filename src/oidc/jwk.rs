@@ -1,7 +1,7 @@
 //! One JSON Web Key (RFC 7517), read as Go's libraries read it.
 //!
-//! A modulus or an exponent may have zero bytes in front, and base64 may be padded. A coordinate of an
-//! elliptic curve has exactly the curve's length.
+//! A modulus or an exponent may have zero bytes in front, and base64 may be padded. A coordinate of
+//! an elliptic curve has exactly the curve's length.
 
 use base64::{
     Engine,
@@ -55,16 +55,18 @@ pub(super) fn read(key: &Value) -> Option<Key> {
 fn may_verify(operations: Option<&Value>) -> bool {
     match operations {
         None | Some(Value::Null) => true,
-        Some(operations) => {
-            operations.as_array().is_some_and(|list| list.iter().any(|operation| operation == "verify"))
-        }
+        Some(operations) => operations
+            .as_array()
+            .is_some_and(|list| list.iter().any(|operation| operation == "verify")),
     }
 }
 
 /// The public key, and its size in bits.
 fn public(key: &Value) -> Option<(Family, Public, usize)> {
     let member = |name: &str| BASE64.decode(key.get(name)?.as_str()?).ok();
-    let coordinates = |length: usize| Some((coordinate(&member("x")?, length)?, coordinate(&member("y")?, length)?));
+    let coordinates = |length: usize| {
+        Some((coordinate(&member("x")?, length)?, coordinate(&member("y")?, length)?))
+    };
     let library = |key: jsonwebtoken::errors::Result<DecodingKey>| Some(Public::Library(key.ok()?));
     match (key.get("kty")?.as_str()?, key.get("crv").and_then(Value::as_str)) {
         ("RSA", _) => {
@@ -72,7 +74,9 @@ fn public(key: &Value) -> Option<(Family, Public, usize)> {
             let (n, e) = (without_leading_zeros(&n), without_leading_zeros(&e));
             let bits = bits(n);
             let is_usable = RSA_BITS.contains(&bits) && (1..=MAX_EXPONENT_BYTES).contains(&e.len());
-            is_usable.then(|| (Family::Rsa, Public::Library(DecodingKey::from_rsa_raw_components(n, e)), bits))
+            is_usable.then(|| {
+                (Family::Rsa, Public::Library(DecodingKey::from_rsa_raw_components(n, e)), bits)
+            })
         }
         ("EC", Some("P-256")) => {
             let (x, y) = coordinates(32)?;

@@ -1,12 +1,14 @@
 //! The cached keys of one issuer: when they are used, when they are fetched, and how often at most.
 //!
-//! - Keys are fresh for their lifetime. In its last quarter the next call fetches them in the background.
-//! - After that they are stale, and a call waits for a fetch. If it fails, the stale keys are used for
-//!   another hour, then they are dropped. A failed fetch is repeated after 1, 2, 4 … 30 s.
+//! - Keys are fresh for their lifetime. In its last quarter the next call fetches them in the
+//!   background.
+//! - After that they are stale, and a call waits for a fetch. If it fails, the stale keys are used
+//!   for another hour, then they are dropped. A failed fetch is repeated after 1, 2, 4 … 30 s.
 //! - A token may name a new key. What may be fetched because of that is up to [`FetchLimit`]; the
 //!   fetches above do not count.
 //!
-//! There is one fetch at a time. It runs in its own task, so a caller that disconnects fails nobody.
+//! There is one fetch at a time. It runs in its own task, so a caller that disconnects fails
+//! nobody.
 
 use std::{
     sync::{
@@ -175,7 +177,9 @@ impl KeyCache {
 
     fn cached(&self) -> Option<Arc<KeySet>> {
         match self.state().keys(self.fetcher.clock.monotonic()) {
-            KeyState::Fresh(keys) | KeyState::RefreshDue(keys) | KeyState::Stale(keys) => Some(keys),
+            KeyState::Fresh(keys) | KeyState::RefreshDue(keys) | KeyState::Stale(keys) => {
+                Some(keys)
+            }
             KeyState::Missing | KeyState::BackingOff(..) => None,
         }
     }
@@ -190,7 +194,9 @@ impl KeyCache {
                     let _in_background = self.join(&mut state);
                     return Ok(cached(keys));
                 }
-                KeyState::BackingOff(cause, retry_after) => return Err(Error::Unavailable { cause, retry_after }),
+                KeyState::BackingOff(cause, retry_after) => {
+                    return Err(Error::Unavailable { cause, retry_after });
+                }
                 KeyState::Stale(keys) => {
                     let (in_flight, has_started) = self.join(&mut state);
                     (in_flight, has_started, Some(keys))
@@ -202,7 +208,9 @@ impl KeyCache {
             }
         };
         match (in_flight.await, fallback) {
-            (Ok(keys), _) => Ok(Found { keys, source: if has_started { Source::Fetch } else { Source::Cache } }),
+            (Ok(keys), _) => {
+                Ok(Found { keys, source: if has_started { Source::Fetch } else { Source::Cache } })
+            }
             (Err(_), Some(keys)) => Ok(cached(keys)),
             (Err(error), None) => Err(error),
         }
@@ -215,8 +223,11 @@ impl KeyCache {
                 // This call's own fetch counts: its keys are as new as can be.
                 state.limit.try_acquire(now);
             }
-            // A fetch in flight may predate the new key. If so, the caller comes back for one of its own.
-            if found.source != Source::Cache || !(state.is_in_flight() || state.limit.try_acquire(now)) {
+            // A fetch in flight may predate the new key. If so, the caller comes back for one of
+            // its own.
+            if found.source != Source::Cache
+                || !(state.is_in_flight() || state.limit.try_acquire(now))
+            {
                 return Err(LimitReached { retry_after: state.limit.wait(now) });
             }
             self.join(&mut state)
@@ -225,7 +236,9 @@ impl KeyCache {
         match in_flight.await {
             Ok(keys) => Ok(Found { keys, source }),
             // The answer is the same as for callers that start no fetch.
-            Err(_) => Err(LimitReached { retry_after: self.state().limit.wait(self.fetcher.clock.monotonic()) }),
+            Err(_) => Err(LimitReached {
+                retry_after: self.state().limit.wait(self.fetcher.clock.monotonic()),
+            }),
         }
     }
 
@@ -235,9 +248,14 @@ impl KeyCache {
             return (in_flight.clone(), false);
         }
         let task = tokio::spawn(Arc::clone(self).fetch());
-        let interrupted =
-            |_| Err(Error::Unavailable { cause: Fault::Interrupted, retry_after: Duration::from_secs(1) });
-        let in_flight = task.map(move |outcome| outcome.unwrap_or_else(interrupted)).boxed().shared();
+        let interrupted = |_| {
+            Err(Error::Unavailable {
+                cause: Fault::Interrupted,
+                retry_after: Duration::from_secs(1),
+            })
+        };
+        let in_flight =
+            task.map(move |outcome| outcome.unwrap_or_else(interrupted)).boxed().shared();
         state.in_flight = Some(in_flight.clone());
         (in_flight, true)
     }
@@ -261,7 +279,8 @@ impl KeyCache {
             Ok(published) => {
                 let keys = Arc::new(published.keys);
                 self.key_bytes.store(keys.size(), Ordering::Relaxed);
-                state.cached = Some(Cached { keys: Arc::clone(&keys), at, lifetime: published.lifetime });
+                state.cached =
+                    Some(Cached { keys: Arc::clone(&keys), at, lifetime: published.lifetime });
                 state.failures = 0;
                 state.backing_off = None;
                 Ok(keys)
@@ -290,7 +309,9 @@ impl State {
             (None, Some((until, cause))) => KeyState::BackingOff(cause, until.since(now)),
             (None, None) => KeyState::Missing,
             (Some(cached), Some(_)) => KeyState::Fresh(Arc::clone(&cached.keys)),
-            (Some(cached), None) if age(cached) >= cached.lifetime => KeyState::Stale(Arc::clone(&cached.keys)),
+            (Some(cached), None) if age(cached) >= cached.lifetime => {
+                KeyState::Stale(Arc::clone(&cached.keys))
+            }
             (Some(cached), None) if age(cached) >= cached.lifetime * 3 / 4 => {
                 KeyState::RefreshDue(Arc::clone(&cached.keys))
             }

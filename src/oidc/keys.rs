@@ -2,8 +2,8 @@
 //!
 //! A key is for one family of algorithms, and where it names an algorithm, for that one alone
 //! (RFC 8725 section 3.1), so no header can talk a key into something else. Keys are read one by
-//! one: one that cannot be used does not affect the others. Its id is kept: a token that names it gets a
-//! final answer and is no reason to fetch the keys again.
+//! one: one that cannot be used does not affect the others. Its id is kept: a token that names it
+//! gets a final answer and is no reason to fetch the keys again.
 
 use std::fmt;
 
@@ -98,9 +98,13 @@ impl KeySet {
     /// What the set holds in memory, in bytes; an upper bound.
     pub(super) fn size(&self) -> usize {
         let text = |text: &str| text.len() + ALLOCATION;
-        let keys = self.keys.iter().map(|key| key.id.as_deref().map_or(0, text) + key.bits / 4 + 2 * ALLOCATION);
+        let keys = self
+            .keys
+            .iter()
+            .map(|key| key.id.as_deref().map_or(0, text) + key.bits / 4 + 2 * ALLOCATION);
         let unusable = self.unusable.iter().map(|id| text(id));
-        let tables = self.keys.capacity() * size_of::<Key>() + self.unusable.capacity() * size_of::<Box<str>>();
+        let tables = self.keys.capacity() * size_of::<Key>()
+            + self.unusable.capacity() * size_of::<Box<str>>();
         size_of::<Self>() + tables + keys.chain(unusable).sum::<usize>()
     }
 
@@ -109,10 +113,13 @@ impl KeySet {
         self.keys.iter().filter_map(|key| Some((key.id.as_deref(), key.ends_at?)))
     }
 
-    /// The names of the algorithms for which there is a key, as far as discovery does not exclude them.
+    /// The names of the algorithms for which there is a key, as far as discovery does not exclude
+    /// them.
     pub(super) fn algorithms(&self) -> Vec<&'static str> {
         let has_key = |algorithm: &Algorithm| self.keys.iter().any(|key| key.is_for(*algorithm));
-        let usable = Algorithm::ALL.into_iter().filter(|algorithm| self.lists(*algorithm) && has_key(algorithm));
+        let usable = Algorithm::ALL
+            .into_iter()
+            .filter(|algorithm| self.lists(*algorithm) && has_key(algorithm));
         usable.map(Algorithm::name).collect()
     }
 
@@ -133,14 +140,19 @@ impl KeySet {
         }
     }
 
-    /// Verifies the signature: by the key that the token names, else by those of its algorithm's type.
+    /// Verifies the signature: by the key that the token names, else by those of its algorithm's
+    /// type.
     pub(super) fn verify(&self, token: &Unverified, now: UnixTime) -> Result<Signed, NotSigned> {
         let (signed, signature) = token.signed_and_signature();
         let is_signer = |key: &&Key| key.verifies(token.algorithm(), signed.as_bytes(), signature);
         if self.candidates(token, now)?.iter().any(is_signer) {
             return Ok(Signed { token: token.clone() });
         }
-        Err(if token.key_id().is_some() { NotSigned::Invalid(Mismatch::Signature) } else { NotSigned::NoneFits })
+        Err(if token.key_id().is_some() {
+            NotSigned::Invalid(Mismatch::Signature)
+        } else {
+            NotSigned::NoneFits
+        })
     }
 
     /// The keys that may have signed the token.
@@ -149,15 +161,19 @@ impl KeySet {
         let is_named = |key: &&Key| id.is_none() || key.id.as_deref() == id;
         // First of all: with a new key the issuer may list a new algorithm.
         let is_usable = self.keys.iter().any(|key| is_named(&key));
-        if id.is_some_and(|id| !is_usable && !self.unusable.iter().any(|unusable| **unusable == *id)) {
+        if id
+            .is_some_and(|id| !is_usable && !self.unusable.iter().any(|unusable| **unusable == *id))
+        {
             return Err(NotSigned::UnknownKey);
         }
         if !self.lists(algorithm) {
             return Err(NotSigned::Invalid(Mismatch::Unlisted(algorithm)));
         }
         let named = self.keys.iter().filter(is_named);
-        let fitting: Vec<_> = named.filter(|key| key.is_for(algorithm)).take(MAX_CANDIDATES).collect();
-        let current: Vec<_> = fitting.iter().copied().filter(|key| key.ends_at.is_none_or(|end| now < end)).collect();
+        let fitting: Vec<_> =
+            named.filter(|key| key.is_for(algorithm)).take(MAX_CANDIDATES).collect();
+        let current: Vec<_> =
+            fitting.iter().copied().filter(|key| key.ends_at.is_none_or(|end| now < end)).collect();
         match (id, is_usable, fitting.is_empty(), current.is_empty()) {
             (None, ..) | (Some(_), true, false, false) => Ok(current),
             (Some(_), false, ..) => Err(NotSigned::Invalid(Mismatch::Unusable)),
@@ -244,9 +260,13 @@ impl Key {
             (Public::Library(key), Some(algorithm)) => {
                 jsonwebtoken::crypto::verify(signature, message, key, algorithm).unwrap_or(false)
             }
-            (Public::P521(point), None) => URL_SAFE_NO_PAD.decode(signature).is_ok_and(|signature| {
-                UnparsedPublicKey::new(&ECDSA_P521_SHA512_FIXED, point).verify(message, &signature).is_ok()
-            }),
+            (Public::P521(point), None) => {
+                URL_SAFE_NO_PAD.decode(signature).is_ok_and(|signature| {
+                    UnparsedPublicKey::new(&ECDSA_P521_SHA512_FIXED, point)
+                        .verify(message, &signature)
+                        .is_ok()
+                })
+            }
             (Public::Library(_), None) | (Public::P521(_), Some(_)) => false,
         }
     }

@@ -9,9 +9,10 @@
 //! ```
 //!
 //! An entry with an exact `issuer` (or `in_cluster: true`, the pod's own cluster) makes that issuer
-//! known, and may say where its keys are and how they are reached. One with an `issuer_pattern` makes
-//! nothing known: it has rules for tokens, and counts as listed. Files that it names are read with
-//! it, so that all mistakes are told where they stand; but for the bearer's token, which rotates.
+//! known, and may say where its keys are and how they are reached. One with an `issuer_pattern`
+//! makes nothing known: it has rules for tokens, and counts as listed. Files that it names are read
+//! with it, so that all mistakes are told where they stand; but for the bearer's token, which
+//! rotates.
 
 mod document;
 mod pod;
@@ -81,11 +82,14 @@ pub(super) enum KeysFrom {
 }
 
 impl KeysFrom {
-    /// Whether only the operator can reach the keys, or has supplied them: such an issuer is the operator's own.
+    /// Whether only the operator can reach the keys, or has supplied them: such an issuer is the
+    /// operator's own.
     fn are_private(&self) -> bool {
         match self {
             Self::Fixed(_) => true,
-            Self::Discovery(reach) | Self::Address(_, reach) => reach.private_network || reach.roots.is_some(),
+            Self::Discovery(reach) | Self::Address(_, reach) => {
+                reach.private_network || reach.roots.is_some()
+            }
         }
     }
 }
@@ -105,7 +109,8 @@ impl PartialEq for FixedKeys {
 
 impl Eq for FixedKeys {}
 
-/// What takes us to the origin of the keys' address, or of the issuer if there is none, and to no other.
+/// What takes us to the origin of the keys' address, or of the issuer if there is none, and to no
+/// other.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Reach {
     pub(super) private_network: bool,
@@ -130,13 +135,15 @@ impl IssuersFile {
     /// # Errors
     /// The first mistake, by line and column; never the file's text.
     pub fn load(&self) -> Result<Listed, Invalid> {
-        let bytes = read(&self.path).map_err(|error| Invalid::file(format!("the file cannot be read: {error}")))?;
+        let bytes = read(&self.path)
+            .map_err(|error| Invalid::file(format!("the file cannot be read: {error}")))?;
         self.parse(&bytes)
     }
 
     fn parse(&self, bytes: &[u8]) -> Result<Listed, Invalid> {
         let document: Document = yaml::load_with_web_keys(bytes)?;
-        let mut listed = Listed { only_listed: document.only_listed.unwrap_or(false), ..Listed::default() };
+        let mut listed =
+            Listed { only_listed: document.only_listed.unwrap_or(false), ..Listed::default() };
         let items = document.issuers.ok_or_else(|| Invalid::file("`issuers` is missing"))?;
         if items.value.is_empty() || items.value.len() > MAX_ENTRIES {
             return Err(items.refuse("`issuers` has 1 to 256 entries"));
@@ -150,23 +157,31 @@ impl IssuersFile {
     fn add(&self, listed: &mut Listed, At { mark, value: item }: &At<Item>) -> Result<(), Invalid> {
         let refuse = |rule: &'static str| Err(Invalid::at(*mark, rule));
         let rules = Arc::new(item.rules()?);
-        let (issuer, keys) = match (&item.issuer, &item.issuer_pattern, item.in_cluster.as_ref().map(|at| at.value)) {
+        let (issuer, keys) = match (
+            &item.issuer,
+            &item.issuer_pattern,
+            item.in_cluster.as_ref().map(|at| at.value),
+        ) {
             (Some(issuer), None, None) => self.exact(issuer, item)?,
             (None, Some(pattern), None) => {
                 item.refuse_means(
                     "an entry with `issuer_pattern` only admits: it has no keys, credentials or network",
                 )?;
                 if let Some(single_tenant) = &item.single_tenant {
-                    return Err(
-                        single_tenant.refuse("`single_tenant` is for one issuer, expected an entry with `issuer`")
-                    );
+                    return Err(single_tenant.refuse(
+                        "`single_tenant` is for one issuer, expected an entry with `issuer`",
+                    ));
                 }
                 let compiled = Pattern::compile_for_issuers(&pattern.value);
-                listed.patterns.push((compiled.map_err(|error| pattern.refuse(error.to_string()))?, rules));
+                listed
+                    .patterns
+                    .push((compiled.map_err(|error| pattern.refuse(error.to_string()))?, rules));
                 return Ok(());
             }
             (None, None, Some(true)) => {
-                item.refuse_means("an entry with `in_cluster` has its keys and credentials from the pod")?;
+                item.refuse_means(
+                    "an entry with `in_cluster` has its keys and credentials from the pod",
+                )?;
                 self.pod.cluster().map_err(|rule| Invalid::at(*mark, rule))?
             }
             (None, None, Some(false)) => return refuse("`in_cluster` is `true`, or is left out"),
@@ -175,19 +190,24 @@ impl IssuersFile {
         if listed.entries.iter().any(|other| other.issuer == issuer) {
             return refuse("another entry has this issuer already");
         }
-        let is_single_tenant = item.single_tenant.as_ref().map_or_else(|| keys.are_private(), |at| at.value);
+        let is_single_tenant =
+            item.single_tenant.as_ref().map_or_else(|| keys.are_private(), |at| at.value);
         listed.entries.push(Entry { issuer, keys, rules, is_single_tenant });
         Ok(())
     }
 
     fn exact(&self, text: &At<String>, item: &Item) -> Result<(Issuer, KeysFrom), Invalid> {
-        let issuer: Issuer =
-            text.value.parse().map_err(|error: crate::name::NameError| text.refuse(error.to_string()))?;
+        let issuer: Issuer = text
+            .value
+            .parse()
+            .map_err(|error: crate::name::NameError| text.refuse(error.to_string()))?;
         let private_network = item.private_network.as_ref().is_some_and(|at| at.value);
         let plain_http = private_network || self.plain_http;
         let fixed = self.fixed_keys(item)?;
         if issuer.is_plain_http() && !plain_http && fixed.is_none() {
-            return Err(text.refuse("an issuer without TLS needs `private_network`, and is on loopback"));
+            return Err(
+                text.refuse("an issuer without TLS needs `private_network`, and is on loopback")
+            );
         }
         if let Some(fixed) = fixed {
             return Ok((issuer, fixed));
@@ -212,12 +232,19 @@ impl IssuersFile {
             (Some(jwks), None, None) => (jwks.mark, jwks.value.to_string().into_bytes()),
             (None, Some(file), None) => (file.mark, self.file(file)?),
             (Some(At { mark, .. }), ..) | (_, Some(At { mark, .. }), _) => {
-                return Err(Invalid::at(*mark, "an entry has one of `jwks_uri`, `jwks_file` and `jwks`"));
+                return Err(Invalid::at(
+                    *mark,
+                    "an entry has one of `jwks_uri`, `jwks_file` and `jwks`",
+                ));
             }
         };
-        item.refuse_reach("keys that are written down are not fetched: nothing is reached for them")?;
+        item.refuse_reach(
+            "keys that are written down are not fetched: nothing is reached for them",
+        )?;
         match KeySet::read(&text, None) {
-            Some(set) if set.usable_count() > 0 => Ok(Some(KeysFrom::Fixed(FixedKeys { text, set: Arc::new(set) }))),
+            Some(set) if set.usable_count() > 0 => {
+                Ok(Some(KeysFrom::Fixed(FixedKeys { text, set: Arc::new(set) })))
+            }
             Some(_) => Err(Invalid::at(mark, "none of these keys can verify a signature")),
             None => Err(Invalid::at(mark, "this is not a JSON Web Key Set")),
         }
@@ -239,7 +266,8 @@ impl IssuersFile {
         if file.value.is_empty() {
             return Err(file.refuse("the name of a file is wanted here"));
         }
-        read(&self.beside(&file.value)).map_err(|error| file.refuse(format!("the file cannot be read: {error}")))
+        read(&self.beside(&file.value))
+            .map_err(|error| file.refuse(format!("the file cannot be read: {error}")))
     }
 
     /// Relative paths start at the issuers file's folder.
@@ -265,7 +293,9 @@ fn key_address(text: &At<String>, plain_http: bool) -> Result<http::Uri, Invalid
     match uri.scheme_str() {
         Some("https") if !has_user => Ok(uri),
         Some("http") if !has_user && plain_http && crate::name::is_loopback(host) => Ok(uri),
-        Some("http") if !has_user => Err(text.refuse("keys without TLS need `private_network`, and are on loopback")),
+        Some("http") if !has_user => {
+            Err(text.refuse("keys without TLS need `private_network`, and are on loopback"))
+        }
         _ => Err(wanted()),
     }
 }

@@ -35,12 +35,19 @@ pub(super) struct Life {
 
 impl Rules {
     /// Whether a token is fit, whose signature and times were found right.
-    pub(super) fn check(&self, algorithm: Algorithm, claims: &Map<String, Value>, life: Life) -> Result<(), Unfit> {
+    pub(super) fn check(
+        &self,
+        algorithm: Algorithm,
+        claims: &Map<String, Value>,
+        life: Life,
+    ) -> Result<(), Unfit> {
         if self.algorithms.as_ref().is_some_and(|allowed| !allowed.contains(&algorithm)) {
             return Err(Unfit::Algorithm(algorithm.name()));
         }
         self.check_life(life)?;
-        if self.require_jti && !claims.get("jti").is_some_and(|id| id.is_string() && says_something(id)) {
+        if self.require_jti
+            && !claims.get("jti").is_some_and(|id| id.is_string() && says_something(id))
+        {
             return Err(Unfit::Missing("jti".to_owned()));
         }
         let missing = |name: &&String| !claim::lookup(claims, name).is_some_and(says_something);
@@ -56,7 +63,9 @@ impl Rules {
         }
         let issued_at = issued_at.ok_or_else(|| Unfit::Missing("iat".to_owned()))?;
         match (self.max_lifetime, self.max_age) {
-            (Some(most), _) if expires_at.since(issued_at) > most => Err(Unfit::LongLived(in_words(most))),
+            (Some(most), _) if expires_at.since(issued_at) > most => {
+                Err(Unfit::LongLived(in_words(most)))
+            }
             (_, Some(most)) if now.since(issued_at) > most => Err(Unfit::Old(in_words(most))),
             _ => Ok(()),
         }
@@ -110,7 +119,10 @@ mod tests {
     fn a_life_is_counted_from_iat_which_must_be_there() {
         let short = Rules { max_lifetime: Some(Duration::from_secs(600)), ..Rules::default() };
         assert_eq!(check(&short, json!({"iat": 900, "exp": 1500})), Ok(()));
-        assert_eq!(check(&short, json!({"iat": 900, "exp": 1501})), Err(Unfit::LongLived("10m".into())));
+        assert_eq!(
+            check(&short, json!({"iat": 900, "exp": 1501})),
+            Err(Unfit::LongLived("10m".into()))
+        );
         assert_eq!(
             check(&short, json!({"iat": -9_000_000_000_000_000_i64, "exp": 1501})),
             Err(Unfit::LongLived("10m".into()))
@@ -128,14 +140,23 @@ mod tests {
     fn an_id_is_a_text_that_is_not_empty() {
         let rules = Rules { require_jti: true, ..Rules::default() };
         assert_eq!(check(&rules, json!({"jti": "a"})), Ok(()));
-        for claims in [json!({}), json!({"jti": ""}), json!({"jti": null}), json!({"jti": 5}), json!({"jti": ["a"]})] {
+        for claims in [
+            json!({}),
+            json!({"jti": ""}),
+            json!({"jti": null}),
+            json!({"jti": 5}),
+            json!({"jti": ["a"]}),
+        ] {
             assert_eq!(check(&rules, claims.clone()), missing("jti"), "{claims}");
         }
     }
 
     #[test]
     fn claims_are_found_by_name_or_path_and_say_something() {
-        let rules = Rules { require_claims: vec!["a".into(), "kubernetes.io/pod".into()], ..Rules::default() };
+        let rules = Rules {
+            require_claims: vec!["a".into(), "kubernetes.io/pod".into()],
+            ..Rules::default()
+        };
         let pod = json!({"name": "web"});
         assert_eq!(check(&rules, json!({"a": false, "kubernetes.io": {"pod": pod}})), Ok(()));
         assert_eq!(check(&rules, json!({"a": 0, "kubernetes.io/pod": "x"})), Ok(()));

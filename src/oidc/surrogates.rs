@@ -1,9 +1,9 @@
 //! Lone surrogate escapes in JSON.
 //!
-//! `"\ud800"` is half of a character. Go reads it as U+FFFD, so tokens that have one in some claim work
-//! there, and the JSON library here refuses the whole text. A string with such an escape becomes an
-//! empty array before the text is parsed: no condition of a policy matches that, and no claim that is
-//! required may be one. In a member's name the escape becomes U+FFFD, as in Go.
+//! `"\ud800"` is half of a character. Go reads it as U+FFFD, so tokens that have one in some claim
+//! work there, and the JSON library here refuses the whole text. A string with such an escape
+//! becomes an empty array before the text is parsed: no condition of a policy matches that, and no
+//! claim that is required may be one. In a member's name the escape becomes U+FFFD, as in Go.
 
 use std::borrow::Cow;
 
@@ -52,7 +52,8 @@ fn end_of_string(text: &[u8]) -> Option<usize> {
     None
 }
 
-/// The string literal with U+FFFD for each lone surrogate, if it has one and is otherwise well formed.
+/// The string literal with U+FFFD for each lone surrogate, if it has one and is otherwise well
+/// formed.
 fn without_lone_surrogates(literal: &[u8]) -> Option<Vec<u8>> {
     let (mut out, mut rest, mut is_changed) = (Vec::with_capacity(literal.len()), literal, false);
     loop {

@@ -51,12 +51,14 @@ impl Unverified {
         else {
             return Err(Error::Malformed(other_credential(token)));
         };
-        let header = surrogates::replace(decode(header).ok_or_else(|| not_base64(token, "the header"))?);
+        let header =
+            surrogates::replace(decode(header).ok_or_else(|| not_base64(token, "the header"))?);
         let header = json::object(&header).map_err(|error| match error {
             NotAnObject::Malformed => Error::Malformed("the header is not a JSON object"),
             NotAnObject::Duplicate => Error::Malformed("a member of the header occurs twice"),
         })?;
-        let payload = surrogates::replace(decode(payload).ok_or_else(|| not_base64(token, "the claims"))?);
+        let payload =
+            surrogates::replace(decode(payload).ok_or_else(|| not_base64(token, "the claims"))?);
         let issuer = read_issuer(&payload)?;
         let algorithm = read_algorithm(&header)?;
         refuse_extensions(&header)?;
@@ -69,7 +71,9 @@ impl Unverified {
             Some(_) => return Err(Error::Claims("`iss` is not a string".into())),
             None => return Err(Error::Claims("`iss` is missing".into())),
         };
-        Ok(Self { parts: Arc::new(Parts { issuer, key_id, algorithm, payload, token: token.into() }) })
+        Ok(Self {
+            parts: Arc::new(Parts { issuer, key_id, algorithm, payload, token: token.into() }),
+        })
     }
 
     /// The issuer that the token claims.
@@ -108,21 +112,32 @@ impl fmt::Debug for Unverified {
 fn other_credential(credential: &str) -> &'static str {
     const GITHUB: [&str; 6] = ["ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_"];
     if let Ok(Value::Object(reply)) = serde_json::from_str(credential) {
-        return match ["value", "token", "id_token", "access_token"].into_iter().find(|name| reply.contains_key(*name)) {
+        return match ["value", "token", "id_token", "access_token"]
+            .into_iter()
+            .find(|name| reply.contains_key(*name))
+        {
             Some("value") => "the credential is a whole JSON reply: send only its field `value`",
             Some("token") => "the credential is a whole JSON reply: send only its field `token`",
-            Some("id_token") => "the credential is a whole JSON reply: send only its field `id_token`",
+            Some("id_token") => {
+                "the credential is a whole JSON reply: send only its field `id_token`"
+            }
             Some(_) => "the credential is a whole JSON reply: send only its field `access_token`",
             None => "the credential is a JSON document, expected only the token",
         };
     }
     match credential {
-        reply if reply.starts_with(['{', '[']) => "the credential is a JSON document, expected only the token",
-        quoted if quoted.starts_with(['"', '\'']) => "the credential is in quotes, expected only the token",
+        reply if reply.starts_with(['{', '[']) => {
+            "the credential is a JSON document, expected only the token"
+        }
+        quoted if quoted.starts_with(['"', '\'']) => {
+            "the credential is in quotes, expected only the token"
+        }
         github if GITHUB.iter().any(|prefix| github.starts_with(prefix)) => {
             "the credential is a GitHub token, expected an OIDC token of the workload's issuer"
         }
-        encrypted if encrypted.split('.').count() == 5 => "the token is encrypted, expected a signed token",
+        encrypted if encrypted.split('.').count() == 5 => {
+            "the token is encrypted, expected a signed token"
+        }
         _ => "expected three parts with a dot between them",
     }
 }
@@ -170,32 +185,42 @@ fn text<'h>(header: &'h Map<String, Value>, name: &str) -> Result<Option<&'h str
 fn read_algorithm(header: &Map<String, Value>) -> Result<Algorithm, Error> {
     let name = text(header, "alg")?.ok_or(Error::Malformed("the header has no `alg`"))?;
     Algorithm::from_name(name).ok_or_else(|| {
-        let is_name =
-            (1..=16).contains(&name.len()) && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
+        let is_name = (1..=16).contains(&name.len())
+            && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         let name = if is_name { format!(" {name}") } else { String::new() };
-        Error::Signature(format!("the algorithm{name} is not accepted, expected {}", algorithm::EXPECTED).into())
+        Error::Signature(
+            format!("the algorithm{name} is not accepted, expected {}", algorithm::EXPECTED).into(),
+        )
     })
 }
 
 /// Refuses tokens that are something else than plain claims, signed: nested, encrypted, compressed,
 /// of another kind, or with extensions that must be understood (RFC 7515 section 4.1.11).
 fn refuse_extensions(header: &Map<String, Value>) -> Result<(), Error> {
-    if let Some(name) = ["crit", "b64", "zip", "enc"].into_iter().find(|name| header.contains_key(*name)) {
-        return Err(Error::Signature(format!("the header has `{name}`, which is not accepted").into()));
+    if let Some(name) =
+        ["crit", "b64", "zip", "enc"].into_iter().find(|name| header.contains_key(*name))
+    {
+        return Err(Error::Signature(
+            format!("the header has `{name}`, which is not accepted").into(),
+        ));
     }
     if !text(header, "typ")?.is_none_or(is_plain_type) {
         return Err(Error::Signature("`typ` is not accepted, expected JWT, at+jwt or JOSE".into()));
     }
     if text(header, "cty")?.is_some() {
-        return Err(Error::Signature("the header has `cty`: nested tokens are not accepted".into()));
+        return Err(Error::Signature(
+            "the header has `cty`: nested tokens are not accepted".into(),
+        ));
     }
     Ok(())
 }
 
-/// Whether `typ` is that of a token with plain claims. `application/` may be left out (RFC 7515 section 4.1.9).
+/// Whether `typ` is that of a token with plain claims. `application/` may be left out (RFC 7515
+/// section 4.1.9).
 fn is_plain_type(typ: &str) -> bool {
     const PREFIX: &str = "application/";
-    let has_prefix = typ.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
+    let has_prefix =
+        typ.get(..PREFIX.len()).is_some_and(|start| start.eq_ignore_ascii_case(PREFIX));
     let name = if has_prefix { typ.get(PREFIX.len()..).unwrap_or_default() } else { typ };
     ["JWT", "at+jwt", "JOSE"].iter().any(|plain| name.eq_ignore_ascii_case(plain))
 }
@@ -277,14 +302,16 @@ mod tests {
 
     #[test]
     fn algorithms_are_allowed_by_name() {
-        for name in
-            ["RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA", "Ed25519"]
-        {
+        for name in [
+            "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512",
+            "EdDSA", "Ed25519",
+        ] {
             assert!(read(&token(&format!(r#"{{"alg":"{name}"}}"#), CLAIMS)).is_ok(), "{name}");
         }
-        for name in
-            ["none", "None", "NONE", "", "HS256", "HS384", "HS512", "ES256K", "rs256", "RSA1_5", "dir", "RS256 "]
-        {
+        for name in [
+            "none", "None", "NONE", "", "HS256", "HS384", "HS512", "ES256K", "rs256", "RSA1_5",
+            "dir", "RS256 ",
+        ] {
             let answer = read(&token(&format!(r#"{{"alg":"{name}"}}"#), CLAIMS));
             assert_eq!(answer.unwrap_err(), Reason::SignatureInvalid, "{name}");
         }
@@ -324,7 +351,10 @@ mod tests {
             r#""x5u":1"#,
             r#""x5c":[]"#,
         ] {
-            assert!(read(&token(&format!(r#"{{"alg":"RS256",{fine}}}"#), CLAIMS)).is_ok(), "{fine}");
+            assert!(
+                read(&token(&format!(r#"{{"alg":"RS256",{fine}}}"#), CLAIMS)).is_ok(),
+                "{fine}"
+            );
         }
     }
 
@@ -345,7 +375,11 @@ mod tests {
             r#"{"alg":"RS256"} x"#,
             r#"{"alg":"RS256","x":{"a":1,"a":2}}"#,
         ] {
-            assert_eq!(read(&token(header, CLAIMS)).unwrap_err(), Reason::TokenMalformed, "{header}");
+            assert_eq!(
+                read(&token(header, CLAIMS)).unwrap_err(),
+                Reason::TokenMalformed,
+                "{header}"
+            );
         }
     }
 
@@ -377,14 +411,22 @@ mod tests {
     fn a_token_has_a_limit() {
         let token = token(HEADER, CLAIMS);
         assert!(Unverified::read(&token, token.len()).is_ok());
-        assert_eq!(Unverified::read(&token, token.len() - 1).unwrap_err(), Error::TooLarge(token.len() - 1));
+        assert_eq!(
+            Unverified::read(&token, token.len() - 1).unwrap_err(),
+            Error::TooLarge(token.len() - 1)
+        );
     }
 
     #[test]
     fn claims_are_an_object_with_one_issuer() {
         let deep = format!(r#"{{"iss":{}{}}}"#, "[".repeat(300), "]".repeat(300));
-        for claims in ["", "x", "[]", "5", "\"x\"", "null", "{", r#"{"iss":"https://a"} {}"#, &deep] {
-            assert_eq!(read(&token(HEADER, claims)).unwrap_err(), Reason::TokenMalformed, "{claims:.60}");
+        for claims in ["", "x", "[]", "5", "\"x\"", "null", "{", r#"{"iss":"https://a"} {}"#, &deep]
+        {
+            assert_eq!(
+                read(&token(HEADER, claims)).unwrap_err(),
+                Reason::TokenMalformed,
+                "{claims:.60}"
+            );
         }
         for claims in [
             "{}",
@@ -400,7 +442,11 @@ mod tests {
             r#"{"iss":"https://user@a.example"}"#,
             r#"{"iss":"https://a.example/../b"}"#,
         ] {
-            assert_eq!(read(&token(HEADER, claims)).unwrap_err(), Reason::TokenClaimsInvalid, "{claims}");
+            assert_eq!(
+                read(&token(HEADER, claims)).unwrap_err(),
+                Reason::TokenClaimsInvalid,
+                "{claims}"
+            );
         }
     }
 
@@ -423,7 +469,10 @@ mod tests {
             ("a.b".into(), "three parts"),
             (format!("!{good}"), "the header is not base64url"),
             (good.replace(".c2ln", ".c2l="), "the signature is not base64url"),
-            (token(r#"{"alg":"none"}"#, CLAIMS), "the algorithm none is not accepted, expected RS256"),
+            (
+                token(r#"{"alg":"none"}"#, CLAIMS),
+                "the algorithm none is not accepted, expected RS256",
+            ),
             (token(r#"{"alg":"<script>"}"#, CLAIMS), "the algorithm is not accepted"),
             (token(r#"{"alg":"RS256","crit":[]}"#, CLAIMS), "`crit`"),
             (token(r#"{"alg":"RS256","typ":"JWE"}"#, CLAIMS), "`typ`"),
@@ -435,7 +484,10 @@ mod tests {
         ] {
             let said = said(&sent);
             assert!(said.contains(words), "{sent}: {said}");
-            assert!(!said.contains("c2ln") && !said.contains("eyJ") && !said.contains("Issuer.example"), "{said}");
+            assert!(
+                !said.contains("c2ln") && !said.contains("eyJ") && !said.contains("Issuer.example"),
+                "{said}"
+            );
         }
     }
 }

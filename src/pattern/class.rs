@@ -1,4 +1,5 @@
-//! Character classes and escapes: `[…]`, `\d`, `\p{…}`, `\x{…}`, as Go's `regexp/syntax` reads them.
+//! Character classes and escapes: `[…]`, `\d`, `\p{…}`, `\x{…}`, as Go's `regexp/syntax` reads
+//! them.
 
 use super::{PatternError, cursor::Cursor, piece::Piece};
 use PatternError::{Malformed, NotSupported};
@@ -15,7 +16,8 @@ const INVALID_ESCAPE: PatternError = Malformed(r"this escape does not exist");
 
 /// Reads a class from its `[` to its `]`.
 ///
-/// Inside, `[` stands for itself unless `[:NAME:]` follows, and `&&`, `--` and `~~` have no meaning.
+/// Inside, `[` stands for itself unless `[:NAME:]` follows, and `&&`, `--` and `~~` have no
+/// meaning.
 pub(super) fn bracketed(cursor: &mut Cursor<'_>, fold: bool) -> Result<Piece, PatternError> {
     cursor.eat("[");
     let negated = cursor.eat("^");
@@ -41,7 +43,9 @@ pub(super) fn bracketed(cursor: &mut Cursor<'_>, fold: bool) -> Result<Piece, Pa
 /// Reads `\d`, `\s`, `\w`, `\pL`, `\p{…}` or a negation of one, if that is next.
 pub(super) fn escaped(cursor: &mut Cursor<'_>, fold: bool) -> Result<Option<Piece>, PatternError> {
     let members = escaped_class(cursor)?;
-    Ok(members.map(|members| Piece::class(in_any_case(format!("[{}]", members.text), fold), members.has_slash)))
+    Ok(members.map(|members| {
+        Piece::class(in_any_case(format!("[{}]", members.text), fold), members.has_slash)
+    }))
 }
 
 /// A class without members: what a surrogate, which no text has, stands for.
@@ -56,7 +60,9 @@ fn in_any_case(class: String, fold: bool) -> String {
 
 /// `[:alpha:]` or `[:^alpha:]`. Whatever stands between `[:` and the next `:]` has to be a name.
 fn named(cursor: &mut Cursor<'_>) -> Result<Option<Members>, PatternError> {
-    let Some((name, rest)) = cursor.rest().strip_prefix("[:").and_then(|rest| rest.split_once(":]")) else {
+    let Some((name, rest)) =
+        cursor.rest().strip_prefix("[:").and_then(|rest| rest.split_once(":]"))
+    else {
         return Ok(None);
     };
     cursor.set_rest(rest);
@@ -155,7 +161,10 @@ fn canonical(name: &str) -> String {
 fn range(cursor: &mut Cursor<'_>) -> Result<Members, PatternError> {
     let low = class_char(cursor)?;
     let mut high = low;
-    let is_range = cursor.rest().strip_prefix('-').is_some_and(|rest| !rest.is_empty() && !rest.starts_with(']'));
+    let is_range = cursor
+        .rest()
+        .strip_prefix('-')
+        .is_some_and(|rest| !rest.is_empty() && !rest.starts_with(']'));
     if is_range {
         cursor.eat("-");
         high = class_char(cursor)?;
@@ -197,7 +206,9 @@ pub(super) fn escape(cursor: &mut Cursor<'_>) -> Result<u32, PatternError> {
         '0'..='7' => {
             let mut value = c.to_digit(8).unwrap_or_default();
             for _ in 0..2 {
-                let Some(digit) = cursor.rest().chars().next().and_then(|c| c.to_digit(8)) else { break };
+                let Some(digit) = cursor.rest().chars().next().and_then(|c| c.to_digit(8)) else {
+                    break;
+                };
                 cursor.next();
                 value = value * 8 + digit;
             }
@@ -271,8 +282,14 @@ mod tests {
 
     #[test]
     fn every_unicode_class_of_go_is_known_and_its_slash_too() {
-        for name in ["Any", "Assigned", "ASCII"].into_iter().chain(CATEGORIES.split(' ')).chain(SCRIPTS.split(' ')) {
-            for pattern in [format!(r"\p{{{name}}}"), format!(r"\P{{{name}}}"), format!(r"\p{{^{name}}}")] {
+        for name in ["Any", "Assigned", "ASCII"]
+            .into_iter()
+            .chain(CATEGORIES.split(' '))
+            .chain(SCRIPTS.split(' '))
+        {
+            for pattern in
+                [format!(r"\p{{{name}}}"), format!(r"\P{{{name}}}"), format!(r"\p{{^{name}}}")]
+            {
                 let (found, noted) = has_slash(&pattern).unwrap_or_else(|| panic!("{pattern}"));
                 assert_eq!(found, noted, "{pattern}");
             }
@@ -281,10 +298,20 @@ mod tests {
 
     #[test]
     fn names_are_found_in_any_spelling_and_others_are_not() {
-        for name in ["Greek", "greek", "GREEK", "Uppercase_Letter", "uppercaseletter", "upper-case letter", "Nko"] {
+        for name in [
+            "Greek",
+            "greek",
+            "GREEK",
+            "Uppercase_Letter",
+            "uppercaseletter",
+            "upper-case letter",
+            "Nko",
+        ] {
             assert!(has_slash(&format!(r"\p{{{name}}}")).is_some(), "{name}");
         }
-        for name in ["", "^", "Old_Italic", "Garay", "Grek", "Alphabetic", "sc=Greek", "L&", "IsGreek"] {
+        for name in
+            ["", "^", "Old_Italic", "Garay", "Grek", "Alphabetic", "sc=Greek", "L&", "IsGreek"]
+        {
             assert!(has_slash(&format!(r"\p{{{name}}}")).is_none(), "{name}");
         }
     }

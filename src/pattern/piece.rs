@@ -1,8 +1,8 @@
 //! Pieces of a translated pattern, and how they are put together.
 //!
-//! A piece is text that Rust's engine reads in one way only, with what the limits and the rules about
-//! `/` need to know of it. Groups capture nothing and repetitions are greedy: a pattern is only asked
-//! whether it matches the whole text.
+//! A piece is text that Rust's engine reads in one way only, with what the limits and the rules
+//! about `/` need to know of it. Groups capture nothing and repetitions are greedy: a pattern is
+//! only asked whether it matches the whole text.
 
 use super::{PatternError, Slashes};
 
@@ -35,7 +35,14 @@ pub(super) struct Count {
 
 impl Piece {
     fn new(text: String) -> Self {
-        Self { text, slashes: Slashes::default(), writes_slash: false, depth: 0, repeats: 1, size: 1 }
+        Self {
+            text,
+            slashes: Slashes::default(),
+            writes_slash: false,
+            depth: 0,
+            repeats: 1,
+            size: 1,
+        }
     }
 
     /// One character, in any letter case if `fold`.
@@ -75,19 +82,24 @@ impl Piece {
     /// A piece in parentheses.
     pub(super) fn group(self, captures: bool) -> Result<Self, PatternError> {
         let size = self.size + if captures { 2 } else { 0 };
-        Self { text: format!("(?:{})", self.text), depth: self.depth + 1, size, ..self }.within_limits()
+        Self { text: format!("(?:{})", self.text), depth: self.depth + 1, size, ..self }
+            .within_limits()
     }
 
     /// A piece repeated by `*`, `+`, `?` or `{…}`.
     pub(super) fn repeat(self, count: Count) -> Result<Self, PatternError> {
         let Count { min, max } = count;
         if min > MAX_REPEATS || max.is_some_and(|max| max > MAX_REPEATS || max < min) {
-            return Err(PatternError::Malformed("repetition counts are at most 1000, the smaller one first"));
+            return Err(PatternError::Malformed(
+                "repetition counts are at most 1000, the smaller one first",
+            ));
         }
         let times = max.unwrap_or(min);
         let repeats = if max == Some(0) { 1 } else { self.repeats.saturating_mul(times.max(1)) };
         if repeats > MAX_REPEATS {
-            return Err(PatternError::Malformed("repetition counts, nested ones multiplied, are at most 1000"));
+            return Err(PatternError::Malformed(
+                "repetition counts, nested ones multiplied, are at most 1000",
+            ));
         }
         let size = match max {
             Some(max) => u64::from(max) * self.size + u64::from(max - min),

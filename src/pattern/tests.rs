@@ -30,7 +30,8 @@ fn refused(pattern: &str) -> PatternError {
 /// What Go says of each pattern of the fixture: our answer is the same, or the pattern is refused.
 #[test]
 fn patterns_mean_what_go_makes_of_them_or_are_refused() {
-    let subjects: Vec<String> = serde_json::from_str(include_str!("../../tests/fixtures/re2/subjects.json")).unwrap();
+    let subjects: Vec<String> =
+        serde_json::from_str(include_str!("../../tests/fixtures/re2/subjects.json")).unwrap();
     let lines = include_str!("../../tests/fixtures/re2/patterns.jsonl").lines();
     let (mut taken_by_go, mut refused_by_us) = (0, Vec::new());
     for line in lines {
@@ -45,17 +46,24 @@ fn patterns_mean_what_go_makes_of_them_or_are_refused() {
             refused_by_us.push(line.pattern);
             continue;
         };
-        let found: Vec<usize> = (0..subjects.len()).filter(|index| ours.is_match(&subjects[*index])).collect();
+        let found: Vec<usize> =
+            (0..subjects.len()).filter(|index| ours.is_match(&subjects[*index])).collect();
         assert_eq!(found, line.matches, "{}", line.pattern);
     }
     assert!(taken_by_go > 1500, "the fixture is whole");
-    assert!(refused_by_us.len() * 100 <= taken_by_go * 3, "{} refused: {refused_by_us:?}", refused_by_us.len());
+    assert!(
+        refused_by_us.len() * 100 <= taken_by_go * 3,
+        "{} refused: {refused_by_us:?}",
+        refused_by_us.len()
+    );
 }
 
 #[test]
 fn alternations_stay_inside() {
     assert!(matches("main|release", "main") && matches("main|release", "release"));
-    for text in ["main-evil", "evil-release", "mainrelease", "main\n", "\nmain", "main\nrelease", ""] {
+    for text in
+        ["main-evil", "evil-release", "mainrelease", "main\n", "\nmain", "main\nrelease", ""]
+    {
         assert!(!matches("main|release", text), "{text:?}");
         assert!(!matches("(?m)main|release", text), "{text:?}");
         assert!(!matches("(?m)^main$|^release$", text), "{text:?}");
@@ -64,21 +72,34 @@ fn alternations_stay_inside() {
 
 #[test]
 fn patterns_that_would_break_out_of_the_group_are_refused() {
-    for pattern in ["a)|(", "a)|(b", "a|b)", "(a", "a\\", "[a", "(?x)#", "(?x)a#", "(?i", "(?:", ")", "a(?#", "\\Qa"] {
+    for pattern in [
+        "a)|(", "a)|(b", "a|b)", "(a", "a\\", "[a", "(?x)#", "(?x)a#", "(?i", "(?:", ")", "a(?#",
+        "\\Qa",
+    ] {
         refused(pattern);
     }
 }
 
 #[test]
 fn classes_are_ascii_and_folding_is_unicode() {
-    for (pattern, text) in
-        [(r"\d", "٣"), (r"\w", "é"), (r"\s", "\u{a0}"), (r"\s", "\u{b}"), (r"[\w-]", "é"), (r"[[:alpha:]]", "é")]
-    {
+    for (pattern, text) in [
+        (r"\d", "٣"),
+        (r"\w", "é"),
+        (r"\s", "\u{a0}"),
+        (r"\s", "\u{b}"),
+        (r"[\w-]", "é"),
+        (r"[[:alpha:]]", "é"),
+    ] {
         assert!(!matches(pattern, text), "{pattern} {text:?}");
     }
-    for (pattern, text) in
-        [(r"\D", "٣"), (r"\W", "é"), (r"\S", "\u{a0}"), ("(?i)k", "\u{212a}"), (r"a\b.", "aé"), (r"(?i)\w", "ſ")]
-    {
+    for (pattern, text) in [
+        (r"\D", "٣"),
+        (r"\W", "é"),
+        (r"\S", "\u{a0}"),
+        ("(?i)k", "\u{212a}"),
+        (r"a\b.", "aé"),
+        (r"(?i)\w", "ſ"),
+    ] {
         assert!(matches(pattern, text), "{pattern} {text:?}");
     }
     assert!(!matches(".", "\n") && matches("(?s).", "\n") && !matches("a$", "a\n"));
@@ -170,8 +191,8 @@ fn patterns_have_the_meaning_that_go_gives_them() {
     }
 }
 
-/// `interop/go-regexp` writes what Go says of generated patterns. What Go refuses is refused; what it
-/// accepts is accepted, within our limits, and matches the same texts.
+/// `interop/go-regexp` writes what Go says of generated patterns. What Go refuses is refused; what
+/// it accepts is accepted, within our limits, and matches the same texts.
 #[test]
 #[ignore = "reads Go's answers from standard input"]
 fn generated_patterns_have_the_meaning_that_go_gives_them() {
@@ -186,7 +207,10 @@ fn generated_patterns_have_the_meaning_that_go_gives_them() {
                 continue;
             }
             (true, Ok(_)) => Err("Go refuses it".to_owned()),
-            (false, Err(PatternError::TooLong | PatternError::TooLarge | PatternError::TooDeep)) => {
+            (
+                false,
+                Err(PatternError::TooLong | PatternError::TooLarge | PatternError::TooDeep),
+            ) => {
                 over_limits += 1;
                 continue;
             }
@@ -204,7 +228,10 @@ fn generated_patterns_have_the_meaning_that_go_gives_them() {
          {pairs} texts, {matching} of them match"
     );
     println!("{report}");
-    assert!(refused_by_go * 2 < lines && over_limits * 100 < lines && matching * 10 > pairs, "{report}");
+    assert!(
+        refused_by_go * 2 < lines && over_limits * 100 < lines && matching * 10 > pairs,
+        "{report}"
+    );
 }
 
 fn compare_matches(pattern: &Pattern, line: &Line) -> Result<(), String> {
@@ -221,7 +248,9 @@ fn compare_matches(pattern: &Pattern, line: &Line) -> Result<(), String> {
 /// Go 1.26 has Unicode 15. A surrogate is a character of its own for Go; text has none.
 #[test]
 fn unicode_tables_are_those_of_the_engine() {
-    for (pattern, text) in [(r"\p{Lu}", "\u{a7dc}"), ("(?i)ƛ", "\u{a7dc}"), ("(?i)\u{fb05}", "\u{fb06}")] {
+    for (pattern, text) in
+        [(r"\p{Lu}", "\u{a7dc}"), ("(?i)ƛ", "\u{a7dc}"), ("(?i)\u{fb05}", "\u{fb06}")]
+    {
         assert!(matches(pattern, text), "{pattern} {text:?}");
     }
     for text in ["", "\u{fffd}", "a"] {
@@ -266,16 +295,21 @@ fn memory_grows_with_what_is_compiled_and_covers_it() {
 /// The two engines are one in their answers; which of them runs depends on sizes alone.
 #[test]
 fn both_engines_agree() {
-    let subjects: Vec<String> = serde_json::from_str(include_str!("../../tests/fixtures/re2/subjects.json")).unwrap();
+    let subjects: Vec<String> =
+        serde_json::from_str(include_str!("../../tests/fixtures/re2/subjects.json")).unwrap();
     let mut count = 0;
     for line in include_str!("../../tests/fixtures/re2/patterns.jsonl").lines() {
         let line: Line = serde_json::from_str(line).unwrap();
         let Ok(pattern) = Pattern::compile(&line.pattern) else { continue };
         let Engine { backtracker, lazy_dfa, .. } = pattern.engine.as_ref();
-        for subject in subjects.iter().filter(|subject| subject.len() <= backtracker.max_haystack_len()) {
+        for subject in
+            subjects.iter().filter(|subject| subject.len() <= backtracker.max_haystack_len())
+        {
             let input = Input::new(subject).anchored(Anchored::Yes);
-            let by_backtracker = backtracker.try_is_match(&mut backtracker.create_cache(), input.clone()).unwrap();
-            let by_dfa = lazy_dfa.try_search_fwd(&mut lazy_dfa.create_cache(), &input).unwrap().is_some();
+            let by_backtracker =
+                backtracker.try_is_match(&mut backtracker.create_cache(), input.clone()).unwrap();
+            let by_dfa =
+                lazy_dfa.try_search_fwd(&mut lazy_dfa.create_cache(), &input).unwrap().is_some();
             assert_eq!(by_backtracker, by_dfa, "{} {subject:?}", line.pattern);
             count += 1;
         }
@@ -285,14 +319,21 @@ fn both_engines_agree() {
 
 #[test]
 fn what_one_match_needs_is_bounded_and_gone_after_it() {
-    for pattern in ["((.*a){1,10}){1,90}[b-c]", r"\pL{50}.*", "((a|b)*a(a|b){999})", "(.*a.{900}b.*)"] {
+    for pattern in
+        ["((.*a){1,10}){1,90}[b-c]", r"\pL{50}.*", "((a|b)*a(a|b){999})", "(.*a.{900}b.*)"]
+    {
         let pattern = Pattern::compile(pattern).unwrap();
         let lazy_dfa = &pattern.engine.lazy_dfa;
         let mut states = lazy_dfa.create_cache();
         let text = "ab".repeat(2048);
         lazy_dfa.try_search_fwd(&mut states, &Input::new(&text).anchored(Anchored::Yes)).unwrap();
         let most = DFA_CACHE + 2 * pattern.compiled_bytes();
-        assert!(states.memory_usage() <= most, "{} takes {}", pattern.as_str(), states.memory_usage());
+        assert!(
+            states.memory_usage() <= most,
+            "{} takes {}",
+            pattern.as_str(),
+            states.memory_usage()
+        );
     }
 }
 
@@ -354,9 +395,19 @@ fn classes_without_a_slash_are_seen_too() {
 #[test]
 fn optional_slashes_are_seen_in_every_spelling() {
     let optional = |pattern: &str| Pattern::compile(pattern).unwrap().slashes().optional;
-    for pattern in
-        ["/?", "/*", "(a/)+", "a|/", r"(?:\/b)?", r"\x2F{2}", r"(\x{2f}|x)", "(/a|/b)", "(?i:/)?", "((/))*", "/{1}"]
-    {
+    for pattern in [
+        "/?",
+        "/*",
+        "(a/)+",
+        "a|/",
+        r"(?:\/b)?",
+        r"\x2F{2}",
+        r"(\x{2f}|x)",
+        "(/a|/b)",
+        "(?i:/)?",
+        "((/))*",
+        "/{1}",
+    ] {
         assert!(optional(pattern), "{pattern}");
     }
     for pattern in ["https://a/b", r"https:\/\/a", "a+/b?", "(a|b)/c", "(/)"] {

@@ -1,8 +1,8 @@
 //! A pattern written for Go, in the words of Rust's engine.
 //!
-//! The two engines decide alike but do not read alike: `a{1, 3}` is literal for one and a repetition
-//! for the other. So the pattern is read here by the rules of Go's `regexp/syntax`, and only what was
-//! understood is written down again, in syntax that the engine reads in one way.
+//! The two engines decide alike but do not read alike: `a{1, 3}` is literal for one and a
+//! repetition for the other. So the pattern is read here by the rules of Go's `regexp/syntax`, and
+//! only what was understood is written down again, in syntax that the engine reads in one way.
 
 use super::{
     PatternError, Slashes, class,
@@ -13,8 +13,12 @@ use PatternError::{Malformed, NotSupported};
 
 /// Rewrites a pattern, or says what is wrong with it.
 pub(super) fn translate(pattern: &str) -> Result<(String, Slashes), PatternError> {
-    let mut reader =
-        Reader { cursor: Cursor::new(pattern), flags: Flags::default(), outer: Vec::new(), open: Group::default() };
+    let mut reader = Reader {
+        cursor: Cursor::new(pattern),
+        flags: Flags::default(),
+        outer: Vec::new(),
+        open: Group::default(),
+    };
     while !reader.cursor.rest().is_empty() {
         reader.step()?;
     }
@@ -154,8 +158,8 @@ impl Reader<'_> {
         Ok(())
     }
 
-    /// Everything up to `\E` is literal. Without `\E`, the `)` that Go puts after a pattern to match it
-    /// whole would be literal too, so Go refuses it.
+    /// Everything up to `\E` is literal. Without `\E`, the `)` that Go puts after a pattern to
+    /// match it whole would be literal too, so Go refuses it.
     fn quotation(&mut self) -> Result<(), PatternError> {
         let Some((text, rest)) = self.cursor.rest().split_once(r"\E") else {
             return Err(Malformed(r"a `\Q` has no `\E`"));
@@ -263,6 +267,7 @@ fn braces(cursor: &mut Cursor<'_>) -> Option<Count> {
 
 /// Digits without a leading zero. A number that is too large stays too large for a count.
 fn number(digits: &str) -> Option<u32> {
-    let has_form = digits.bytes().all(|b| b.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
+    let has_form =
+        digits.bytes().all(|b| b.is_ascii_digit()) && (digits == "0" || !digits.starts_with('0'));
     (has_form && !digits.is_empty()).then(|| digits.parse().unwrap_or(u32::MAX))
 }

@@ -117,11 +117,16 @@ impl Policy {
     ///
     /// # Errors
     /// [`Errors`] has every rule that the file breaks, and where; never the file's text.
-    pub fn parse<'a>(bytes: &[u8], home: impl Into<Home<'a>>, rules: &Rules) -> Result<Self, Errors> {
+    pub fn parse<'a>(
+        bytes: &[u8],
+        home: impl Into<Home<'a>>,
+        rules: &Rules,
+    ) -> Result<Self, Errors> {
         let home = home.into();
         let (root, mut errors) = yaml::tree(bytes)?;
         let document = Document::read(&root, &mut errors);
-        let mut compiler = Compiler { text: std::str::from_utf8(bytes).unwrap_or_default(), compiled: 0, errors };
+        let mut compiler =
+            Compiler { text: std::str::from_utf8(bytes).unwrap_or_default(), compiled: 0, errors };
         let issuer = compiler.required(document.issuer, "issuer");
         let subject = compiler.required(document.subject, "subject");
         let audience = compiler.matcher(document.audience, "audience");
@@ -185,7 +190,8 @@ impl Compiler<'_> {
             }
             Err(error) => {
                 // An attempt costs time even if nothing comes of it.
-                self.compiled += if error == PatternError::TooLarge { pattern::MAX_COMPILED } else { 0 };
+                self.compiled +=
+                    if error == PatternError::TooLarge { pattern::MAX_COMPILED } else { 0 };
                 self.errors.push(pattern_error::explain(self.text, source, key, error));
                 None
             }
@@ -195,18 +201,23 @@ impl Compiler<'_> {
     fn matcher(&mut self, Choice { exact, pattern, .. }: Choice, name: &str) -> Option<Matcher> {
         match (exact, pattern) {
             (Some(_), Some(pattern)) => {
-                self.errors.push(pattern.refuse(format!("`{name}` and `{name}_pattern` exclude each other")));
+                self.errors.push(
+                    pattern.refuse(format!("`{name}` and `{name}_pattern` exclude each other")),
+                );
                 None
             }
             (Some(exact), None) => Some(Matcher::Exact(exact.value)),
-            (None, Some(pattern)) => self.pattern(&pattern, &format!("{name}_pattern")).map(Matcher::Pattern),
+            (None, Some(pattern)) => {
+                self.pattern(&pattern, &format!("{name}_pattern")).map(Matcher::Pattern)
+            }
             (None, None) => None,
         }
     }
 
     fn required(&mut self, choice: Choice, name: &str) -> Option<Matcher> {
         if choice.exact.is_none() && choice.pattern.is_none() && !choice.is_unreadable {
-            self.errors.push(Invalid::file(format!("one of `{name}` and `{name}_pattern` is required")));
+            self.errors
+                .push(Invalid::file(format!("one of `{name}` and `{name}_pattern` is required")));
         }
         self.matcher(choice, name)
     }

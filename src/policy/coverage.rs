@@ -29,9 +29,13 @@ pub(super) enum Coverage {
 
 impl Coverage {
     /// Reads the list.
-    pub(super) fn read(list: Option<At<Vec<At<String>>>>, home: &Home<'_>, rules: &Rules, errors: &mut Errors) -> Self {
-        const REQUIRED: &str =
-            "`repositories` is required and not empty: the operator of this server set `STS_REQUIRE_REPOSITORIES`";
+    pub(super) fn read(
+        list: Option<At<Vec<At<String>>>>,
+        home: &Home<'_>,
+        rules: &Rules,
+        errors: &mut Errors,
+    ) -> Self {
+        const REQUIRED: &str = "`repositories` is required and not empty: the operator of this server set `STS_REQUIRE_REPOSITORIES`";
         let is_required = home.kind == Kind::Organization && rules.require_repositories;
         match list {
             None if is_required => errors.push(Invalid::file(REQUIRED)),
@@ -43,7 +47,9 @@ impl Coverage {
             Some(list) if list.value.len() > MAX_REPOSITORIES => {
                 errors.push(list.refuse("there are more than 500 repositories"));
             }
-            Some(list) if list.value.is_empty() && is_required => errors.push(list.refuse(REQUIRED)),
+            Some(list) if list.value.is_empty() && is_required => {
+                errors.push(list.refuse(REQUIRED))
+            }
             Some(list) if list.value.is_empty() => return Self::All,
             Some(list) => return Self::listed(list.value, home.owner, errors),
         }
@@ -107,6 +113,10 @@ impl Coverage {
     }
 }
 
-fn parse<T: std::str::FromStr<Err = NameError>>(entry: &At<String>, text: &str, errors: &mut Errors) -> Option<T> {
+fn parse<T: std::str::FromStr<Err = NameError>>(
+    entry: &At<String>,
+    text: &str,
+    errors: &mut Errors,
+) -> Option<T> {
     errors.note(text.parse().map_err(|error: NameError| entry.refuse(error.to_string())))
 }

@@ -49,7 +49,8 @@ impl Document {
     pub(super) fn read(root: &Node, errors: &mut Errors) -> Self {
         let mut document = Self::default();
         let Value::Map(entries) = &root.value else {
-            errors.push(root.refuse(format!("expected a map of policy keys, found {}", root.kind())));
+            errors
+                .push(root.refuse(format!("expected a map of policy keys, found {}", root.kind())));
             return document;
         };
         for (key, node) in entries {
@@ -73,7 +74,9 @@ impl Document {
                 }
                 // A misspelt key is not missing as well.
                 let meant = known.or_else(|| advice::meant(name));
-                let Some((choice, is_pattern)) = meant.and_then(|meant| self.choice(meant)) else { return };
+                let Some((choice, is_pattern)) = meant.and_then(|meant| self.choice(meant)) else {
+                    return;
+                };
                 let Some(known) = known else { return choice.is_unreadable = true };
                 match text(known, node, errors) {
                     Ok(value) if is_pattern => choice.pattern = value,
@@ -85,7 +88,8 @@ impl Document {
     }
 
     fn choice(&mut self, key: &str) -> Option<(&mut Choice, bool)> {
-        let (name, is_pattern) = key.strip_suffix("_pattern").map_or((key, false), |name| (name, true));
+        let (name, is_pattern) =
+            key.strip_suffix("_pattern").map_or((key, false), |name| (name, true));
         let choice = match name {
             "issuer" => &mut self.issuer,
             "subject" => &mut self.subject,
@@ -101,22 +105,32 @@ impl Document {
 struct Reported;
 
 /// One string; null and `""` mean that a condition is not set.
-fn text(key: &'static str, node: &Node, errors: &mut Errors) -> Result<Option<At<String>>, Reported> {
+fn text(
+    key: &'static str,
+    node: &Node,
+    errors: &mut Errors,
+) -> Result<Option<At<String>>, Reported> {
     let is_pin = key == "app" || key == "app_pattern";
     match &node.value {
         Value::Scalar(scalar) => match scalar.text() {
-            Some("") | None if is_pin => errors.push(node.refuse(format!("`{key}` must not be empty"))),
+            Some("") | None if is_pin => {
+                errors.push(node.refuse(format!("`{key}` must not be empty")))
+            }
             Some("") | None => return Ok(None),
             Some(text) => return Ok(Some(At { mark: node.mark, value: text.to_owned() })),
         },
         Value::List(items) => errors.push(advice::list_for_string(key, node, items)),
-        Value::Map(_) => errors.push(node.refuse(format!("`{key}`: expected a string, found a map"))),
+        Value::Map(_) => {
+            errors.push(node.refuse(format!("`{key}`: expected a string, found a map")))
+        }
     }
     Err(Reported)
 }
 
 fn claims(node: &Node, errors: &mut Errors) -> Vec<(At<String>, At<String>)> {
-    let Some(entries) = map("claim_pattern", "claim names and patterns", node, errors) else { return Vec::new() };
+    let Some(entries) = map("claim_pattern", "claim names and patterns", node, errors) else {
+        return Vec::new();
+    };
     let mut claims = Vec::new();
     for (name, node) in entries {
         match &node.value {
@@ -146,7 +160,9 @@ fn permissions(node: &Node, errors: &mut Errors) -> Option<Vec<(At<String>, At<S
     let mut permissions = Vec::new();
     for (name, node) in entries {
         match node.text() {
-            Some(level) => permissions.push((name.clone(), At { mark: node.mark, value: level.to_owned() })),
+            Some(level) => {
+                permissions.push((name.clone(), At { mark: node.mark, value: level.to_owned() }))
+            }
             None => errors.push(node.refuse(format!(
                 "`permissions`: expected the level `read`, `write` or `admin`, found {}",
                 node.kind()
@@ -168,18 +184,28 @@ fn repositories(node: &Node, errors: &mut Errors) -> Option<At<Vec<At<String>>>>
     let mut names = Vec::new();
     for item in items {
         match item.text() {
-            Some(text) if !text.is_empty() => names.push(At { mark: item.mark, value: text.to_owned() }),
-            Some(_) => errors.push(item.refuse("`repositories`: a repository name must not be empty")),
-            None => {
-                errors.push(item.refuse(format!("`repositories`: expected a repository name, found {}", item.kind())))
+            Some(text) if !text.is_empty() => {
+                names.push(At { mark: item.mark, value: text.to_owned() })
             }
+            Some(_) => {
+                errors.push(item.refuse("`repositories`: a repository name must not be empty"))
+            }
+            None => errors.push(item.refuse(format!(
+                "`repositories`: expected a repository name, found {}",
+                item.kind()
+            ))),
         }
     }
     Some(At { mark: node.mark, value: names })
 }
 
 /// The entries of a map; null and `""` stand for an empty one.
-fn map<'a>(key: &str, of: &str, node: &'a Node, errors: &mut Errors) -> Option<&'a [(At<String>, Node)]> {
+fn map<'a>(
+    key: &str,
+    of: &str,
+    node: &'a Node,
+    errors: &mut Errors,
+) -> Option<&'a [(At<String>, Node)]> {
     match &node.value {
         Value::Map(entries) => return Some(entries),
         Value::Scalar(_) if is_unset(node) => return Some(&[]),

@@ -67,8 +67,18 @@ impl Grant {
 
     /// A grant as if evaluated, for unit tests of what comes after.
     #[cfg(test)]
-    pub(crate) fn for_test(owner: &str, repositories: Repositories, permissions: Permissions) -> Self {
-        Self { owner: owner.parse().unwrap(), repositories, permissions, pin: None, conditions: Vec::new() }
+    pub(crate) fn for_test(
+        owner: &str,
+        repositories: Repositories,
+        permissions: Permissions,
+    ) -> Self {
+        Self {
+            owner: owner.parse().unwrap(),
+            repositories,
+            permissions,
+            pin: None,
+            conditions: Vec::new(),
+        }
     }
 }
 
@@ -98,7 +108,10 @@ impl Denied {
 
     /// The fields of the conditions that failed, at least one, in the same order.
     pub fn failed(&self) -> impl Iterator<Item = &str> {
-        self.conditions.iter().filter(|condition| !condition.satisfied).map(|condition| condition.field.as_str())
+        self.conditions
+            .iter()
+            .filter(|condition| !condition.satisfied)
+            .map(|condition| condition.field.as_str())
     }
 }
 
@@ -215,7 +228,8 @@ fn given_audience(wanted: &Matcher, token: &VerifiedToken) -> Condition {
     let satisfied = token.audiences().iter().any(|audience| wanted.is_match(audience.as_str()));
     // A token may have thousands; each costs a look.
     let first = token.audiences().iter().take(MAX_HINTED);
-    let hint = || first.into_iter().find_map(|got| hint::mismatch("audience", wanted, got.as_str()));
+    let hint =
+        || first.into_iter().find_map(|got| hint::mismatch("audience", wanted, got.as_str()));
     Condition {
         field: "audience".to_owned(),
         satisfied,
@@ -241,9 +255,10 @@ fn default_audience(token: &VerifiedToken, asked: &Asked<'_>) -> Condition {
             "project the token with the audience `{}{}`, or name another in the policy",
             url.host, url.path
         )),
-        _ if token.workload().is_some() => {
-            Some(format!("project the token with the audience `{}`, or name another in the policy", asked.domain))
-        }
+        _ if token.workload().is_some() => Some(format!(
+            "project the token with the audience `{}`, or name another in the policy",
+            asked.domain
+        )),
         _ => None,
     };
     Condition {
@@ -267,15 +282,20 @@ struct RepositoryUrl {
 impl RepositoryUrl {
     fn is_audience_of(&self, token: &VerifiedToken) -> bool {
         let is_path = |rest: &str| rest.eq_ignore_ascii_case(&self.path);
-        token.audiences().iter().any(|audience| audience.as_str().strip_prefix(&self.host).is_some_and(is_path))
+        token
+            .audiences()
+            .iter()
+            .any(|audience| audience.as_str().strip_prefix(&self.host).is_some_and(is_path))
     }
 }
 
 /// The repository's URL, where it is an audience at all.
 fn repository_url(token: &VerifiedToken, asked: &Asked<'_>) -> Option<RepositoryUrl> {
     let is_one_repository = Kind::of(asked.scope, asked.policy_repo) == Kind::Repository;
-    (is_one_repository && !token.issuer_kind().is_built_in())
-        .then(|| RepositoryUrl { host: format!("https://{}/", asked.github_host), path: asked.scope.to_string() })
+    (is_one_repository && !token.issuer_kind().is_built_in()).then(|| RepositoryUrl {
+        host: format!("https://{}/", asked.github_host),
+        path: asked.scope.to_string(),
+    })
 }
 
 fn audiences(token: &VerifiedToken) -> Option<String> {
@@ -292,7 +312,9 @@ fn unfit_scope() -> Condition {
 fn shown_value(value: &Value) -> String {
     cut(match value {
         Value::String(text) => text.clone(),
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => value.to_string(),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => {
+            value.to_string()
+        }
     })
 }
 

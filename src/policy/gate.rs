@@ -10,9 +10,14 @@ use crate::{
     oidc::Admission,
 };
 
-/// Permission to verify an issuer's token, if `owner`'s list and policy both admit the issuer. No list
-/// (proven absent, or not visible) admits all; a list in `audit` mode refuses none.
-pub fn admit(list: Option<&TrustedIssuers>, policy: &Policy, issuer: &Issuer, owner: &Owner) -> Option<Admission> {
+/// Permission to verify an issuer's token, if `owner`'s list and policy both admit the issuer. No
+/// list (proven absent, or not visible) admits all; a list in `audit` mode refuses none.
+pub fn admit(
+    list: Option<&TrustedIssuers>,
+    policy: &Policy,
+    issuer: &Issuer,
+    owner: &Owner,
+) -> Option<Admission> {
     let listed = list.is_none_or(|list| list.verdict(issuer).allows());
     (listed && policy.admit(issuer)).then(|| Admission::by_gate(issuer, owner))
 }

@@ -1,5 +1,5 @@
-//! Hints for the mistakes that policy authors make most. A hint about a value is given only where it
-//! is known to be right: with the change that it proposes, the value would have matched.
+//! Hints for the mistakes that policy authors make most. A hint about a value is given only where
+//! it is known to be right: with the change that it proposes, the value would have matched.
 
 use super::{
     compile::Matcher,
@@ -26,7 +26,8 @@ pub(super) fn mismatch(field: &str, wanted: &Matcher, got: &str) -> Option<Strin
         return Some("the policy has a placeholder that was not filled in".to_owned());
     }
     let repaired = slip::without_globs(text);
-    let is_glob = glob(text, got) || repaired.as_ref().is_some_and(|repaired| reads_as_pattern(repaired, got));
+    let is_glob = glob(text, got)
+        || repaired.as_ref().is_some_and(|repaired| reads_as_pattern(repaired, got));
     match wanted {
         Matcher::Exact(_) if text.contains(SPECIAL) && reads_as_pattern(text, got) => {
             Some(format!("`{field}` is compared literally; did you mean `{field}_pattern`?"))
@@ -63,10 +64,12 @@ fn nearly(wanted: &Matcher, got: &str) -> Option<String> {
 pub(super) fn value(name: &str, pattern: &Pattern, value: &Value) -> Option<String> {
     match value {
         Value::String(got) => {
-            let file = got.split_once('@').map(|(file, _)| file).filter(|_| slip::has_ref_suffix(name));
+            let file =
+                got.split_once('@').map(|(file, _)| file).filter(|_| slip::has_ref_suffix(name));
             // Not with the pattern itself: it may be costly.
-            if file.is_some_and(|file| pattern.as_str().len() <= MAX_BYTES && reads_as_pattern(pattern.as_str(), file))
-            {
+            if file.is_some_and(|file| {
+                pattern.as_str().len() <= MAX_BYTES && reads_as_pattern(pattern.as_str(), file)
+            }) {
                 return Some(format!(
                     "the value of `{name}` ends with `@` and a ref; add `@` and a pattern of the ref"
                 ));
@@ -76,16 +79,15 @@ pub(super) fn value(name: &str, pattern: &Pattern, value: &Value) -> Option<Stri
         Value::Array(items) if !items.iter().any(Value::is_string) => {
             Some("an array matches by its strings, and this one has none".to_owned())
         }
-        Value::Array(items) => items
-            .iter()
-            .take(MAX_ITEMS)
-            .find_map(|item| item.as_str().and_then(|got| mismatch(name, &Matcher::Pattern(pattern.clone()), got))),
-        Value::Object(_) => {
-            Some(format!("this claim is an object, which never matches; name a member, `{name}/MEMBER`"))
-        }
-        Value::Number(number) if !number.is_i64() && !number.is_u64() => {
-            Some("this claim is a number with a fraction or an exponent, which never matches".to_owned())
-        }
+        Value::Array(items) => items.iter().take(MAX_ITEMS).find_map(|item| {
+            item.as_str().and_then(|got| mismatch(name, &Matcher::Pattern(pattern.clone()), got))
+        }),
+        Value::Object(_) => Some(format!(
+            "this claim is an object, which never matches; name a member, `{name}/MEMBER`"
+        )),
+        Value::Number(number) if !number.is_i64() && !number.is_u64() => Some(
+            "this claim is a number with a fraction or an exponent, which never matches".to_owned(),
+        ),
         Value::Null => Some("this claim is null, which never matches".to_owned()),
         Value::Number(_) | Value::Bool(_) => None,
     }
@@ -95,7 +97,8 @@ fn reads_as_pattern(text: &str, got: &str) -> bool {
     Pattern::compile_light(text).is_ok_and(|pattern| pattern.is_match(got))
 }
 
-/// Why a subject may have failed: one side has GitHub's immutable form, with ids, and the other not.
+/// Why a subject may have failed: one side has GitHub's immutable form, with ids, and the other
+/// not.
 pub(super) fn subject(wanted: &Matcher, got: &str) -> Option<String> {
     if let Some(named) = without_ids(got) {
         return wanted.is_match(&named).then(|| {
@@ -134,7 +137,10 @@ fn without_written_ids(text: &str) -> Option<String> {
     let mut is_changed = false;
     for part in parts {
         let digits = part.len() - part.trim_start_matches(|c: char| c.is_ascii_digit()).len();
-        let pattern = DIGITS.iter().find(|digits| part.starts_with(**digits)).map_or(0, |digits| digits.len());
+        let pattern = DIGITS
+            .iter()
+            .find(|digits| part.starts_with(**digits))
+            .map_or(0, |digits| digits.len());
         match digits.max(pattern) {
             0 => named.push('@'),
             _ => is_changed = true,
@@ -144,14 +150,17 @@ fn without_written_ids(text: &str) -> Option<String> {
     is_changed.then_some(named)
 }
 
-/// Why the subject of a Kubernetes token may have failed: what it names, the policy names otherwise.
+/// Why the subject of a Kubernetes token may have failed: what it names, the policy names
+/// otherwise.
 pub(super) fn service_account(wanted: &Matcher, got: &str) -> Option<String> {
     const PREFIX: &str = "system:serviceaccount:";
     let Matcher::Exact(wanted) = wanted else { return None };
     let (namespace, name) = got.strip_prefix(PREFIX)?.split_once(':')?;
     Some(match wanted.strip_prefix(PREFIX).and_then(|rest| rest.split_once(':')) {
         Some((wanted, same)) if same == name => {
-            format!("the service account is that of another namespace: `{namespace}`, not `{wanted}`")
+            format!(
+                "the service account is that of another namespace: `{namespace}`, not `{wanted}`"
+            )
         }
         Some((same, wanted)) if same == namespace => {
             format!("it is another service account of that namespace: `{name}`, not `{wanted}`")
@@ -170,11 +179,15 @@ pub(super) fn claim(claims: &Map<String, Value>, name: &str) -> Option<String> {
     let wanted = words(name);
     let mut paths = Vec::new();
     collect_paths(claims, "", &mut paths);
-    let same = paths.iter().find(|path| words(path) == wanted && claim::lookup(claims, path).is_some());
+    let same =
+        paths.iter().find(|path| words(path) == wanted && claim::lookup(claims, path).is_some());
     let inside = || {
         let inside = format!("kubernetes.io/{name}");
         let wanted = words(&inside);
-        paths.iter().find(|path| words(path) == wanted && !wanted.is_empty()).filter(|_| !name.is_empty())
+        paths
+            .iter()
+            .find(|path| words(path) == wanted && !wanted.is_empty())
+            .filter(|_| !name.is_empty())
     };
     let misspelt = || {
         let edits = |path: &&String| strsim::osa_distance(path, name);
@@ -203,7 +216,8 @@ fn collect_paths(level: &Map<String, Value>, before: &str, paths: &mut Vec<Strin
     }
 }
 
-/// What a name is made of, however it is joined: `kubernetes.io/pod/name` and `kubernetes.io.pod.name` are one.
+/// What a name is made of, however it is joined: `kubernetes.io/pod/name` and
+/// `kubernetes.io.pod.name` are one.
 fn words(name: &str) -> Vec<&str> {
     name.split(['/', '.', ':']).filter(|word| !word.is_empty()).collect()
 }
@@ -222,7 +236,9 @@ fn without_ids(subject: &str) -> Option<String> {
 /// Whether a glob, in which `*` alone is special, matches a whole text.
 fn glob(glob: &str, text: &str) -> bool {
     let mut parts = glob.split('*');
-    let Some(mut rest) = parts.next().and_then(|head| text.strip_prefix(head)) else { return false };
+    let Some(mut rest) = parts.next().and_then(|head| text.strip_prefix(head)) else {
+        return false;
+    };
     let Some(tail) = parts.next_back() else { return rest.is_empty() };
     for part in parts {
         let Some(at) = rest.find(part) else { return false };
@@ -254,11 +270,17 @@ mod tests {
             "repo:o/r:(ref|x):.+",
             r"repo:o/[rs]:ref:refs\/heads\/main",
         ] {
-            assert!(mismatch("subject", &exact(text), MAIN).unwrap().contains("`subject_pattern`"), "{text}");
+            assert!(
+                mismatch("subject", &exact(text), MAIN).unwrap().contains("`subject_pattern`"),
+                "{text}"
+            );
         }
-        for text in
-            ["repo:o/r:ref:refs/heads/other", "repo:o/r:environment:my env (x) +1", "repo:o/x:*", "repo:o/r:(a|b)"]
-        {
+        for text in [
+            "repo:o/r:ref:refs/heads/other",
+            "repo:o/r:environment:my env (x) +1",
+            "repo:o/x:*",
+            "repo:o/r:(a|b)",
+        ] {
             assert_eq!(mismatch("subject", &exact(text), MAIN), None, "{text}");
         }
     }
@@ -273,7 +295,11 @@ mod tests {
 
     #[test]
     fn a_pattern_that_is_a_glob() {
-        assert!(mismatch("subject", &pattern("repo:o/*:ref:refs/heads/main"), MAIN).unwrap().contains("glob"));
+        assert!(
+            mismatch("subject", &pattern("repo:o/*:ref:refs/heads/main"), MAIN)
+                .unwrap()
+                .contains("glob")
+        );
         for text in ["repo:o/*:ref:refs/(heads|tags)/.*", "repo:*:ref:refs/heads/.*"] {
             assert!(mismatch("subject", &pattern(text), MAIN).unwrap().contains("glob"), "{text}");
         }
@@ -288,7 +314,9 @@ mod tests {
         assert!(subject(&exact(MAIN), immutable).is_some());
         assert!(subject(&pattern("repo:o/r:.*"), immutable).is_some());
         assert_eq!(subject(&exact("repo:o/other:ref:refs/heads/main"), immutable), None);
-        for other in [MAIN, "repo:o@x/r@2:ref", "repo:o@/r@2:ref", "o@1/r@2:x", "repo:o@1", "repo:o@1/r"] {
+        for other in
+            [MAIN, "repo:o@x/r@2:ref", "repo:o@/r@2:ref", "o@1/r@2:x", "repo:o@1", "repo:o@1/r"]
+        {
             assert_eq!(subject(&pattern(".*nothing.*"), other), None, "{other}");
         }
     }
@@ -302,7 +330,11 @@ mod tests {
         ] {
             assert!(subject(&wanted, MAIN).unwrap().contains("has none"), "{wanted:?}");
         }
-        for wanted in [exact("repo:o@1/other@22:ref:refs/heads/main"), pattern("repo:o@x/r:.*"), pattern("a@1.*")] {
+        for wanted in [
+            exact("repo:o@1/other@22:ref:refs/heads/main"),
+            pattern("repo:o@x/r:.*"),
+            pattern("a@1.*"),
+        ] {
             assert_eq!(subject(&wanted, MAIN), None, "{wanted:?}");
         }
     }
@@ -322,7 +354,9 @@ mod tests {
 
     #[test]
     fn values_that_never_match() {
-        let hint = |got: serde_json::Value| value("c", &Pattern::compile("1").unwrap(), &got).unwrap_or_default();
+        let hint = |got: serde_json::Value| {
+            value("c", &Pattern::compile("1").unwrap(), &got).unwrap_or_default()
+        };
         assert!(hint(serde_json::json!([1, 2])).contains("has none"));
         assert!(hint(serde_json::json!({"a": 1})).contains("`c/MEMBER`"));
         assert!(hint(serde_json::json!(1.5)).contains("fraction"));
@@ -334,7 +368,8 @@ mod tests {
 
     #[test]
     fn values_that_are_nearly_right() {
-        let hint = |wanted: Matcher, got: &str| mismatch("issuer", &wanted, got).unwrap_or_default();
+        let hint =
+            |wanted: Matcher, got: &str| mismatch("issuer", &wanted, got).unwrap_or_default();
         assert!(hint(exact("https://a.example/"), "https://a.example").contains("slash"));
         assert!(hint(exact("https://a.example"), "https://a.example/").contains("slash"));
         assert!(hint(exact("repo:Acme/app:x"), "repo:acme/app:x").contains("letter case"));
@@ -348,8 +383,13 @@ mod tests {
     fn a_service_account_that_is_not_quite_the_policys() {
         let got = "system:serviceaccount:staging:deployer";
         let hint = |wanted: &str| service_account(&exact(wanted), got).unwrap_or_default();
-        assert!(hint("system:serviceaccount:production:deployer").contains("`staging`, not `production`"));
-        assert!(hint("system:serviceaccount:staging:builder").contains("`deployer`, not `builder`"));
+        assert!(
+            hint("system:serviceaccount:production:deployer")
+                .contains("`staging`, not `production`")
+        );
+        assert!(
+            hint("system:serviceaccount:staging:builder").contains("`deployer`, not `builder`")
+        );
         assert!(hint("staging:deployer").contains("`system:serviceaccount:NAMESPACE:NAME`"));
         assert_eq!(hint("system:serviceaccount:production:builder"), "");
         assert_eq!(service_account(&pattern("x"), got), None);
@@ -384,10 +424,19 @@ mod tests {
 
     #[test]
     fn globs_match_whole_texts() {
-        for (g, text) in [("a*c", "abc"), ("*", ""), ("a*b*c", "aXbYc"), ("abc", "abc"), ("*c", "c"), ("a**b", "ab")] {
+        for (g, text) in [
+            ("a*c", "abc"),
+            ("*", ""),
+            ("a*b*c", "aXbYc"),
+            ("abc", "abc"),
+            ("*c", "c"),
+            ("a**b", "ab"),
+        ] {
             assert!(glob(g, text), "{g} {text}");
         }
-        for (g, text) in [("a*c", "ab"), ("abc", "abcd"), ("a*b*c", "acb"), ("ab*ba", "aba"), ("*x", "")] {
+        for (g, text) in
+            [("a*c", "ab"), ("abc", "abcd"), ("a*b*c", "acb"), ("ab*ba", "aba"), ("*x", "")]
+        {
             assert!(!glob(g, text), "{g} {text}");
         }
     }

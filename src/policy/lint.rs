@@ -26,7 +26,11 @@ pub struct Warning {
 ///
 /// # Errors
 /// Every rule that the file breaks, as [`Policy::parse`] has them.
-pub fn lint<'a>(bytes: &[u8], home: impl Into<Home<'a>>, rules: &Rules) -> Result<(Policy, Vec<Warning>), Errors> {
+pub fn lint<'a>(
+    bytes: &[u8],
+    home: impl Into<Home<'a>>,
+    rules: &Rules,
+) -> Result<(Policy, Vec<Warning>), Errors> {
     let home = home.into();
     let policy = Policy::parse(bytes, home, rules)?;
     let (root, mut errors) = yaml::tree(bytes)?;
@@ -47,7 +51,9 @@ pub fn lint<'a>(bytes: &[u8], home: impl Into<Home<'a>>, rules: &Rules) -> Resul
                 .to_owned(),
         });
     }
-    lint.warnings.sort_by_key(|warning| (warning.mark.is_none(), warning.mark.map(|mark| (mark.line, mark.column))));
+    lint.warnings.sort_by_key(|warning| {
+        (warning.mark.is_none(), warning.mark.map(|mark| (mark.line, mark.column)))
+    });
     Ok((policy, lint.warnings))
 }
 
@@ -111,7 +117,8 @@ impl Lint {
                     format!("`{key}`: this looks like a template with a placeholder that was not filled in"),
                 );
             } else if slip::is_pattern(&exact.value) {
-                let repaired = slip::without_globs(&exact.value).unwrap_or_else(|| exact.value.clone());
+                let repaired =
+                    slip::without_globs(&exact.value).unwrap_or_else(|| exact.value.clone());
                 self.warn(
                     exact,
                     format!("`{key}` is compared literally; for a pattern, write `{key}_pattern: {repaired}`"),
@@ -148,10 +155,16 @@ impl Lint {
     /// Subjects of GitHub Actions whose ref is not written out.
     fn subject(&mut self, subject: &Choice) {
         let Some(exact) = subject.exact.as_ref().filter(|_| self.is_actions) else { return };
-        let reference =
-            exact.value.strip_prefix("repo:").and_then(|rest| rest.split_once(":ref:")).map(|(_, name)| name);
+        let reference = exact
+            .value
+            .strip_prefix("repo:")
+            .and_then(|rest| rest.split_once(":ref:"))
+            .map(|(_, name)| name);
         if reference.is_some_and(|reference| !reference.starts_with("refs/")) {
-            self.warn(exact, "`subject`: a ref is written out, `:ref:refs/heads/BRANCH` or `:ref:refs/tags/TAG`");
+            self.warn(
+                exact,
+                "`subject`: a ref is written out, `:ref:refs/heads/BRANCH` or `:ref:refs/tags/TAG`",
+            );
         }
     }
 
@@ -159,24 +172,44 @@ impl Lint {
         let what = format!("claim_pattern.{}", name.value);
         self.pattern(&what, pattern);
         if slip::has_ref_suffix(&name.value) && slip::lacks_ref(&pattern.value) {
-            self.warn(pattern, format!("`{what}`: the value ends with `@` and a ref; add `@refs/heads/main` or `@.*`"));
+            self.warn(
+                pattern,
+                format!(
+                    "`{what}`: the value ends with `@` and a ref; add `@refs/heads/main` or `@.*`"
+                ),
+            );
         }
         let is_bare = !pattern.value.contains("refs/") && !pattern.value.contains(slip::SPECIAL);
         if name.value == "ref" && self.is_actions && is_bare {
-            self.warn(pattern, format!("`{what}`: a ref is written out, `refs/heads/BRANCH` or `refs/tags/TAG`"));
+            self.warn(
+                pattern,
+                format!("`{what}`: a ref is written out, `refs/heads/BRANCH` or `refs/tags/TAG`"),
+            );
         }
-        if let Some(rest) = name.value.strip_prefix("https://sts.amazonaws.com/").filter(|rest| !rest.starts_with('/'))
+        if let Some(rest) = name
+            .value
+            .strip_prefix("https://sts.amazonaws.com/")
+            .filter(|rest| !rest.starts_with('/'))
         {
-            self.warn(name, format!("`{what}`: this claim is `https://sts.amazonaws.com//{rest}`, with two slashes"));
+            self.warn(
+                name,
+                format!(
+                    "`{what}`: this claim is `https://sts.amazonaws.com//{rest}`, with two slashes"
+                ),
+            );
         }
         if let Some(rest) = name.value.strip_prefix("kubernetes.io.") {
             let path = rest.replace('.', "/");
-            self.warn(name, format!("`{what}`: the path of this claim is written `kubernetes.io/{path}`"));
+            self.warn(
+                name,
+                format!("`{what}`: the path of this claim is written `kubernetes.io/{path}`"),
+            );
         }
     }
 
     fn permission(&mut self, name: &At<String>, level: &At<String>) {
-        if let Some(text) = Level::parse(&level.value).and_then(|level| permission::rules::warning(&name.value, level))
+        if let Some(text) = Level::parse(&level.value)
+            .and_then(|level| permission::rules::warning(&name.value, level))
         {
             self.warn(name, format!("`permissions.{}`: {text}", name.value));
         }
@@ -189,8 +222,11 @@ mod tests {
 
     /// Each warning, with its place before it.
     fn warnings(kind: Kind, text: &str) -> Vec<String> {
-        let (_, warnings) = lint(text.as_bytes(), kind, &Rules::default()).unwrap_or_else(|errors| panic!("{errors}"));
-        let place = |warning: &Warning| warning.mark.map_or(String::new(), |m| format!("{}:{} ", m.line, m.column));
+        let (_, warnings) = lint(text.as_bytes(), kind, &Rules::default())
+            .unwrap_or_else(|errors| panic!("{errors}"));
+        let place = |warning: &Warning| {
+            warning.mark.map_or(String::new(), |m| format!("{}:{} ", m.line, m.column))
+        };
         warnings.iter().map(|warning| format!("{}{}", place(warning), warning.text)).collect()
     }
 
@@ -218,7 +254,11 @@ mod tests {
                 one(&format!("subject: '{value}'"))
             );
         }
-        for value in ["repo:o/r:ref:refs/heads/main", "repo:o/r:environment:my env (x)", "repo:o/r:actor:x[bot]"] {
+        for value in [
+            "repo:o/r:ref:refs/heads/main",
+            "repo:o/r:environment:my env (x)",
+            "repo:o/r:actor:x[bot]",
+        ] {
             assert_eq!(one(&format!("subject: '{value}'")), "", "{value}");
         }
         assert!(one("subject: s\naudience: https://*.example.com").contains("audience_pattern"));
@@ -230,12 +270,19 @@ mod tests {
             one("subject_pattern: repo:acme/*:ref:refs/tags/.*")
                 .starts_with("2:18 `subject_pattern`: this reads like a glob")
         );
-        assert!(one("subject: s\nclaim_pattern: {ref: refs/heads/*}").contains("write `refs/heads/.*`"));
-        assert!(one("subject: s\nclaim_pattern: {job_workflow_ref: o/r/x.yaml}").contains("add `@refs/heads/main`"));
+        assert!(
+            one("subject: s\nclaim_pattern: {ref: refs/heads/*}").contains("write `refs/heads/.*`")
+        );
+        assert!(
+            one("subject: s\nclaim_pattern: {job_workflow_ref: o/r/x.yaml}")
+                .contains("add `@refs/heads/main`")
+        );
         assert!(one("subject: s\nclaim_pattern: {ref: main}").contains("written out"));
         assert!(one("subject: repo:o/r:ref:main").contains("written out"));
         assert_eq!(
-            one("subject_pattern: repo:acme/[^/]+:ref:refs/tags/v.*\nclaim_pattern: {ref: '(refs/heads/main)'}"),
+            one(
+                "subject_pattern: repo:acme/[^/]+:ref:refs/tags/v.*\nclaim_pattern: {ref: '(refs/heads/main)'}"
+            ),
             ""
         );
     }
@@ -249,9 +296,14 @@ mod tests {
             ("accounts.google.com", "no token has this issuer"),
             ("https://A.example", "no token has this issuer"),
         ] {
-            let found =
-                warnings(Kind::Repository, &format!("issuer: {issuer}\nsubject: s\npermissions: {{contents: read}}\n"));
-            assert!(found.len() == 1 && found[0].starts_with("1:9 ") && found[0].contains(says), "{issuer}: {found:?}");
+            let found = warnings(
+                Kind::Repository,
+                &format!("issuer: {issuer}\nsubject: s\npermissions: {{contents: read}}\n"),
+            );
+            assert!(
+                found.len() == 1 && found[0].starts_with("1:9 ") && found[0].contains(says),
+                "{issuer}: {found:?}"
+            );
         }
     }
 
@@ -261,12 +313,19 @@ mod tests {
             one("subject: s\nclaim_pattern: {'https://sts.amazonaws.com/aws_account': '1'}")
                 .contains("sts.amazonaws.com//aws_account")
         );
-        assert!(one("subject: s\nclaim_pattern: {kubernetes.io.pod.name: x}").contains("`kubernetes.io/pod/name`"));
+        assert!(
+            one("subject: s\nclaim_pattern: {kubernetes.io.pod.name: x}")
+                .contains("`kubernetes.io/pod/name`")
+        );
     }
 
     #[test]
     fn issuers_that_end_with_a_slash_by_themselves_are_not_warned_about() {
-        for issuer in ["https://tenant.eu.auth0.com/", "https://oidc.azure.com/T/", "https://sts.windows.net/T/"] {
+        for issuer in [
+            "https://tenant.eu.auth0.com/",
+            "https://oidc.azure.com/T/",
+            "https://sts.windows.net/T/",
+        ] {
             let text = format!("issuer: {issuer}\nsubject: s\npermissions: {{contents: read}}\n");
             assert_eq!(warnings(Kind::Repository, &text), [""; 0], "{issuer}");
         }
@@ -275,15 +334,18 @@ mod tests {
     #[test]
     fn templates_and_permissions() {
         assert!(one("subject: 'repo:${REPO}:ref:refs/heads/main'").contains("placeholder"));
-        let text =
-            "issuer: https://a.example\nsubject: s\nrepositories: []\npermissions: {content: write, contents: admin}\n";
+        let text = "issuer: https://a.example\nsubject: s\nrepositories: []\npermissions: {content: write, contents: admin}\n";
         let found = warnings(Kind::Organization, text);
         assert!(
-            found.len() == 2 && found[0].contains("`contents`?") && found[1].contains("`read` and `write`"),
+            found.len() == 2
+                && found[0].contains("`contents`?")
+                && found[1].contains("`read` and `write`"),
             "{found:?}"
         );
-        let found =
-            warnings(Kind::Organization, "issuer: https://a.example\nsubject: s\npermissions: {contents: read}\n");
+        let found = warnings(
+            Kind::Organization,
+            "issuer: https://a.example\nsubject: s\npermissions: {contents: read}\n",
+        );
         assert!(found.len() == 1 && found[0].contains("repositories: []"), "{found:?}");
     }
 }

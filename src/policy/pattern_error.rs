@@ -30,12 +30,19 @@ pub(super) fn explain(text: &str, source: &At<String>, key: &str, error: Pattern
     }
 }
 
-/// A syntax error with what to write instead, and the byte of the pattern where its construct starts.
-#[expect(clippy::wildcard_enum_match_arm, reason = "for the other syntax errors, the error's own text is used")]
+/// A syntax error with what to write instead, and the byte of the pattern where its construct
+/// starts.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "for the other syntax errors, the error's own text is used"
+)]
 fn malformed(pattern: &str) -> Option<(String, usize)> {
     let error = Parser::new().parse(pattern).err()?;
     let offset = error.span().start.offset;
-    let first = pattern.get(offset..).and_then(|rest| rest.chars().next()).filter(char::is_ascii_punctuation);
+    let first = pattern
+        .get(offset..)
+        .and_then(|rest| rest.chars().next())
+        .filter(char::is_ascii_punctuation);
     let rule = match error.kind() {
         ErrorKind::RepetitionMissing => match first {
             Some('*') => "`*` has nothing to repeat; for any text, write `.*`".to_owned(),
@@ -46,12 +53,18 @@ fn malformed(pattern: &str) -> Option<(String, usize)> {
             _ => return None,
         },
         ErrorKind::GroupUnclosed => "`(` is not closed; for the character, write `\\(`".to_owned(),
-        ErrorKind::GroupUnopened => "`)` has no `(` before it; for the character, write `\\)`".to_owned(),
+        ErrorKind::GroupUnopened => {
+            "`)` has no `(` before it; for the character, write `\\)`".to_owned()
+        }
         ErrorKind::ClassUnclosed => "`[` is not closed; for the character, write `\\[`".to_owned(),
-        ErrorKind::ClassRangeInvalid | ErrorKind::ClassRangeLiteral | ErrorKind::ClassEscapeInvalid => {
+        ErrorKind::ClassRangeInvalid
+        | ErrorKind::ClassRangeLiteral
+        | ErrorKind::ClassEscapeInvalid => {
             "the range in `[…]` is not valid; for the character `-`, write `\\-`".to_owned()
         }
-        ErrorKind::EscapeUnexpectedEof => "`\\` at the end escapes nothing; for the character, write `\\\\`".to_owned(),
+        ErrorKind::EscapeUnexpectedEof => {
+            "`\\` at the end escapes nothing; for the character, write `\\\\`".to_owned()
+        }
         ErrorKind::UnsupportedLookAround => "look-around is not supported".to_owned(),
         ErrorKind::UnsupportedBackreference => "back-references are not supported".to_owned(),
         _ => return None,
@@ -70,7 +83,8 @@ fn locate(pattern: &str, error: PatternError) -> Option<usize> {
     if pattern.len() > MAX_SEARCHED_BYTES {
         return None;
     }
-    let has_error = |part: Option<&str>| part.is_some_and(|part| Pattern::check_syntax(part) == Err(error));
+    let has_error =
+        |part: Option<&str>| part.is_some_and(|part| Pattern::check_syntax(part) == Err(error));
     let ends = pattern.char_indices().map(|(at, c)| at + c.len_utf8());
     let end = ends.into_iter().find(|end| has_error(pattern.get(..*end)))?;
     let mut starts = pattern.get(..end)?.char_indices().map(|(at, _)| at).rev();
@@ -90,7 +104,8 @@ fn place(text: &str, source: &At<String>, offset: usize) -> Option<Mark> {
     };
     let before = source.value.get(..offset)?;
     let here = source.value.get(offset..)?.chars().next();
-    let is_same = written.starts_with(before) && written.get(offset..).and_then(|rest| rest.chars().next()) == here;
+    let is_same = written.starts_with(before)
+        && written.get(offset..).and_then(|rest| rest.chars().next()) == here;
     let characters = u32::try_from(before.chars().count()).ok()?;
     (is_same && here.is_some()).then_some(Mark { line, column: column + quotes + characters })
 }

@@ -11,7 +11,9 @@ use std::collections::BTreeMap;
 pub use table::KNOWN;
 
 /// Access level of a permission. A higher one includes the lower.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize,
+)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {
     /// May read.
@@ -87,7 +89,10 @@ pub fn nearest(name: &str) -> Option<&'static str> {
     let folded = name.to_ascii_lowercase().replace('-', "_");
     let max_edits = (folded.len() / 4).clamp(1, 3);
     let edits = |known: &Known| strsim::osa_distance(known.name, &folded);
-    let near = KNOWN.iter().map(|known| (edits(known), known.name)).filter(|(edits, _)| *edits <= max_edits);
+    let near = KNOWN
+        .iter()
+        .map(|known| (edits(known), known.name))
+        .filter(|(edits, _)| *edits <= max_edits);
     near.min().map(|(_, name)| name)
 }
 

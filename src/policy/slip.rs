@@ -4,8 +4,8 @@
 /// Without one of these, a pattern is the text itself.
 pub(super) const SPECIAL: [char; 11] = ['.', '*', '+', '?', '(', '[', '{', '|', '^', '$', '\\'];
 
-/// A pattern in which `*` stands for any text, as in a glob, with `.*` in its place; `None` if every
-/// `*` repeats a `.`, a group or a class. `refs/heads/*` → `refs/heads/.*`.
+/// A pattern in which `*` stands for any text, as in a glob, with `.*` in its place; `None` if
+/// every `*` repeats a `.`, a group or a class. `refs/heads/*` → `refs/heads/.*`.
 pub(super) fn without_globs(pattern: &str) -> Option<String> {
     let mut repaired = String::with_capacity(pattern.len() + 4);
     let mut state = State::Start;
@@ -88,7 +88,18 @@ mod tests {
         ] {
             assert_eq!(without_globs(glob).as_deref(), Some(repaired), "{glob}");
         }
-        for pattern in ["", ".*", "x.*y", "[a-z/*]*", "(?:ab)*", r"\d*", r"a\*", r"x{2}*", "refs/heads/.*", "[^/]*"] {
+        for pattern in [
+            "",
+            ".*",
+            "x.*y",
+            "[a-z/*]*",
+            "(?:ab)*",
+            r"\d*",
+            r"a\*",
+            r"x{2}*",
+            "refs/heads/.*",
+            "[^/]*",
+        ] {
             assert_eq!(without_globs(pattern), None, "{pattern}");
         }
     }
@@ -105,7 +116,11 @@ mod tests {
 
     #[test]
     fn a_workflows_file_without_its_ref_is_seen() {
-        for pattern in ["acme/mono/.github/workflows/x.yaml", r"a/b/\.github/workflows/(x|y)\.yaml", "^a/b/c.yml$"] {
+        for pattern in [
+            "acme/mono/.github/workflows/x.yaml",
+            r"a/b/\.github/workflows/(x|y)\.yaml",
+            "^a/b/c.yml$",
+        ] {
             assert!(lacks_ref(pattern), "{pattern}");
         }
         for pattern in ["acme/x.yaml@.*", "acme/.*", "acme/x.yaml.+$", "(acme/x.*)", "a/[^ ]+"] {

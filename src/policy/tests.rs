@@ -56,10 +56,16 @@ fn token(claims: &Map<String, Value>) -> VerifiedToken {
 }
 
 fn evaluate(policy: &Policy, token: &VerifiedToken, scope: &str) -> Result<Grant, Denied> {
-    let (scope, policy_repo): (Scope, RepoName) = (scope.parse().unwrap(), ".github".parse().unwrap());
+    let (scope, policy_repo): (Scope, RepoName) =
+        (scope.parse().unwrap(), ".github".parse().unwrap());
     policy.evaluate(
         token,
-        &Asked { scope: &scope, domain: "sts.example.com", github_host: "github.com", policy_repo: &policy_repo },
+        &Asked {
+            scope: &scope,
+            domain: "sts.example.com",
+            github_host: "github.com",
+            policy_repo: &policy_repo,
+        },
     )
 }
 
@@ -81,11 +87,18 @@ fn outcome(case: &Case) -> Value {
     let home = Home { kind: kind(&case.scope), owner: Some(scope.owner()) };
     let policy = match Policy::parse(case.policy.as_bytes(), home, &Rules::default()) {
         Ok(policy) => policy,
-        Err(invalid) => return json!({"expect": "POLICY_INVALID", "at": place(&invalid), "says": invalid.to_string()}),
+        Err(invalid) => {
+            return json!({"expect": "POLICY_INVALID", "at": place(&invalid), "says": invalid.to_string()});
+        }
     };
     match evaluate(&policy, &token(&case.claims), &case.scope) {
         Ok(grant) => {
-            assert!(grant.conditions().iter().all(|condition| condition.satisfied && condition.hint.is_none()));
+            assert!(
+                grant
+                    .conditions()
+                    .iter()
+                    .all(|condition| condition.satisfied && condition.hint.is_none())
+            );
             assert_eq!(grant.owner().as_str(), case.scope.split('/').next().unwrap());
             let repositories = match grant.repositories() {
                 Repositories::All => json!("all"),
@@ -93,7 +106,9 @@ fn outcome(case: &Case) -> Value {
             };
             json!({"expect": "granted", "permissions": grant.permissions(), "repositories": repositories})
         }
-        Err(denied) => json!({"expect": denied.reason().as_str(), "failed": denied.failed().collect::<Vec<_>>()}),
+        Err(denied) => {
+            json!({"expect": denied.reason().as_str(), "failed": denied.failed().collect::<Vec<_>>()})
+        }
     }
 }
 
@@ -105,9 +120,13 @@ fn place(errors: &Errors) -> Value {
 
 fn expected(case: &Case, outcome: &Value) -> Value {
     match case.expect.as_str() {
-        "granted" => json!({"expect": "granted", "permissions": case.permissions, "repositories": case.repositories}),
+        "granted" => {
+            json!({"expect": "granted", "permissions": case.permissions, "repositories": case.repositories})
+        }
         "POLICY_INVALID" => {
-            let at = case.at.map_or_else(|| outcome["at"].clone(), |(line, column)| json!([line, column]));
+            let at = case
+                .at
+                .map_or_else(|| outcome["at"].clone(), |(line, column)| json!([line, column]));
             let says = outcome["says"].as_str().unwrap_or_default();
             let missing: Vec<_> = case.says.iter().filter(|text| !says.contains(*text)).collect();
             let says = if missing.is_empty() { json!(says) } else { json!({"missing": missing}) };
@@ -155,10 +174,15 @@ fn the_published_policies_are_taken_as_they_are() {
 
 #[test]
 fn operators_may_list_organization_permissions_for_repositories() {
-    let text = "issuer: https://a\nsubject: s\npermissions: {members: write, organization_hooks: admin}\n";
+    let text =
+        "issuer: https://a\nsubject: s\npermissions: {members: write, organization_hooks: admin}\n";
     let parse = |listed: &[&str]| {
         let organization_permissions = listed.iter().map(|name| (*name).to_owned()).collect();
-        Policy::parse(text.as_bytes(), Kind::Repository, &Rules { organization_permissions, ..Rules::default() })
+        Policy::parse(
+            text.as_bytes(),
+            Kind::Repository,
+            &Rules { organization_permissions, ..Rules::default() },
+        )
     };
     assert!(parse(&["members", "organization_hooks"]).is_ok());
     assert!(parse(&["members"]).is_err() && parse(&[]).is_err() && parse(&["contents"]).is_err());
@@ -166,8 +190,13 @@ fn operators_may_list_organization_permissions_for_repositories() {
 
 #[test]
 fn a_dash_in_a_permission_gets_a_hint() {
-    let invalid = parse("issuer: a\nsubject: s\npermissions:\n  pull-requests: write\n").unwrap_err().to_string();
-    assert!(invalid.starts_with("line 4, column 3: ") && invalid.contains("`pull_requests`"), "{invalid}");
+    let invalid = parse("issuer: a\nsubject: s\npermissions:\n  pull-requests: write\n")
+        .unwrap_err()
+        .to_string();
+    assert!(
+        invalid.starts_with("line 4, column 3: ") && invalid.contains("`pull_requests`"),
+        "{invalid}"
+    );
 }
 
 #[test]
@@ -195,8 +224,7 @@ fn refusals_never_hold_the_files_text() {
 
 #[test]
 fn pins_are_part_of_the_grant() {
-    let base =
-        "issuer: https://token.actions.githubusercontent.com\nsubject_pattern: '.*'\npermissions: {contents: read}\n";
+    let base = "issuer: https://token.actions.githubusercontent.com\nsubject_pattern: '.*'\npermissions: {contents: read}\n";
     let pin = |line: &str| {
         let policy = parse(&format!("{base}{line}\n")).unwrap();
         evaluate(&policy, &token(&Map::new()), "octo-org/hello").unwrap().pin().cloned()
@@ -204,7 +232,9 @@ fn pins_are_part_of_the_grant() {
     assert!(pin("").is_none());
     assert!(matches!(pin("app: 12345"), Some(AppPin::Exact(app)) if app == "12345"));
     assert!(matches!(pin("app: octo-sts"), Some(AppPin::Exact(app)) if app == "octo-sts"));
-    let Some(AppPin::Pattern(pattern)) = pin("app_pattern: octo|sts-[0-9]") else { panic!("a pattern") };
+    let Some(AppPin::Pattern(pattern)) = pin("app_pattern: octo|sts-[0-9]") else {
+        panic!("a pattern")
+    };
     assert!(pattern.is_match("octo") && pattern.is_match("sts-1"));
     assert!(!pattern.is_match("octo-evil") && !pattern.is_match("x-sts-1"));
 }
@@ -213,7 +243,9 @@ fn pins_are_part_of_the_grant() {
 fn memory_covers_strings_and_patterns() {
     let small = policy("issuer: a\nsubject: s\n").heap_bytes();
     let large = policy("issuer: a\nsubject_pattern: '\\pL{10}'\n").heap_bytes();
-    let aliased = policy(&format!("issuer: &a '{}'\nsubject: *a\naudience: *a\n", "x".repeat(60 << 10))).heap_bytes();
+    let aliased =
+        policy(&format!("issuer: &a '{}'\nsubject: *a\naudience: *a\n", "x".repeat(60 << 10)))
+            .heap_bytes();
     assert!(small < 4 << 10 && large > 64 << 10, "{small} {large}");
     assert!(aliased > 180 << 10, "what an alias repeats counts each time: {aliased}");
 }

@@ -62,7 +62,9 @@ impl TrustedIssuers {
                 "issuers" => issuers = each(node, MAX_ISSUERS, &mut errors, issuer),
                 "issuer_patterns" => {
                     let mut compiled = 0;
-                    patterns = each(node, MAX_PATTERNS, &mut errors, |entry| bounded_pattern(entry, &mut compiled));
+                    patterns = each(node, MAX_PATTERNS, &mut errors, |entry| {
+                        bounded_pattern(entry, &mut compiled)
+                    });
                 }
                 _ => errors.push(key.refuse(format!("unknown key; {KEYS}"))),
             }
@@ -76,7 +78,9 @@ impl TrustedIssuers {
 
     /// Whether an issuer is on the list.
     pub fn verdict(&self, issuer: &Issuer) -> Verdict {
-        if self.issuers.contains(issuer) || self.patterns.iter().any(|pattern| pattern.is_match(issuer.as_str())) {
+        if self.issuers.contains(issuer)
+            || self.patterns.iter().any(|pattern| pattern.is_match(issuer.as_str()))
+        {
             Verdict::Listed
         } else {
             Verdict::Unlisted { enforced: self.enforced }
@@ -108,7 +112,9 @@ fn each<T>(
         return Vec::new();
     }
     let mut entry = |item: &Node| {
-        let value = item.text().ok_or_else(|| item.refuse(format!("expected a string, found {}", item.kind())))?;
+        let value = item
+            .text()
+            .ok_or_else(|| item.refuse(format!("expected a string, found {}", item.kind())))?;
         read(&At { mark: item.mark, value: value.to_owned() })
     };
     items.iter().filter_map(|item| errors.note(entry(item))).collect()
@@ -120,7 +126,8 @@ fn issuer(entry: &At<String>) -> Result<Issuer, Invalid> {
 }
 
 fn bounded_pattern(entry: &At<String>, compiled: &mut usize) -> Result<Pattern, Invalid> {
-    let too_large = || entry.refuse("the patterns of this list are too large when compiled (4 MiB)");
+    let too_large =
+        || entry.refuse("the patterns of this list are too large when compiled (4 MiB)");
     if *compiled > MAX_COMPILED {
         return Err(too_large());
     }

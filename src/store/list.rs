@@ -43,11 +43,14 @@ impl List {
 /// The memory behind a cached list.
 pub(super) fn weigh((_, owner): &(AccountId, Owner), held: &Held) -> usize {
     let list = match (&held.list, &held.seen) {
-        (_, Some((list, _))) | (Ok(List::Present(list)), None) => size_of::<TrustedIssuers>() + list.heap_bytes(),
+        (_, Some((list, _))) | (Ok(List::Present(list)), None) => {
+            size_of::<TrustedIssuers>() + list.heap_bytes()
+        }
         (Ok(List::Absent | List::Invisible) | Err(_), None) => 0,
     };
     let invalid = held.list.as_ref().err().map_or(0, Errors::heap_bytes);
-    let texts = 2 * heap_bytes(owner.as_str()) + heap_bytes(held.etag.as_deref().unwrap_or_default());
+    let texts =
+        2 * heap_bytes(owner.as_str()) + heap_bytes(held.etag.as_deref().unwrap_or_default());
     list + invalid + texts
 }
 
@@ -69,7 +72,11 @@ impl Store {
         let now = self.clock.monotonic();
         let age = now.since(held.at);
         match &held.value {
-            Held { stale: true, proven_at, .. } if now.since(*proven_at) >= self.settings.list_stale => false,
+            Held { stale: true, proven_at, .. }
+                if now.since(*proven_at) >= self.settings.list_stale =>
+            {
+                false
+            }
             _ if trust == CallerTrust::Unverified => age < self.unverified_ttl(),
             Held { stale: true, .. } => age < self.settings.retry,
             Held { list: Ok(_), .. } => age < self.settings.ttl,
@@ -90,38 +97,55 @@ impl Store {
             (Ok(Read::Unchanged), Some(Held { seen: Some((list, _)), etag, .. })) => {
                 Ok(self.proven(List::Present(list), etag))
             }
-            (Ok(Read::Present { bytes, etag, .. }), before) => match self.compile_list(&owner, bytes).await {
-                Ok(Ok(list)) => Ok(self.proven(List::Present(Arc::new(list)), etag)),
-                Ok(Err(invalid)) => Ok(self.invalid(&owner, invalid, before)),
-                Err(error) => self.unread(&owner, error, before),
-            },
-            (Ok(Read::NotAFile), before) => {
-                Ok(self.invalid(&owner, Invalid::file("the path holds no regular file").into(), before))
-            }
-            (Ok(Read::Absent), _) => Ok(self.proven(List::Absent, None)),
-            (Ok(Read::Inaccessible), before) => match before.and_then(|before| self.last_seen(before)) {
-                Some(seen) => Ok(seen),
-                None => {
-                    tracing::warn!(%owner, "the App does not see the policy repository: every issuer may be named");
-                    Ok(self.proven(List::Invisible, None))
+            (Ok(Read::Present { bytes, etag, .. }), before) => {
+                match self.compile_list(&owner, bytes).await {
+                    Ok(Ok(list)) => Ok(self.proven(List::Present(Arc::new(list)), etag)),
+                    Ok(Err(invalid)) => Ok(self.invalid(&owner, invalid, before)),
+                    Err(error) => self.unread(&owner, error, before),
                 }
-            },
-            (Err(error), before) => self.unread(&owner, error, before),
-            (Ok(Read::Unchanged), _) => {
-                Err(Error::ListUnavailable(github::Error::Unexpected("304 to an unconditional request".into())))
             }
+            (Ok(Read::NotAFile), before) => Ok(self.invalid(
+                &owner,
+                Invalid::file("the path holds no regular file").into(),
+                before,
+            )),
+            (Ok(Read::Absent), _) => Ok(self.proven(List::Absent, None)),
+            (Ok(Read::Inaccessible), before) => {
+                match before.and_then(|before| self.last_seen(before)) {
+                    Some(seen) => Ok(seen),
+                    None => {
+                        tracing::warn!(%owner, "the App does not see the policy repository: every issuer may be named");
+                        Ok(self.proven(List::Invisible, None))
+                    }
+                }
+            }
+            (Err(error), before) => self.unread(&owner, error, before),
+            (Ok(Read::Unchanged), _) => Err(Error::ListUnavailable(github::Error::Unexpected(
+                "304 to an unconditional request".into(),
+            ))),
         }
     }
 
     /// Compiles off the async threads, like a policy.
-    async fn compile_list(&self, owner: &Owner, bytes: Bytes) -> Result<Result<TrustedIssuers, Errors>, github::Error> {
+    async fn compile_list(
+        &self,
+        owner: &Owner,
+        bytes: Bytes,
+    ) -> Result<Result<TrustedIssuers, Errors>, github::Error> {
         let compiled = self.compiler.run(owner, move || TrustedIssuers::parse(&bytes)).await;
-        compiled.map_err(|error| github::Error::Unexpected(format!("the list was not compiled: {error}").into()))
+        compiled.map_err(|error| {
+            github::Error::Unexpected(format!("the list was not compiled: {error}").into())
+        })
     }
 
-    /// Reads the file; that the repository is not accessible is believed only when it is said twice,
-    /// the second time by an installation that was looked up anew.
-    async fn read_list(&self, owner: &Owner, etag: Option<&str>, trust: CallerTrust) -> Result<Read, github::Error> {
+    /// Reads the file; that the repository is not accessible is believed only when it is said
+    /// twice, the second time by an installation that was looked up anew.
+    async fn read_list(
+        &self,
+        owner: &Owner,
+        etag: Option<&str>,
+        trust: CallerTrust,
+    ) -> Result<Read, github::Error> {
         let place = (owner, &self.settings.policy_repo);
         match self.reader.read(place, PATH, etag, trust).await {
             Ok(Read::Inaccessible) => {
@@ -162,16 +186,25 @@ impl Store {
         })
     }
 
-    fn unread(&self, owner: &Owner, error: github::Error, before: Option<Held>) -> Result<Held, Error> {
+    fn unread(
+        &self,
+        owner: &Owner,
+        error: github::Error,
+        before: Option<Held>,
+    ) -> Result<Held, Error> {
         use github::Error as E;
         // These say that there is no way to the owner at all, not that its list could not be read.
-        let is_unreachable =
-            matches!(error, E::NoApp | E::NotInstalled | E::AccountMoved(_) | E::Suspended(_) | E::Signer(_));
+        let is_unreachable = matches!(
+            error,
+            E::NoApp | E::NotInstalled | E::AccountMoved(_) | E::Suspended(_) | E::Signer(_)
+        );
         if is_unreachable {
             return Err(error.into());
         }
-        let recent =
-            |held: &Held| held.list.is_ok() && self.clock.monotonic().since(held.proven_at) < self.settings.list_stale;
+        let recent = |held: &Held| {
+            held.list.is_ok()
+                && self.clock.monotonic().since(held.proven_at) < self.settings.list_stale
+        };
         if let Some(before) = before.filter(recent) {
             tracing::warn!(%error, %owner, "serving the last known trusted-issuer list");
             return Ok(Held { stale: true, ..before });

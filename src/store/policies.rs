@@ -77,7 +77,8 @@ pub(super) fn weigh(key: &PolicyKey, held: &Held) -> usize {
         Found::Inaccessible(cause) | Found::Forbidden(cause) => heap_bytes(cause),
         Found::Absent => 0,
     };
-    let names = [key.owner.as_str(), key.owner.key(), key.repo.as_str(), key.repo.key(), key.name.as_str()];
+    let names =
+        [key.owner.as_str(), key.owner.key(), key.repo.as_str(), key.repo.key(), key.name.as_str()];
     names.into_iter().map(heap_bytes).sum::<usize>() + found
 }
 
@@ -93,7 +94,9 @@ impl Held {
     fn present(&self) -> Option<&Arc<PolicyFile>> {
         match &self.found {
             Found::Present(file) => Some(file),
-            Found::Absent | Found::Invalid(_) | Found::Inaccessible(_) | Found::Forbidden(_) => None,
+            Found::Absent | Found::Invalid(_) | Found::Inaccessible(_) | Found::Forbidden(_) => {
+                None
+            }
         }
     }
 }
@@ -103,7 +106,9 @@ impl Store {
         let now = self.clock.monotonic();
         let age = now.since(held.at);
         match &held.value {
-            Held { stale: true, proven_at, .. } if now.since(*proven_at) >= self.settings.stale => false,
+            Held { stale: true, proven_at, .. } if now.since(*proven_at) >= self.settings.stale => {
+                false
+            }
             _ if trust == CallerTrust::Unverified => age < self.unverified_ttl(),
             Held { stale: true, .. } => age < self.settings.retry,
             Held { found: Found::Present(_), .. } => age < self.settings.ttl,
@@ -129,15 +134,19 @@ impl Store {
                 proven(self.compile(&key.owner, kind, (bytes, sha, etag)).await?)
             }
             (Ok(Read::Absent), _) => proven(Found::Absent),
-            (Ok(Read::Inaccessible), _) => proven(Found::Inaccessible("the App does not see the repository".into())),
-            (Ok(Read::NotAFile), _) => {
-                proven(Found::Invalid(Arc::new(Invalid::file("the path holds no regular file").into())))
+            (Ok(Read::Inaccessible), _) => {
+                proven(Found::Inaccessible("the App does not see the repository".into()))
             }
+            (Ok(Read::NotAFile), _) => proven(Found::Invalid(Arc::new(
+                Invalid::file("the path holds no regular file").into(),
+            ))),
             // An answer ends the copy: what may not be read now must not be used.
             (Err(error @ (github::Error::Forbidden(_) | github::Error::Refused(_))), _) => {
                 proven(Found::Forbidden(error.to_string().into()))
             }
-            (Err(error @ github::Error::Moved(_)), _) => proven(Found::Inaccessible(error.to_string().into())),
+            (Err(error @ github::Error::Moved(_)), _) => {
+                proven(Found::Inaccessible(error.to_string().into()))
+            }
             (Err(error), Some(before)) if error.is_outage() && self.may_serve(&before) => {
                 tracing::warn!(%error, owner = %key.owner, policy = %key.name, "serving a stale policy");
                 Ok(Held { stale: true, ..before })
@@ -154,9 +163,11 @@ impl Store {
         }
     }
 
-    /// Whether a copy may serve while GitHub cannot be asked. Only a policy may: a refusal must be true now.
+    /// Whether a copy may serve while GitHub cannot be asked. Only a policy may: a refusal must be
+    /// true now.
     fn may_serve(&self, held: &Held) -> bool {
-        held.present().is_some() && self.clock.monotonic().since(held.proven_at) < self.settings.stale
+        held.present().is_some()
+            && self.clock.monotonic().since(held.proven_at) < self.settings.stale
     }
 
     /// Compiles off the async threads: a hostile pattern costs time, bounded but noticeable.
@@ -175,7 +186,10 @@ impl Store {
         match compiled.await {
             Ok(Ok(file)) => Ok(Found::Present(Arc::new(file))),
             Ok(Err(invalid)) => Ok(Found::Invalid(Arc::new(invalid))),
-            Err(error) => Err(github::Error::Unexpected(format!("the policy was not compiled: {error}").into()).into()),
+            Err(error) => Err(github::Error::Unexpected(
+                format!("the policy was not compiled: {error}").into(),
+            )
+            .into()),
         }
     }
 }

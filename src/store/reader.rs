@@ -18,12 +18,16 @@ use crate::{
 const MARGIN: Duration = Duration::from_secs(120);
 /// Memory of the cached read tokens: about 9,000 repositories that are served, and 380 others.
 const TOKENS: Bounds = Bounds { verified: 24 << 20, unverified: 1 << 20 };
-/// Memory of one read token beside its names: the token itself twice, of which GitHub makes it at most
-/// 520 characters long.
+/// Memory of one read token beside its names: the token itself twice, of which GitHub makes it at
+/// most 520 characters long.
 const TOKEN_BYTES: usize = 1536;
 /// Waits between looks at a private repository that a fresh token does not see yet.
-const REPLICATION: [Duration; 4] =
-    [Duration::ZERO, Duration::from_millis(200), Duration::from_millis(500), Duration::from_secs(1)];
+const REPLICATION: [Duration; 4] = [
+    Duration::ZERO,
+    Duration::from_millis(200),
+    Duration::from_millis(500),
+    Duration::from_secs(1),
+];
 /// After this long a token has been replicated.
 const SETTLED: Duration = Duration::from_secs(10);
 
@@ -57,7 +61,11 @@ impl Reader {
     }
 
     /// The owner's installation.
-    pub(super) async fn installation(&self, owner: &Owner, trust: CallerTrust) -> Result<Installation, Error> {
+    pub(super) async fn installation(
+        &self,
+        owner: &Owner,
+        trust: CallerTrust,
+    ) -> Result<Installation, Error> {
         self.github.installation(owner, trust).await
     }
 
@@ -72,14 +80,15 @@ impl Reader {
     ) -> Result<Read, Error> {
         let installation = self.installation(owner, trust).await?;
         let mut outcome = self.read_once((&installation, repo), path, etag, trust).await;
-        // A repository that moved away is read again with a new token, which GitHub mints only for what
-        // the installation sees under this name.
+        // A repository that moved away is read again with a new token, which GitHub mints only for
+        // what the installation sees under this name.
         if let Err(Error::TokenRefused | Error::Moved(_)) = outcome {
             self.tokens.invalidate(&(installation.id(), repo.clone()));
             outcome = self.read_once((&installation, repo), path, etag, trust).await;
         }
         let Err(error) = &outcome else { return outcome };
-        // A token of an installation that is gone is refused first; then the mint of another says so.
+        // A token of an installation that is gone is refused first; then the mint of another says
+        // so.
         if !error.doubts_installation() {
             return outcome;
         }
@@ -125,8 +134,8 @@ impl Reader {
         }
     }
 
-    /// A token that reads the repository. If GitHub takes long to mint it, the call goes on, and those
-    /// who come later get its token or wait for it too: it is not repeated.
+    /// A token that reads the repository. If GitHub takes long to mint it, the call goes on, and
+    /// those who come later get its token or wait for it too: it is not repeated.
     async fn token(
         &self,
         installation: &Installation,
@@ -135,7 +144,8 @@ impl Reader {
     ) -> Result<Arc<ReadToken>, Error> {
         let (github, key) = (self.github.clone(), (installation.id(), repo.clone()));
         let (installation, repo) = (installation.clone(), repo.clone());
-        let load = move |_| async move { github.read_token(&installation, &repo).await.map(Arc::new) };
+        let load =
+            move |_| async move { github.read_token(&installation, &repo).await.map(Arc::new) };
         let now = self.clock.now();
         let fresh = |held: &Stamped<Arc<ReadToken>>| now.plus(MARGIN) < held.value.expires_at();
         let minted = self.tokens.get_or_load(key, trust, fresh, load);
@@ -156,17 +166,22 @@ impl Reader {
             tokio::time::sleep(wait).await;
             match self.github.repository_visible(token).await {
                 Ok(true) => return self.github.file(token, path, None).await.map(Read::from),
-                // The repository has left the installation since: the mint of another token says so.
+                // The repository has left the installation since: the mint of another token says
+                // so.
                 Ok(false) if is_settled() => return Err(Error::TokenRefused),
                 Ok(false) => {}
                 // Either the file or the repository is gone. Which one does not matter to a copy.
                 Err(error) if error.is_outage() && is_settled() => {
-                    return Err(Error::Unexpected(format!("404 for the file; for the repository: {error}").into()));
+                    return Err(Error::Unexpected(
+                        format!("404 for the file; for the repository: {error}").into(),
+                    ));
                 }
                 Err(error) => return Err(error),
             }
         }
-        Err(Error::Unexpected("a repository of the installation is not visible to its token".into()))
+        Err(Error::Unexpected(
+            "a repository of the installation is not visible to its token".into(),
+        ))
     }
 }
 

@@ -1,7 +1,7 @@
 //! The log's way to stderr: a queue of bounded size and one thread that writes.
 //!
-//! Writing a line never waits. If nobody reads stderr, the queue fills, and further lines are dropped
-//! and counted: a log must not stop the program that it describes.
+//! Writing a line never waits. If nobody reads stderr, the queue fills, and further lines are
+//! dropped and counted: a log must not stop the program that it describes.
 
 use std::{
     collections::VecDeque,

@@ -1,7 +1,8 @@
-//! Counters at zero from the start: a rate, and an alert on it, needs a value before the first event.
+//! Counters at zero from the start: a rate, and an alert on it, needs a value before the first
+//! event.
 //!
-//! This file lists every counter whose label values are known. A counter by file or by HTTP status begins
-//! with its first event.
+//! This file lists every counter whose label values are known. A counter by file or by HTTP status
+//! begins with its first event.
 
 use super::{label, metric};
 use crate::reason::Reason;
@@ -20,8 +21,12 @@ pub fn server() {
     by(metric::GITHUB_REVOCATIONS, label::OUTCOME, &["done", "failed", "dropped"]);
     by(metric::ISSUER_FETCHES, label::OUTCOME, &["done", "failed"]);
     by(metric::CONNECTIONS_ENDED, label::CAUSE, &["gave_way", "address"]);
-    let unlabelled =
-        [metric::ALL_REPOSITORIES, metric::AUDIT_UNRECORDED, metric::FORWARDED_UNTRUSTED, metric::LOG_LINES_DROPPED];
+    let unlabelled = [
+        metric::ALL_REPOSITORIES,
+        metric::AUDIT_UNRECORDED,
+        metric::FORWARDED_UNTRUSTED,
+        metric::LOG_LINES_DROPPED,
+    ];
     for name in unlabelled {
         metrics::counter!(name).absolute(0);
     }
@@ -34,9 +39,18 @@ pub fn agent() {
     metrics::counter!(metric::LOG_LINES_DROPPED).absolute(0);
 }
 
-fn exchanges(operation: &'static str, result: &'static str, reason: &'static str, protocol: &'static str) {
-    let labels =
-        [(label::OPERATION, operation), (label::RESULT, result), (label::REASON, reason), (label::PROTOCOL, protocol)];
+fn exchanges(
+    operation: &'static str,
+    result: &'static str,
+    reason: &'static str,
+    protocol: &'static str,
+) {
+    let labels = [
+        (label::OPERATION, operation),
+        (label::RESULT, result),
+        (label::REASON, reason),
+        (label::PROTOCOL, protocol),
+    ];
     metrics::counter!(metric::EXCHANGES, &labels).absolute(0);
 }
 

@@ -16,14 +16,18 @@ use crate::reason::{Reason, Refusal};
 pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next().ok_or_else(missing)?;
-    // A whole JSON reply sent by mistake has commas of its own. It is refused later, with the reason.
+    // A whole JSON reply sent by mistake has commas of its own. It is refused later, with the
+    // reason.
     let is_json = value.as_bytes().contains(&b'{');
     if values.next().is_some() || (value.as_bytes().contains(&b',') && !is_json) {
-        return Err(Refusal::new(Reason::CredentialAmbiguous, "more than one credential in authorization"));
+        return Err(Refusal::new(
+            Reason::CredentialAmbiguous,
+            "more than one credential in authorization",
+        ));
     }
-    let value = value
-        .to_str()
-        .map_err(|_| Refusal::new(Reason::TokenMalformed, "the token is not made of visible ASCII characters"))?;
+    let value = value.to_str().map_err(|_| {
+        Refusal::new(Reason::TokenMalformed, "the token is not made of visible ASCII characters")
+    })?;
     let value = value.trim();
     let (scheme, token) = match value.split_once([' ', '\t']) {
         Some((scheme, token)) if !scheme.starts_with('{') => (scheme, token.trim_start()),
@@ -31,7 +35,11 @@ pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
         None if value.eq_ignore_ascii_case("bearer") => ("", ""),
         Some(_) | None => ("bearer", value),
     };
-    if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() { Ok(token) } else { Err(missing()) }
+    if scheme.eq_ignore_ascii_case("bearer") && !token.is_empty() {
+        Ok(token)
+    } else {
+        Err(missing())
+    }
 }
 
 fn missing() -> Refusal {
@@ -52,14 +60,30 @@ mod tests {
 
     #[test]
     fn the_scheme_is_read_in_any_case_and_may_be_left_out() {
-        for value in ["Bearer a.b.c", "bearer a.b.c", "BEARER a.b.c", "Bearer   a.b.c", " Bearer\ta.b.c ", "a.b.c"] {
+        for value in [
+            "Bearer a.b.c",
+            "bearer a.b.c",
+            "BEARER a.b.c",
+            "Bearer   a.b.c",
+            " Bearer\ta.b.c ",
+            "a.b.c",
+        ] {
             assert_eq!(read(&[value.as_bytes()]).as_deref(), Ok("a.b.c"), "{value:?}");
         }
     }
 
     #[test]
     fn another_scheme_or_an_empty_value_is_no_credential() {
-        for value in ["", " ", "Bearer", "bearer ", "Basic dXNlcjpwYXNz", "Token a.b.c", "DPoP a.b.c", "Negotiate x"] {
+        for value in [
+            "",
+            " ",
+            "Bearer",
+            "bearer ",
+            "Basic dXNlcjpwYXNz",
+            "Token a.b.c",
+            "DPoP a.b.c",
+            "Negotiate x",
+        ] {
             assert_eq!(read(&[value.as_bytes()]), Err(Reason::CredentialMissing), "{value:?}");
         }
         assert_eq!(read(&[]), Err(Reason::CredentialMissing));

@@ -1,7 +1,7 @@
 //! An attempt from the moment when its request's headers have been read, until the core takes over.
 //!
-//! The core records an attempt whose request is complete. Until then it is recorded here: a request that
-//! is refused as it comes in, and one whose caller goes away before its body is complete.
+//! The core records an attempt whose request is complete. Until then it is recorded here: a request
+//! that is refused as it comes in, and one whose caller goes away before its body is complete.
 
 use std::sync::Arc;
 
@@ -30,7 +30,12 @@ pub(super) struct Begun {
 
 impl Begun {
     /// The attempt that a request is, if it is one.
-    pub(super) fn of(app: &Arc<App>, method: &Method, path: &str, extensions: &Extensions) -> Option<Self> {
+    pub(super) fn of(
+        app: &Arc<App>,
+        method: &Method,
+        path: &str,
+        extensions: &Extensions,
+    ) -> Option<Self> {
         let operation = grpc::operation(path).or_else(|| rest::operation(method, path))?;
         let caller = caller(extensions).ok()?;
         Some(Self { app: Arc::clone(app), caller, operation, is_pending: true })
@@ -57,15 +62,20 @@ impl Begun {
         recorded.unwrap_or(refusal)
     }
 
-    /// As [`Self::refuse`], for a fault of the request: a fault of its credential is reported first.
+    /// As [`Self::refuse`], for a fault of the request: a fault of its credential is reported
+    /// first.
     pub(super) async fn refuse_request(&mut self, headers: &HeaderMap, fault: Refusal) -> Refusal {
         let token = bearer(headers).and_then(|bearer| self.app.exchange.read_token(bearer));
         self.refuse(token.err().unwrap_or(fault)).await
     }
 
-    /// As [`Self::refuse`], for headers that are too large. If the token alone exceeds its limit, that is
-    /// the reason.
-    pub(super) async fn refuse_oversized(&mut self, headers: &HeaderMap, fault: Refusal) -> Refusal {
+    /// As [`Self::refuse`], for headers that are too large. If the token alone exceeds its limit,
+    /// that is the reason.
+    pub(super) async fn refuse_oversized(
+        &mut self,
+        headers: &HeaderMap,
+        fault: Refusal,
+    ) -> Refusal {
         let token = bearer(headers).and_then(|bearer| self.app.exchange.read_token(bearer));
         let too_large = token.err().filter(|refusal| refusal.reason == Reason::TokenTooLarge);
         self.refuse(too_large.unwrap_or(fault)).await
@@ -85,12 +95,13 @@ impl Drop for Begun {
     }
 }
 
-/// Whether the header list is larger than the server accepts. hyper accepts more, so that the refusal is
-/// ours and is recorded.
+/// Whether the header list is larger than the server accepts. hyper accepts more, so that the
+/// refusal is ours and is recorded.
 pub(super) fn oversized(headers: &HeaderMap, settings: &Settings) -> Option<Refusal> {
     let max_bytes = usize::try_from(settings.header_bytes).unwrap_or(usize::MAX);
     let fits = headers.len() <= MAX_HEADERS && size(headers) <= max_bytes;
-    (!fits).then(|| Refusal::new(Reason::RequestInvalid, "the headers of the request are too large"))
+    (!fits)
+        .then(|| Refusal::new(Reason::RequestInvalid, "the headers of the request are too large"))
 }
 
 /// As HTTP/2 counts a header list (RFC 9113, section 6.5.2).

@@ -9,8 +9,8 @@ use tokio_util::sync::CancellationToken;
 use super::budget::Charge;
 use crate::reason::{Reason, Refusal};
 
-/// How much of a body that is too large is read and dropped. A caller over HTTP/1 that is still sending
-/// when the connection ends would not see the answer.
+/// How much of a body that is too large is read and dropped. A caller over HTTP/1 that is still
+/// sending when the connection ends would not see the answer.
 const DRAINED: usize = 1 << 20;
 
 /// Why a body was not read.
@@ -91,10 +91,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_body_that_does_not_arrive_ends_with_the_deadline() {
-        let body = Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
+        let body =
+            Body::from_stream(futures_util::stream::pending::<Result<Bytes, std::io::Error>>());
         let expired = CancellationToken::new();
         expired.cancel();
         let read = read(body, 10, &Extensions::new(), &expired).await;
-        assert!(matches!(read, Err(Unread::Refused(refusal)) if refusal.reason == Reason::Deadline));
+        assert!(
+            matches!(read, Err(Unread::Refused(refusal)) if refusal.reason == Reason::Deadline)
+        );
     }
 }

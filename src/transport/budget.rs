@@ -1,8 +1,8 @@
 //! The bytes of requests in progress: bounded for the whole process and for each client address.
 //!
 //! A caller chooses how much it sends and how slowly. So what is read from a connection before its
-//! request is complete, and the headers and bodies of requests that run, are taken from a budget, and a
-//! request that does not fit is refused instead of buffered.
+//! request is complete, and the headers and bodies of requests that run, are taken from a budget,
+//! and a request that does not fit is refused instead of buffered.
 
 use std::{
     io,
@@ -84,10 +84,13 @@ impl Meter {
     fn received(&self, bytes: usize) -> io::Result<()> {
         let mut unread = self.unread();
         unread.bytes = unread.bytes.saturating_add(bytes);
-        let due = unread.bytes.min(self.most).saturating_sub(FREE_BYTES).saturating_sub(unread.charged);
+        let due =
+            unread.bytes.min(self.most).saturating_sub(FREE_BYTES).saturating_sub(unread.charged);
         if due > 0 {
-            let taken =
-                self.purse.take(due).ok_or_else(|| io::Error::other("too many bytes of requests in progress"))?;
+            let taken = self
+                .purse
+                .take(due)
+                .ok_or_else(|| io::Error::other("too many bytes of requests in progress"))?;
             unread.taken.add(taken);
             unread.charged = unread.charged.saturating_add(due);
         }
@@ -146,17 +149,27 @@ pub(super) struct Metered<S> {
 }
 
 impl<S: AsyncRead + Unpin> AsyncRead for Metered<S> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         match Pin::new(&mut self.stream).poll_read(cx, buf) {
-            Poll::Ready(Ok(())) => Poll::Ready(self.meter.received(buf.filled().len().saturating_sub(before))),
+            Poll::Ready(Ok(())) => {
+                Poll::Ready(self.meter.received(buf.filled().len().saturating_sub(before)))
+            }
             failed_or_pending @ (Poll::Ready(Err(_)) | Poll::Pending) => failed_or_pending,
         }
     }
 }
 
 impl<S: AsyncWrite + Unpin> AsyncWrite for Metered<S> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write(cx, buf)
     }
 

@@ -48,7 +48,8 @@ impl UntrustedProxy {
 /// is not an address, it is the connection's peer.
 pub(super) fn client_address(headers: &HeaderMap, peer: IpAddr, hops: usize) -> IpAddr {
     let entries = headers.get_all(FORWARDED);
-    let entries: Vec<&[u8]> = entries.iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).collect();
+    let entries: Vec<&[u8]> =
+        entries.iter().flat_map(|value| value.as_bytes().split(|byte| *byte == b',')).collect();
     let at = entries.len().saturating_sub(hops);
     entries.get(at).and_then(|entry| address(entry)).unwrap_or(peer).to_canonical()
 }

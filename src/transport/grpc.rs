@@ -25,7 +25,9 @@ use crate::{
         },
         oidc::{
             ExchangeRefreshTokenRequest, ExchangeRequest, RawToken, TokenPair,
-            security_token_service_server::{SERVICE_NAME as TOKENS, SecurityTokenService, SecurityTokenServiceServer},
+            security_token_service_server::{
+                SERVICE_NAME as TOKENS, SecurityTokenService, SecurityTokenServiceServer,
+            },
         },
     },
     reason::Refusal,
@@ -34,8 +36,8 @@ use crate::{
 /// How often a watcher of the health is told of a change.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
-/// The most bytes of a check's reply: all conditions of a policy, each text cut, its repositories, and
-/// as much again.
+/// The most bytes of a check's reply: all conditions of a policy, each text cut, its repositories,
+/// and as much again.
 const CHECK_BYTES: usize = 256 << 10;
 
 /// The most bytes of a request about health or reflection. The decoder reserves what a message
@@ -85,9 +87,11 @@ pub(super) fn companions(app: Arc<App>) -> io::Result<Router> {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let v1 = configured().build_v1().map_err(io::Error::other)?.max_decoding_message_size(SMALL);
-    let v1alpha = configured().build_v1alpha().map_err(io::Error::other)?.max_decoding_message_size(SMALL);
+    let v1alpha =
+        configured().build_v1alpha().map_err(io::Error::other)?.max_decoding_message_size(SMALL);
     let health = HealthServer::new(HealthService(app)).max_decoding_message_size(SMALL);
-    let routes = Routes::from(Router::new()).add_service(health).add_service(v1).add_service(v1alpha);
+    let routes =
+        Routes::from(Router::new()).add_service(health).add_service(v1).add_service(v1alpha);
     Ok(routes.into_axum_router())
 }
 
@@ -104,7 +108,8 @@ impl TokenService {
     }
 
     async fn exchanged(&self, request: Request<ExchangeRequest>) -> Result<RawToken, Refusal> {
-        let (token, expires_at) = self.0.exchange.exchange(self.attempt(request)?).await?.hand_over();
+        let (token, expires_at) =
+            self.0.exchange.exchange(self.attempt(request)?).await?.hand_over();
         Ok(reply::grpc_token(token.expose_secret(), expires_at))
     }
 
@@ -115,14 +120,20 @@ impl TokenService {
 
 #[tonic::async_trait]
 impl CheckService for TokenService {
-    async fn check(&self, request: Request<CheckRequest>) -> Result<Response<CheckResponse>, Status> {
+    async fn check(
+        &self,
+        request: Request<CheckRequest>,
+    ) -> Result<Response<CheckResponse>, Status> {
         self.checked(request).await.map(Response::new).map_err(|refusal| reply::grpc(&refusal))
     }
 }
 
 #[tonic::async_trait]
 impl SecurityTokenService for TokenService {
-    async fn exchange(&self, request: Request<ExchangeRequest>) -> Result<Response<RawToken>, Status> {
+    async fn exchange(
+        &self,
+        request: Request<ExchangeRequest>,
+    ) -> Result<Response<RawToken>, Status> {
         self.exchanged(request).await.map(Response::new).map_err(|refusal| reply::grpc(&refusal))
     }
 
@@ -140,8 +151,9 @@ struct HealthService(Arc<App>);
 impl HealthService {
     /// The state of a service; the empty name is the server's own.
     fn status(app: &App, service: &str) -> Option<ServingStatus> {
-        matches!(service, "" | TOKENS | CHECKS)
-            .then(|| if app.is_ready() { ServingStatus::Serving } else { ServingStatus::NotServing })
+        matches!(service, "" | TOKENS | CHECKS).then(|| {
+            if app.is_ready() { ServingStatus::Serving } else { ServingStatus::NotServing }
+        })
     }
 }
 
@@ -151,22 +163,31 @@ fn health(status: ServingStatus) -> HealthCheckResponse {
 
 #[tonic::async_trait]
 impl Health for HealthService {
-    async fn check(&self, request: Request<HealthCheckRequest>) -> Result<Response<HealthCheckResponse>, Status> {
+    async fn check(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<HealthCheckResponse>, Status> {
         let status = Self::status(&self.0, &request.get_ref().service);
-        status.map(|status| Response::new(health(status))).ok_or_else(|| Status::not_found("unknown service"))
+        status
+            .map(|status| Response::new(health(status)))
+            .ok_or_else(|| Status::not_found("unknown service"))
     }
 
     type WatchStream = BoxStream<'static, Result<HealthCheckResponse, Status>>;
 
     /// The state now and after each change. The server's end ends the stream, so that it does
     /// not hold up the drain.
-    async fn watch(&self, request: Request<HealthCheckRequest>) -> Result<Response<Self::WatchStream>, Status> {
+    async fn watch(
+        &self,
+        request: Request<HealthCheckRequest>,
+    ) -> Result<Response<Self::WatchStream>, Status> {
         let service = request.into_inner().service;
         let changes = stream::unfold((Arc::clone(&self.0), None), move |(app, told)| {
             let service = service.clone();
             async move {
                 loop {
-                    let status = Self::status(&app, &service).unwrap_or(ServingStatus::ServiceUnknown);
+                    let status =
+                        Self::status(&app, &service).unwrap_or(ServingStatus::ServiceUnknown);
                     if told != Some(status) {
                         return Some((Ok(health(status)), (app, Some(status))));
                     }

@@ -40,8 +40,8 @@ use crate::{
 /// The name of the request id on either wire.
 pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-/// How long a handler may take to answer after its deadline has passed. It knows of the deadline, so
-/// that the record says what the caller gets.
+/// How long a handler may take to answer after its deadline has passed. It knows of the deadline,
+/// so that the record says what the caller gets.
 const GRACE: Duration = Duration::from_millis(500);
 
 /// The other end of the connection, as the listener put it into the request.
@@ -52,14 +52,19 @@ pub(super) struct Peer(pub(super) SocketAddr);
 ///
 /// The query and the authorization header are never logged; what was asked for stands in the
 /// audit record.
-pub(super) async fn observe(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+pub(super) async fn observe(
+    State(app): State<Arc<App>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let began = app.clock.monotonic();
     let request_id = RequestId::random();
     let caller = caller_of(&request, request_id, app.settings.trusted_proxy_hops);
     app.untrusted_proxy.notice(request.headers(), app.settings.trusted_proxy_hops, began);
     mark_sensitive(request.headers_mut());
     // A path that is not ours may hold anything.
-    let route = request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
+    let route =
+        request.extensions().get::<MatchedPath>().map_or("none", MatchedPath::as_str).to_owned();
     let is_sts = is_token_path(request.uri().path());
     let span = info_span!("request", request_id = %request_id, client.address = %caller.address);
     let method = request.method().clone();
@@ -108,7 +113,10 @@ fn caller_of(request: &Request, request_id: RequestId, hops: usize) -> Caller {
 fn log(method: &Method, route: &str, response: &Response, duration: Duration) {
     let status = response.status().as_u16();
     let refused = reply::Refused::in_response(response);
-    let (reason, cause) = (refused.map(|refused| refused.reason), refused.and_then(|refused| refused.cause.as_deref()));
+    let (reason, cause) = (
+        refused.map(|refused| refused.reason),
+        refused.and_then(|refused| refused.cause.as_deref()),
+    );
     let reason_word = reason.map(Reason::as_str);
     let ms = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     match reason.map(reply::code) {
@@ -128,7 +136,11 @@ fn log(method: &Method, route: &str, response: &Response, duration: Duration) {
 
 /// Around every gRPC service: gRPC requests only, and their headers bounded. The machinery
 /// below checks neither method nor content type.
-pub(super) async fn grpc_only(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub(super) async fn grpc_only(
+    State(app): State<Arc<App>>,
+    request: Request,
+    next: Next,
+) -> Response {
     if *request.method() != Method::POST {
         return reply::method_not_allowed("POST");
     }
@@ -165,16 +177,24 @@ fn begun(app: &Arc<App>, request: &Request) -> Option<Begun> {
 }
 
 /// Around the services that take tokens: a deadline, and every fault in this wire's form.
-pub(super) async fn grpc_bounds(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub(super) async fn grpc_bounds(
+    State(app): State<Arc<App>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let limit = deadline(request.headers(), app.settings.deadline);
     let expired = expired(&request);
     let answer = bounded(limit, &expired, grpc_attempt(&app, request, next)).await;
     answer.unwrap_or_else(|refusal| reply::grpc(&refusal).into_http())
 }
 
-/// Around health and reflection: a deadline for the answer, not for the stream that may follow. What
-/// their callers send ends when the server stops, and so do their streams.
-pub(super) async fn grpc_watches(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+/// Around health and reflection: a deadline for the answer, not for the stream that may follow.
+/// What their callers send ends when the server stops, and so do their streams.
+pub(super) async fn grpc_watches(
+    State(app): State<Arc<App>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let expired = expired(&request);
     let stop = app.stop.clone().cancelled_owned();
     let most = grpc_bytes(&app);
@@ -184,11 +204,12 @@ pub(super) async fn grpc_watches(State(app): State<Arc<App>>, request: Request, 
     answer.unwrap_or_else(|refusal| reply::grpc(&refusal).into_http())
 }
 
-/// Reads the request whole before it is decoded. An exchange or a check is an attempt from its headers
-/// on, whether or not its message arrives and can be read.
+/// Reads the request whole before it is decoded. An exchange or a check is an attempt from its
+/// headers on, whether or not its message arrives and can be read.
 async fn grpc_attempt(app: &Arc<App>, request: Request, next: Next) -> Response {
     let Some(mut begun) = begun(app, &request) else {
-        let response = next.run(request.map(|body| Body::new(Limited::new(body, grpc_bytes(app))))).await;
+        let response =
+            next.run(request.map(|body| Body::new(Limited::new(body, grpc_bytes(app))))).await;
         return match reply::unreadable(response.headers()) {
             Some(unreadable) => reply::grpc(&unreadable).into_http(),
             None => response,
@@ -205,7 +226,9 @@ async fn grpc_attempt(app: &Arc<App>, request: Request, next: Next) -> Response 
             let fault = Refusal::new(Reason::RequestInvalid, fault);
             return reply::grpc(&begun.refuse_request(&head.headers, fault).await).into_http();
         }
-        Err(Unread::Refused(refusal)) => return reply::grpc(&begun.refuse(refusal).await).into_http(),
+        Err(Unread::Refused(refusal)) => {
+            return reply::grpc(&begun.refuse(refusal).await).into_http();
+        }
     };
     if is_compressed(&head.headers) {
         let refusal = Refusal::new(Reason::Unimplemented, "compressed messages are not supported");
@@ -216,7 +239,9 @@ async fn grpc_attempt(app: &Arc<App>, request: Request, next: Next) -> Response 
     begun.arrived();
     let response = next.run(Request::from_parts(head, Body::from(body))).await;
     match reply::unreadable(response.headers()) {
-        Some(unreadable) => reply::grpc(&begun.refuse_request(&headers, unreadable).await).into_http(),
+        Some(unreadable) => {
+            reply::grpc(&begun.refuse_request(&headers, unreadable).await).into_http()
+        }
         None => response,
     }
 }
@@ -226,12 +251,18 @@ fn is_compressed(headers: &HeaderMap) -> bool {
 }
 
 /// Around REST and the pages: a deadline, and every fault in this wire's form.
-pub(super) async fn rest_bounds(State(app): State<Arc<App>>, request: Request, next: Next) -> Response {
+pub(super) async fn rest_bounds(
+    State(app): State<Arc<App>>,
+    request: Request,
+    next: Next,
+) -> Response {
     let limit = deadline(request.headers(), app.settings.deadline);
     let expired = expired(&request);
     let answer = async {
         match begun::oversized(request.headers(), &app.settings) {
-            Some(refusal) => reply::headers_too_large(&refuse_oversized(&app, request, refusal).await),
+            Some(refusal) => {
+                reply::headers_too_large(&refuse_oversized(&app, request, refusal).await)
+            }
             None => next.run(request).await,
         }
     };
@@ -257,10 +288,11 @@ async fn bounded(
     }
     match ended {
         Ok(Ok(response)) => Ok(response),
-        Ok(Err(_)) => Err(Refusal::new(Reason::Internal, "internal error").because("the handler panicked")),
-        Err(_) => {
-            Err(Refusal::new(Reason::Deadline, "deadline exceeded").because("the deadline of the request passed"))
+        Ok(Err(_)) => {
+            Err(Refusal::new(Reason::Internal, "internal error").because("the handler panicked"))
         }
+        Err(_) => Err(Refusal::new(Reason::Deadline, "deadline exceeded")
+            .because("the deadline of the request passed")),
     }
 }
 
@@ -309,7 +341,8 @@ mod tests {
             ("1x", most),
             ("1", most),
         ] {
-            let headers = [(HeaderName::from_static("grpc-timeout"), HeaderValue::from_str(asked).unwrap())];
+            let headers =
+                [(HeaderName::from_static("grpc-timeout"), HeaderValue::from_str(asked).unwrap())];
             assert_eq!(deadline(&headers.into_iter().collect(), most), waited, "{asked}");
         }
         assert_eq!(deadline(&HeaderMap::new(), most), most);

@@ -64,7 +64,8 @@ struct Server {
     shutdown: Shutdown,
 }
 
-/// Accepts and serves until the shutdown closes the port, then drains until it cuts off what still runs.
+/// Accepts and serves until the shutdown closes the port, then drains until it cuts off what still
+/// runs.
 pub(super) async fn accept(
     listener: TcpListener,
     router: Router,
@@ -85,7 +86,11 @@ pub(super) async fn accept(
         let stop = shutdown.begun.clone();
         tasks.spawn(async move { stop.run_until_cancelled(watcher).await });
     }
-    let slots = Slots::new(settings.max_connections, settings.progress_bytes, settings.trusted_proxy_hops == 0);
+    let slots = Slots::new(
+        settings.max_connections,
+        settings.progress_bytes,
+        settings.trusted_proxy_hops == 0,
+    );
     let (http, settings) = (http(settings), settings.clone());
     let server = Arc::new(Server { settings, router, http, tls, shutdown: shutdown.clone() });
     shutdown.closed.run_until_cancelled(accept_all(&listener, &slots, &server, &tasks)).await;
@@ -103,7 +108,12 @@ pub(super) async fn accept(
     Ok(())
 }
 
-async fn accept_all(listener: &TcpListener, slots: &Slots, server: &Arc<Server>, tasks: &TaskTracker) {
+async fn accept_all(
+    listener: &TcpListener,
+    slots: &Slots,
+    server: &Arc<Server>,
+    tasks: &TaskTracker,
+) {
     loop {
         let (socket, peer) = next(listener, slots).await;
         let Some(slot) = slot(slots, peer).await else { continue };
@@ -125,7 +135,8 @@ async fn next(listener: &TcpListener, slots: &Slots) -> (TcpStream, SocketAddr) 
     }
 }
 
-/// Waits for a slot; meanwhile, newcomers wait in the kernel's queue. `None` if the peer has too many.
+/// Waits for a slot; meanwhile, newcomers wait in the kernel's queue. `None` if the peer has too
+/// many.
 async fn slot(slots: &Slots, peer: SocketAddr) -> Option<Slot> {
     loop {
         match slots.take(peer.ip()) {
@@ -133,7 +144,8 @@ async fn slot(slots: &Slots, peer: SocketAddr) -> Option<Slot> {
             Err(NoSlot::Wait) => slots.freed().await,
             Err(NoSlot::AddressFull) => {
                 tracing::debug!(%peer, "one address holds a quarter of the connections");
-                metrics::counter!(metric::CONNECTIONS_ENDED, label::CAUSE => "address").increment(1);
+                metrics::counter!(metric::CONNECTIONS_ENDED, label::CAUSE => "address")
+                    .increment(1);
                 return None;
             }
         }
@@ -209,8 +221,14 @@ impl Server {
         })
     }
 
-    /// Serves requests until the peer is done, the connection is too old or gives way, or the server stops.
-    async fn requests(&self, stream: Pin<Box<dyn Stream>>, peer: SocketAddr, slot: &Arc<Slot>) -> Result<(), String> {
+    /// Serves requests until the peer is done, the connection is too old or gives way, or the
+    /// server stops.
+    async fn requests(
+        &self,
+        stream: Pin<Box<dyn Stream>>,
+        peer: SocketAddr,
+        slot: &Arc<Slot>,
+    ) -> Result<(), String> {
         let buffered = self.settings.header_bytes.saturating_mul(HEADER_ROOM);
         let meter = Meter::new(slot.purse(), usize::try_from(buffered).unwrap_or(usize::MAX));
         let requested = CancellationToken::new();
@@ -229,14 +247,17 @@ impl Server {
                 async move {
                     let mut reply = replied.await?;
                     if closes {
-                        reply.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+                        reply
+                            .headers_mut()
+                            .insert(header::CONNECTION, HeaderValue::from_static("close"));
                     }
                     Ok::<_, Infallible>(reply.map(|body| Counted { body, _running: running }))
                 }
             }
         });
-        let mut connection =
-            std::pin::pin!(self.http.serve_connection(TokioIo::new(Metered { stream, meter }), service));
+        let mut connection = std::pin::pin!(
+            self.http.serve_connection(TokioIo::new(Metered { stream, meter }), service)
+        );
         tokio::select! {
             ended = connection.as_mut() => return ended.map_err(|error| error.to_string()),
             () = slot.gives_way() => return Ok(()),
@@ -260,7 +281,8 @@ impl Server {
         let settings = &self.settings;
         let stops = async {
             self.shutdown.begun.cancelled().await;
-            // A connection that was only just opened may make its first request until the port closes.
+            // A connection that was only just opened may make its first request until the port
+            // closes.
             tokio::select! {
                 () = requested.cancelled() => {}
                 () = self.shutdown.closed.cancelled() => {}

@@ -1,5 +1,5 @@
-//! What is not an exchange: the front page, the description of the HTTP routes, the probes, and paths that
-//! are not there.
+//! What is not an exchange: the front page, the description of the HTTP routes, the probes, and
+//! paths that are not there.
 
 use std::sync::Arc;
 
@@ -19,7 +19,8 @@ const PAGE: &str = include_str!("pages/index.html");
 /// OpenAPI 3.1, written by hand; tests hold it against the routes and the table of reasons.
 pub(super) const OPENAPI: &str = include_str!("pages/openapi.json");
 const MESSAGE: &str = r#"{"msg": "a Security Token Service for GitHub: GET /sts/exchange?scope=OWNER/REPO&identity=NAME with an OIDC token as bearer"}"#;
-const JSON: (HeaderName, HeaderValue) = (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+const JSON: (HeaderName, HeaderValue) =
+    (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
 
 /// The routes of these pages.
 pub(super) fn routes(app: Arc<App>) -> Router {
@@ -39,14 +40,18 @@ async fn front(headers: HeaderMap) -> Response {
     if !accepts_html(&headers) {
         return ([JSON, vary], MESSAGE).into_response();
     }
-    let policy =
-        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'"));
+    let policy = (
+        header::CONTENT_SECURITY_POLICY,
+        HeaderValue::from_static("default-src 'none'; style-src 'unsafe-inline'"),
+    );
     ([vary, policy], Html(PAGE)).into_response()
 }
 
 fn accepts_html(headers: &HeaderMap) -> bool {
     let accepts = headers.get_all(header::ACCEPT);
-    accepts.iter().any(|value| value.as_bytes().windows(9).any(|part| part.eq_ignore_ascii_case(b"text/html")))
+    accepts.iter().any(|value| {
+        value.as_bytes().windows(9).any(|part| part.eq_ignore_ascii_case(b"text/html"))
+    })
 }
 
 /// The process answers: restarting it would not help.

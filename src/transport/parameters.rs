@@ -24,7 +24,8 @@ pub(super) enum BodyKind {
 impl BodyKind {
     /// By the value of `content-type`, its parameters left aside.
     pub(super) fn of(content_type: Option<&[u8]>) -> Self {
-        let essence = content_type.unwrap_or_default().split(|byte| *byte == b';').next().unwrap_or_default();
+        let essence =
+            content_type.unwrap_or_default().split(|byte| *byte == b';').next().unwrap_or_default();
         match essence.trim_ascii().to_ascii_lowercase().as_slice() {
             b"application/x-www-form-urlencoded" => Self::Form,
             b"" | b"application/json" => Self::Json,
@@ -56,7 +57,8 @@ fn form_text(encoded: &[u8]) -> Option<String> {
     rest.next();
     let escapes =
         rest.all(|after| matches!(after, [high, low, ..] if high.is_ascii_hexdigit() && low.is_ascii_hexdigit()));
-    let spaced: Vec<u8> = encoded.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
+    let spaced: Vec<u8> =
+        encoded.iter().map(|byte| if *byte == b'+' { b' ' } else { *byte }).collect();
     escapes.then(|| percent_decode(&spaced).decode_utf8().ok().map(Cow::into_owned)).flatten()
 }
 
@@ -90,7 +92,8 @@ impl<'de> Visitor<'de> for Members<'_> {
                 continue;
             };
             if field.is_repeated() {
-                // Two lists of one name are two answers; two values of a singular one are found by `put`.
+                // Two lists of one name are two answers; two values of a singular one are found by
+                // `put`.
                 if lists.contains(&name) {
                     return Err(de::Error::custom("a list given twice"));
                 }
@@ -142,7 +145,10 @@ mod tests {
     fn outcome(read: impl FnOnce(&mut Fields)) -> Result<String, Reason> {
         let mut fields = Fields::default();
         read(&mut fields);
-        fields.parse().map(|(scope, identity)| format!("{scope} {identity}")).map_err(|refusal| refusal.reason)
+        fields
+            .parse()
+            .map(|(scope, identity)| format!("{scope} {identity}"))
+            .map_err(|refusal| refusal.reason)
     }
 
     fn form(text: &str) -> Result<String, Reason> {
@@ -172,7 +178,9 @@ mod tests {
     #[test]
     fn malformed_encoding_is_refused_wherever_it_stands() {
         for odd in ["%", "%4", "%zz", "a%ff", "%c3%28", "%+1", "\u{e9}%"] {
-            for text in [format!("scope=o&identity=a&x={odd}"), format!("scope=o&identity=a&{odd}=x")] {
+            for text in
+                [format!("scope=o&identity=a&x={odd}"), format!("scope=o&identity=a&{odd}=x")]
+            {
                 assert_eq!(form(&text), Err(Reason::RequestInvalid), "{text}");
             }
         }
@@ -181,8 +189,14 @@ mod tests {
     #[test]
     fn a_singular_field_twice_is_refused() {
         assert_eq!(form("scope=o&scope=o&identity=a"), Err(Reason::RequestInvalid));
-        assert_eq!(form("scope=o&identity=a&identity_provider=p&identityProvider=p"), Err(Reason::RequestInvalid));
-        assert_eq!(json(r#"{"scope":"o","identity":"a","identity":"a"}"#), Err(Reason::RequestInvalid));
+        assert_eq!(
+            form("scope=o&identity=a&identity_provider=p&identityProvider=p"),
+            Err(Reason::RequestInvalid)
+        );
+        assert_eq!(
+            json(r#"{"scope":"o","identity":"a","identity":"a"}"#),
+            Err(Reason::RequestInvalid)
+        );
         let both = outcome(|fields| {
             read_form(b"scope=o", fields);
             read_json(br#"{"scope":"o","identity":"a"}"#, fields);
@@ -224,19 +238,28 @@ mod tests {
         ] {
             assert_eq!(json(text), Err(Reason::RequestInvalid), "{text:.80}");
         }
-        for odd in
-            [&b"{\"scope\":\"o\",\"identity\":\"\xff\"}"[..], b"{\"scope\":\"o\",\"identity\":\"a\",\"x\":\"\xff\"}"]
-        {
+        for odd in [
+            &b"{\"scope\":\"o\",\"identity\":\"\xff\"}"[..],
+            b"{\"scope\":\"o\",\"identity\":\"a\",\"x\":\"\xff\"}",
+        ] {
             assert_eq!(outcome(|fields| read_json(odd, fields)), Err(Reason::RequestInvalid));
         }
     }
 
     #[test]
     fn bodies_are_told_apart_by_their_type() {
-        assert_eq!(BodyKind::of(Some(b"Application/X-www-form-urlencoded; charset=utf-8")), BodyKind::Form);
+        assert_eq!(
+            BodyKind::of(Some(b"Application/X-www-form-urlencoded; charset=utf-8")),
+            BodyKind::Form
+        );
         assert_eq!(BodyKind::of(Some(b"application/json;charset=utf-8")), BodyKind::Json);
         assert_eq!(BodyKind::of(None), BodyKind::Json);
-        for other in ["text/plain", "multipart/form-data; boundary=x", "application/jsonx", "application/grpc"] {
+        for other in [
+            "text/plain",
+            "multipart/form-data; boundary=x",
+            "application/jsonx",
+            "application/grpc",
+        ] {
             assert_eq!(BodyKind::of(Some(other.as_bytes())), BodyKind::Other, "{other}");
         }
     }

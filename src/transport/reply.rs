@@ -40,7 +40,9 @@ const fn wire(reason: Reason) -> (Code, StatusCode) {
         | R::IdentityInvalid
         | R::ScopesConflict
         | R::RequestInvalid => (Code::InvalidArgument, StatusCode::BAD_REQUEST),
-        R::TrustedIssuersInvalid | R::AppPinUnsatisfied => (Code::FailedPrecondition, StatusCode::BAD_REQUEST),
+        R::TrustedIssuersInvalid | R::AppPinUnsatisfied => {
+            (Code::FailedPrecondition, StatusCode::BAD_REQUEST)
+        }
         R::CredentialMissing
         | R::CredentialAmbiguous
         | R::SignatureInvalid
@@ -54,9 +56,11 @@ const fn wire(reason: Reason) -> (Code, StatusCode) {
         | R::PolicyForbidden
         | R::PermissionRefused
         | R::RepositoryRefused => (Code::PermissionDenied, StatusCode::FORBIDDEN),
-        R::NoApp | R::NotInstalled | R::RepositoryNotAccessible | R::PolicyNotFound | R::PolicyInvalid => {
-            (Code::NotFound, StatusCode::NOT_FOUND)
-        }
+        R::NoApp
+        | R::NotInstalled
+        | R::RepositoryNotAccessible
+        | R::PolicyNotFound
+        | R::PolicyInvalid => (Code::NotFound, StatusCode::NOT_FOUND),
         R::GithubRateLimited | R::RateLimited | R::Overloaded => {
             (Code::ResourceExhausted, StatusCode::TOO_MANY_REQUESTS)
         }
@@ -103,9 +107,9 @@ impl Refused {
     /// What a response says of itself, whichever wire it is for.
     pub(super) fn in_response(response: &Response) -> Option<&Self> {
         let extensions = response.extensions();
-        extensions
-            .get::<Self>()
-            .or_else(|| extensions.get::<Status>().and_then(|status| status.source()?.downcast_ref::<Self>()))
+        extensions.get::<Self>().or_else(|| {
+            extensions.get::<Status>().and_then(|status| status.source()?.downcast_ref::<Self>())
+        })
     }
 }
 
@@ -153,7 +157,8 @@ pub(super) fn rest_token(token: &str, expires_at: UnixTime, now: Option<UnixTime
         token_type: "Bearer",
         expires_in: expires_at.since(now).as_secs(),
     });
-    Json(RestToken { token, refresh_token: "", expiry: expires_at.rfc3339(), oauth }).into_response()
+    Json(RestToken { token, refresh_token: "", expiry: expires_at.rfc3339(), oauth })
+        .into_response()
 }
 
 /// A refusal for a gRPC caller.
@@ -164,7 +169,8 @@ pub(super) fn grpc(refusal: &Refusal) -> Status {
         message: refusal.message.to_string(),
         details: Detail::all(refusal).iter().map(Detail::to_any).collect(),
     };
-    let mut status = Status::with_details(code, refusal.message.as_ref(), body.encode_to_vec().into());
+    let mut status =
+        Status::with_details(code, refusal.message.as_ref(), body.encode_to_vec().into());
     status.set_source(Arc::new(Refused::of(refusal)));
     status
 }
@@ -247,7 +253,8 @@ fn rest_error(status: StatusCode, code: Code, message: &str, details: &[Detail])
 pub(super) fn unreadable(headers: &HeaderMap) -> Option<Refusal> {
     let made_here = headers.contains_key("grpc-status-details-bin");
     let code = Status::from_header_map(headers)?.code();
-    let unreadable = matches!(code, Code::Internal | Code::OutOfRange | Code::Unknown) && !made_here;
+    let unreadable =
+        matches!(code, Code::Internal | Code::OutOfRange | Code::Unknown) && !made_here;
     unreadable.then(|| Refusal::new(Reason::RequestInvalid, "the request message cannot be read"))
 }
 

@@ -107,22 +107,31 @@ impl Fields {
             .as_deref()
             .ok_or_else(|| Refusal::new(Reason::IdentityInvalid, "identity must be provided"))?
             .parse()
-            .map_err(|error| Refusal::new(Reason::IdentityInvalid, format!("identity is invalid: {error}")))?;
+            .map_err(|error| {
+                Refusal::new(Reason::IdentityInvalid, format!("identity is invalid: {error}"))
+            })?;
         // Names of another product's capabilities have no colon; they ask for nothing here.
         if self.cap.iter().any(|cap| cap.contains(':')) {
-            return Err(Refusal::new(Reason::RequestInvalid, "cap entries of the form NAME:LEVEL are not supported"));
+            return Err(Refusal::new(
+                Reason::RequestInvalid,
+                "cap entries of the form NAME:LEVEL are not supported",
+            ));
         }
         Ok((scope, identity))
     }
 
     fn scope(&self) -> Result<Scope, Refusal> {
         let mut scopes = self.scopes();
-        let first = scopes.next().ok_or_else(|| Refusal::new(Reason::ScopeInvalid, "scope must be provided"))?;
+        let first = scopes
+            .next()
+            .ok_or_else(|| Refusal::new(Reason::ScopeInvalid, "scope must be provided"))?;
         // Names compare without ASCII case, so two spellings of one scope are one scope.
         if scopes.any(|other| !other.eq_ignore_ascii_case(first)) {
             return Err(Refusal::new(Reason::ScopesConflict, "exactly one scope must be provided"));
         }
-        first.parse().map_err(|error| Refusal::new(Reason::ScopeInvalid, format!("scope is invalid: {error}")))
+        first.parse().map_err(|error| {
+            Refusal::new(Reason::ScopeInvalid, format!("scope is invalid: {error}"))
+        })
     }
 }
 
@@ -141,13 +150,25 @@ impl From<ExchangeRequest> for Fields {
 impl From<CheckRequest> for Fields {
     fn from(CheckRequest { scope, identity, cap, scopes }: CheckRequest) -> Self {
         #[expect(deprecated, reason = "the same field under the same name")]
-        let same = ExchangeRequest { scope, identity, cap, scopes, aud: Vec::new(), identity_provider: String::new() };
+        let same = ExchangeRequest {
+            scope,
+            identity,
+            cap,
+            scopes,
+            aud: Vec::new(),
+            identity_provider: String::new(),
+        };
         same.into()
     }
 }
 
-/// The attempt that a request comes to. Raw texts are cut for the record; no valid one is that long.
-pub(super) fn attempt(caller: Caller, token: Result<Unverified, Refusal>, fields: &Fields) -> Attempt {
+/// The attempt that a request comes to. Raw texts are cut for the record; no valid one is that
+/// long.
+pub(super) fn attempt(
+    caller: Caller,
+    token: Result<Unverified, Refusal>,
+    fields: &Fields,
+) -> Attempt {
     let given: Vec<&str> = fields.scopes().collect();
     let asked = token.and_then(|token| {
         let (scope, identity) = fields.parse()?;
@@ -169,7 +190,10 @@ mod tests {
     fn read(given: &[(Field, &str)]) -> Result<(String, String), Reason> {
         let mut fields = Fields::default();
         given.iter().for_each(|(field, value)| fields.put(*field, (*value).to_owned()));
-        fields.parse().map(|(s, i)| (s.to_string(), i.to_string())).map_err(|refusal| refusal.reason)
+        fields
+            .parse()
+            .map(|(s, i)| (s.to_string(), i.to_string()))
+            .map_err(|refusal| refusal.reason)
     }
 
     fn ok(scope: &str, identity: &str) -> Result<(String, String), Reason> {
@@ -182,15 +206,24 @@ mod tests {
     fn scope_and_scopes_mean_their_union() {
         assert_eq!(read(&[(S, "o/r"), (Identity, "i")]), ok("o/r", "i"));
         assert_eq!(read(&[(Scopes, "o/r"), (Identity, "i")]), ok("o/r", "i"));
-        assert_eq!(read(&[(S, "o/r"), (Scopes, "o/r"), (Scopes, "o/r"), (Identity, "i")]), ok("o/r", "i"));
+        assert_eq!(
+            read(&[(S, "o/r"), (Scopes, "o/r"), (Scopes, "o/r"), (Identity, "i")]),
+            ok("o/r", "i")
+        );
         assert_eq!(read(&[(Scopes, "O/R"), (Scopes, "o/r"), (Identity, "i")]), ok("O/R", "i"));
         assert_eq!(read(&[(S, ""), (Scopes, ""), (Scopes, "o"), (Identity, "i")]), ok("o", "i"));
     }
 
     #[test]
     fn one_distinct_scope_is_required() {
-        assert_eq!(read(&[(S, "o/r"), (Scopes, "o/s"), (Identity, "i")]), Err(Reason::ScopesConflict));
-        assert_eq!(read(&[(Scopes, "o/r"), (Scopes, "o"), (Identity, "i")]), Err(Reason::ScopesConflict));
+        assert_eq!(
+            read(&[(S, "o/r"), (Scopes, "o/s"), (Identity, "i")]),
+            Err(Reason::ScopesConflict)
+        );
+        assert_eq!(
+            read(&[(Scopes, "o/r"), (Scopes, "o"), (Identity, "i")]),
+            Err(Reason::ScopesConflict)
+        );
         assert_eq!(read(&[(Identity, "i")]), Err(Reason::ScopeInvalid));
         assert_eq!(read(&[(S, ""), (Identity, "i")]), Err(Reason::ScopeInvalid));
     }
@@ -201,7 +234,11 @@ mod tests {
             assert_eq!(read(&[(S, scope), (Identity, "i")]), Err(Reason::ScopeInvalid), "{scope}");
         }
         for identity in ["", "../x", "a//b", "a b"] {
-            assert_eq!(read(&[(S, "o"), (Identity, identity)]), Err(Reason::IdentityInvalid), "{identity}");
+            assert_eq!(
+                read(&[(S, "o"), (Identity, identity)]),
+                Err(Reason::IdentityInvalid),
+                "{identity}"
+            );
         }
     }
 
@@ -222,8 +259,14 @@ mod tests {
 
     #[test]
     fn only_capabilities_with_a_level_narrow() {
-        assert_eq!(read(&[(S, "o"), (Identity, "i"), (Cap, "groups.list"), (Cap, "")]), ok("o", "i"));
-        assert_eq!(read(&[(S, "o"), (Identity, "i"), (Cap, "contents:read")]), Err(Reason::RequestInvalid));
+        assert_eq!(
+            read(&[(S, "o"), (Identity, "i"), (Cap, "groups.list"), (Cap, "")]),
+            ok("o", "i")
+        );
+        assert_eq!(
+            read(&[(S, "o"), (Identity, "i"), (Cap, "contents:read")]),
+            Err(Reason::RequestInvalid)
+        );
     }
 
     #[test]
@@ -249,7 +292,13 @@ mod tests {
         fields.put(Identity, "é".repeat(400));
         let address = "192.0.2.1".parse().unwrap();
         let expired = Default::default();
-        let caller = Caller { request_id: RequestId::random(), address, user_agent: None, protocol: "rest", expired };
+        let caller = Caller {
+            request_id: RequestId::random(),
+            address,
+            user_agent: None,
+            protocol: "rest",
+            expired,
+        };
         let attempt = attempt(caller, Err(Refusal::new(Reason::CredentialMissing, "")), &fields);
         assert_eq!(attempt.asked.unwrap_err().reason, Reason::CredentialMissing);
         assert_eq!(attempt.scope.as_deref(), Some("a b,c"));

@@ -59,7 +59,11 @@ async fn exchange(State(app): State<Arc<App>>, request: Request) -> Response {
     }
 }
 
-async fn exchange_token(app: &Arc<App>, request: Request, with_oauth_names: bool) -> Result<Response, Refusal> {
+async fn exchange_token(
+    app: &Arc<App>,
+    request: Request,
+    with_oauth_names: bool,
+) -> Result<Response, Refusal> {
     let attempt = attempt(app, request).await?;
     let (token, expires_at) = app.exchange.exchange(attempt).await?.hand_over();
     let now = with_oauth_names.then(|| app.clock.now());
@@ -94,7 +98,9 @@ async fn attempt(app: &Arc<App>, request: Request) -> Result<Attempt, Refusal> {
     let read = async {
         begun::charge(&head.headers, &head.extensions).map_err(Unread::Refused)?;
         match head.method {
-            Method::POST => body::read(body, app.settings.body_bytes, &head.extensions, &caller.expired).await,
+            Method::POST => {
+                body::read(body, app.settings.body_bytes, &head.extensions, &caller.expired).await
+            }
             _ => Ok(Bytes::new()),
         }
     };
@@ -119,18 +125,25 @@ pub(super) fn fields(head: &Parts, body: Result<Bytes, &'static str>) -> Fields 
     match body {
         Err(message) => fields.fault(message),
         Ok(body) if body.is_empty() => {}
-        Ok(body) => match BodyKind::of(head.headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes())) {
-            BodyKind::Form => read_form(&body, &mut fields),
-            BodyKind::Json => read_json(&body, &mut fields),
-            // Ignored by gateways, so that callers hear of a missing scope that they did send.
-            BodyKind::Other => fields.fault("the body is neither JSON nor a form"),
-        },
+        Ok(body) => {
+            match BodyKind::of(head.headers.get(header::CONTENT_TYPE).map(|value| value.as_bytes()))
+            {
+                BodyKind::Form => read_form(&body, &mut fields),
+                BodyKind::Json => read_json(&body, &mut fields),
+                // Ignored by gateways, so that callers hear of a missing scope that they did send.
+                BodyKind::Other => fields.fault("the body is neither JSON nor a form"),
+            }
+        }
     }
     fields
 }
 
 async fn exchange_refresh_token(request: Request) -> Response {
-    if *request.method() == Method::POST { reply::rest(&refresh_refused()) } else { reply::method_not_allowed("POST") }
+    if *request.method() == Method::POST {
+        reply::rest(&refresh_refused())
+    } else {
+        reply::method_not_allowed("POST")
+    }
 }
 
 /// The answer of either wire to a refresh.
@@ -149,7 +162,10 @@ mod tests {
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
         let fields = fields(&head, Ok(Bytes::from_static(body)));
-        fields.parse().map(|(scope, identity)| format!("{scope} {identity}")).map_err(|refusal| refusal.reason)
+        fields
+            .parse()
+            .map(|(scope, identity)| format!("{scope} {identity}"))
+            .map_err(|refusal| refusal.reason)
     }
 
     const FORM: Option<&str> = Some("application/x-www-form-urlencoded");
@@ -160,13 +176,19 @@ mod tests {
         assert_eq!(asked("/sts/exchange?scope=o&identity=i", None, b"").unwrap(), "o i");
         assert_eq!(asked("/sts/exchange?scope=o", FORM, b"identity=i").unwrap(), "o i");
         assert_eq!(asked("/sts/exchange?identity=i", JSON, br#"{"scopes":["o"]}"#).unwrap(), "o i");
-        assert_eq!(asked("/sts/exchange", None, br#"{"scopes":["o"],"identity":"i"}"#).unwrap(), "o i");
+        assert_eq!(
+            asked("/sts/exchange", None, br#"{"scopes":["o"],"identity":"i"}"#).unwrap(),
+            "o i"
+        );
     }
 
     #[test]
     fn a_body_of_another_type_is_not_silently_dropped() {
         let text = Some("text/plain");
-        assert_eq!(asked("/sts/exchange?scope=o&identity=i", text, b"scope=o"), Err(Reason::RequestInvalid));
+        assert_eq!(
+            asked("/sts/exchange?scope=o&identity=i", text, b"scope=o"),
+            Err(Reason::RequestInvalid)
+        );
         assert_eq!(asked("/sts/exchange?scope=o&identity=i", text, b"").unwrap(), "o i");
     }
 }

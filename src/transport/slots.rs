@@ -24,7 +24,8 @@ pub(super) struct Slots(Arc<Shared>);
 
 struct Shared {
     max: usize,
-    /// The bytes of one address, if addresses have a share: behind a proxy all callers have its address.
+    /// The bytes of one address, if addresses have a share: behind a proxy all callers have its
+    /// address.
     share: Option<usize>,
     bytes: Budget,
     table: Mutex<Table>,
@@ -78,7 +79,11 @@ impl Slots {
         let mut table = self.0.table();
         let of_address = table.addresses.get(&address).map_or(0, |held| held.connections);
         if self.0.share.is_some() && of_address >= (self.0.max / SHARE).max(1) {
-            return Err(if table.give_way(Some(address)) { NoSlot::Wait } else { NoSlot::AddressFull });
+            return Err(if table.give_way(Some(address)) {
+                NoSlot::Wait
+            } else {
+                NoSlot::AddressFull
+            });
         }
         if table.connections.len() >= self.0.max {
             table.give_way(None);
@@ -104,7 +109,9 @@ impl Slots {
             gives_way: gives_way.clone(),
             purse: Purse(purse),
         };
-        table.connections.insert(id, Connection { address, idle_since: Some(id), running, gives_way });
+        table
+            .connections
+            .insert(id, Connection { address, idle_since: Some(id), running, gives_way });
         table.idle.insert(id, id);
         slot
     }
@@ -132,13 +139,16 @@ impl Table {
         self.next
     }
 
-    /// Asks the connection (of that address) that has been idle for longest to end; false if none is idle
-    /// and none is ending already.
+    /// Asks the connection (of that address) that has been idle for longest to end; false if none
+    /// is idle and none is ending already.
     fn give_way(&mut self, address: Option<IpAddr>) -> bool {
-        let matches = |connection: &Connection| address.is_none_or(|address| connection.address == address);
+        let matches =
+            |connection: &Connection| address.is_none_or(|address| connection.address == address);
         let connections = &self.connections;
         let of_address = |id: &u64| connections.get(id).is_some_and(matches);
-        let Some((since, id)) = self.idle.iter().map(|(since, id)| (*since, *id)).find(|(_, id)| of_address(id)) else {
+        let Some((since, id)) =
+            self.idle.iter().map(|(since, id)| (*since, *id)).find(|(_, id)| of_address(id))
+        else {
             return self
                 .connections
                 .values()
@@ -241,7 +251,8 @@ impl Drop for Running {
     }
 }
 
-/// What counts as one client: an IPv4 address, or a network of IPv6, since one client has all of it.
+/// What counts as one client: an IPv4 address, or a network of IPv6, since one client has all of
+/// it.
 fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64)).into(),
@@ -264,7 +275,8 @@ mod tests {
     #[test]
     fn the_connection_that_was_idle_for_longest_gives_way() {
         let slots = slots(4);
-        let held: Vec<Slot> = (1..=4).map(|n| slots.take(address(&format!("192.0.2.{n}"))).unwrap()).collect();
+        let held: Vec<Slot> =
+            (1..=4).map(|n| slots.take(address(&format!("192.0.2.{n}"))).unwrap()).collect();
         let running = held[0].runs();
         drop(held[1].runs());
         let newcomer = address("198.51.100.1");
@@ -275,7 +287,9 @@ mod tests {
         let [first, second, third, fourth] = held.try_into().ok().unwrap();
         drop(third);
         let newcomer = slots.take(newcomer).unwrap();
-        assert!(![&first, &second, &fourth, &newcomer].iter().any(|slot| slot.gives_way.is_cancelled()));
+        assert!(
+            ![&first, &second, &fourth, &newcomer].iter().any(|slot| slot.gives_way.is_cancelled())
+        );
     }
 
     #[test]
@@ -304,7 +318,8 @@ mod tests {
     #[test]
     fn one_address_has_a_quarter_of_the_bytes_over_all_its_connections() {
         let slots = Slots::new(8, 100, true);
-        let one = [slots.take(address("192.0.2.1")).unwrap(), slots.take(address("192.0.2.1")).unwrap()];
+        let one =
+            [slots.take(address("192.0.2.1")).unwrap(), slots.take(address("192.0.2.1")).unwrap()];
         let other = slots.take(address("192.0.2.2")).unwrap();
         let taken = one[0].purse().take(20).unwrap();
         assert!(one[1].purse().take(6).is_none());
@@ -323,6 +338,8 @@ mod tests {
             drop(running);
         }
         let table = slots.0.table();
-        assert!(table.connections.is_empty() && table.idle.is_empty() && table.addresses.is_empty());
+        assert!(
+            table.connections.is_empty() && table.idle.is_empty() && table.addresses.is_empty()
+        );
     }
 }

@@ -36,8 +36,10 @@ impl Server {
     async fn start(settings: Settings) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let (stop, clock) = (CancellationToken::new(), ManualClock::at(UnixTime::from_secs(1_767_222_000)));
-        let served = serve(listener, Exchange::for_test(), settings, Arc::new(clock.clone()), stop.clone());
+        let (stop, clock) =
+            (CancellationToken::new(), ManualClock::at(UnixTime::from_secs(1_767_222_000)));
+        let served =
+            serve(listener, Exchange::for_test(), settings, Arc::new(clock.clone()), stop.clone());
         Self { address, stop, clock, served: tokio::spawn(served) }
     }
 
@@ -54,8 +56,14 @@ impl Server {
         let mut socket = self.connect().await;
         let (line, headers) = head.split_once('\n').unwrap_or((head, ""));
         let headers: String = headers.lines().map(|header| format!("{header}\r\n")).collect();
-        let length = if body.is_empty() { String::new() } else { format!("content-length: {}\r\n", body.len()) };
-        let text = format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{length}{headers}\r\n{body}");
+        let length = if body.is_empty() {
+            String::new()
+        } else {
+            format!("content-length: {}\r\n", body.len())
+        };
+        let text = format!(
+            "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{length}{headers}\r\n{body}"
+        );
         socket.write_all(text.as_bytes()).await.unwrap();
         Reply::parse(&read_to_end(&mut socket).await)
     }
@@ -72,11 +80,13 @@ struct Reply {
 impl Reply {
     fn parse(bytes: &[u8]) -> Self {
         let text = String::from_utf8_lossy(bytes);
-        let (head, body) = text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no reply in {text:?}"));
+        let (head, body) =
+            text.split_once("\r\n\r\n").unwrap_or_else(|| panic!("no reply in {text:?}"));
         let mut lines = head.lines();
         let status = lines.next().unwrap().split(' ').nth(1).unwrap().parse().unwrap();
         let headers = lines.map(|line| line.split_once(": ").unwrap());
-        let headers = headers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        let headers =
+            headers.map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
         Self { status, headers, body: body.to_owned() }
     }
 
@@ -92,14 +102,19 @@ impl Reply {
     /// The error's HTTP status, gRPC code and reason.
     fn error(&self) -> (u16, i64, String) {
         let json = self.json();
-        (self.status, json["code"].as_i64().unwrap(), json["details"][0]["reason"].as_str().unwrap_or("").to_owned())
+        (
+            self.status,
+            json["code"].as_i64().unwrap(),
+            json["details"][0]["reason"].as_str().unwrap_or("").to_owned(),
+        )
     }
 }
 
 /// What the peer sends until it closes, by end of stream or reset.
 async fn read_to_end(socket: &mut TcpStream) -> Vec<u8> {
     let mut bytes = Vec::new();
-    let _ = timeout(PATIENCE, socket.read_to_end(&mut bytes)).await.expect("the connection stays open");
+    let _ =
+        timeout(PATIENCE, socket.read_to_end(&mut bytes)).await.expect("the connection stays open");
     bytes
 }
 

@@ -38,7 +38,11 @@ impl Certificate {
 
     /// Takes up changed files, for ever. A pair that cannot be used leaves the one in use, and is
     /// tried again when a file changes once more: the two are seldom written at one moment.
-    pub(super) fn watch(self: Arc<Self>, files: TlsFiles, clock: Arc<dyn Clock>) -> impl Future<Output = ()> + use<> {
+    pub(super) fn watch(
+        self: Arc<Self>,
+        files: TlsFiles,
+        clock: Arc<dyn Clock>,
+    ) -> impl Future<Output = ()> + use<> {
         let mut seen = stamps(&files);
         async move {
             loop {
@@ -58,7 +62,9 @@ impl Certificate {
                 *self.0.write().unwrap_or_else(PoisonError::into_inner) = pair;
                 tracing::info!("the changed TLS certificate is in use");
             }
-            Err(error) => tracing::error!(%error, "the changed TLS certificate cannot be used; the old one stays"),
+            Err(error) => {
+                tracing::error!(%error, "the changed TLS certificate cannot be used; the old one stays")
+            }
         }
     }
 
@@ -100,7 +106,8 @@ fn read_pair(files: &TlsFiles) -> io::Result<Arc<CertifiedKey>> {
         .collect::<Result<_, _>>()
         .map_err(|_| invalid(&files.certificate, "is not a PEM certificate chain"))?;
     let key = read(&files.key)?;
-    let key = PrivateKeyDer::from_pem_slice(&key).map_err(|_| invalid(&files.key, "has no PEM private key"))?;
+    let key = PrivateKeyDer::from_pem_slice(&key)
+        .map_err(|_| invalid(&files.key, "has no PEM private key"))?;
     let pair = CertifiedKey::from_der(chain, key, &provider());
     pair.map(Arc::new).map_err(|error| invalid(&files.certificate, &error.to_string()))
 }
@@ -109,14 +116,16 @@ fn read_pair(files: &TlsFiles) -> io::Result<Arc<CertifiedKey>> {
 pub(super) fn ends_at(files: &TlsFiles) -> io::Result<UnixTime> {
     let pair = read_pair(files)?;
     let certificate = pair.cert.first().and_then(|der| x509_cert::Certificate::from_der(der).ok());
-    let certificate = certificate.ok_or_else(|| invalid(&files.certificate, "is not an X.509 certificate"))?;
+    let certificate =
+        certificate.ok_or_else(|| invalid(&files.certificate, "is not an X.509 certificate"))?;
     let ends_at = certificate.tbs_certificate.validity.not_after.to_unix_duration();
     Ok(UnixTime::from_secs(i64::try_from(ends_at.as_secs()).unwrap_or(i64::MAX)))
 }
 
 /// The text may be a key: it is wiped when done with.
 fn read(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    let bytes = fs::read(path).map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
+    let bytes = fs::read(path)
+        .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", path.display())))?;
     Ok(Zeroizing::new(bytes))
 }
 

@@ -2,7 +2,9 @@
 
 use std::fmt;
 
-use serde::de::{self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{
+    self, DeserializeSeed, Deserializer, IntoDeserializer, MapAccess, SeqAccess, Visitor,
+};
 
 use super::{Invalid, Mark, Node, Scalar, Value};
 
@@ -33,7 +35,9 @@ impl de::Error for Invalid {
     fn unknown_field(key: &str, known: &'static [&'static str]) -> Self {
         let folded = key.to_ascii_lowercase().replace('-', "_");
         match known.iter().find(|name| **name == folded || is_near(name, &folded)) {
-            Some(name) if **name == folded => Self::file(format!("unknown key; it is spelled `{name}`")),
+            Some(name) if **name == folded => {
+                Self::file(format!("unknown key; it is spelled `{name}`"))
+            }
             Some(name) => Self::file(format!("unknown key; did you mean `{name}`?")),
             None => Self::file(format!("unknown key; there are {}", known.join(", "))),
         }
@@ -81,11 +85,16 @@ impl<'de> Deserializer<'de> for &Node {
             Value::Scalar(Scalar::Null) => visitor.visit_unit(),
             Value::Scalar(Scalar::Bool(value)) => visitor.visit_bool(*value),
             Value::Scalar(Scalar::Text(text)) => visitor.visit_str(text),
-            Value::Scalar(Scalar::Integer(text)) => match (text.parse::<u64>(), text.parse::<i64>()) {
-                (Ok(number), _) => visitor.visit_u64(number),
-                (_, Ok(number)) => visitor.visit_i64(number),
-                _ => Err(Invalid::at(self.mark, "this number is too large; put it in quotes if it is a text")),
-            },
+            Value::Scalar(Scalar::Integer(text)) => {
+                match (text.parse::<u64>(), text.parse::<i64>()) {
+                    (Ok(number), _) => visitor.visit_u64(number),
+                    (_, Ok(number)) => visitor.visit_i64(number),
+                    _ => Err(Invalid::at(
+                        self.mark,
+                        "this number is too large; put it in quotes if it is a text",
+                    )),
+                }
+            }
             Value::List(items) => visitor.visit_seq(Items(items.iter())),
             Value::Map(entries) => visitor.visit_map(Entries { rest: entries.iter(), value: None }),
         };
@@ -101,7 +110,11 @@ impl<'de> Deserializer<'de> for &Node {
         }
     }
 
-    fn deserialize_newtype_struct<V: Visitor<'de>>(self, name: &'static str, visitor: V) -> Result<V::Value, Invalid> {
+    fn deserialize_newtype_struct<V: Visitor<'de>>(
+        self,
+        name: &'static str,
+        visitor: V,
+    ) -> Result<V::Value, Invalid> {
         if name == MARKED {
             return visitor.visit_seq(Marked { node: self, next: 0 });
         }
@@ -145,7 +158,10 @@ struct Items<'a>(std::slice::Iter<'a, Node>);
 impl<'de> SeqAccess<'de> for Items<'_> {
     type Error = Invalid;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Invalid> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, Invalid> {
         self.0.next().map(|node| seed.deserialize(node)).transpose()
     }
 }
@@ -158,7 +174,10 @@ struct Entries<'a> {
 impl<'de> MapAccess<'de> for Entries<'_> {
     type Error = Invalid;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, Invalid> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(
+        &mut self,
+        seed: K,
+    ) -> Result<Option<K::Value>, Invalid> {
         let Some((key, value)) = self.rest.next() else { return Ok(None) };
         self.value = Some(value);
         let node = Node { mark: key.mark, value: Value::Scalar(Scalar::Text(key.value.clone())) };
@@ -166,7 +185,9 @@ impl<'de> MapAccess<'de> for Entries<'_> {
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, Invalid> {
-        let Some(node) = self.value.take() else { return Err(Invalid::file("a value without a key")) };
+        let Some(node) = self.value.take() else {
+            return Err(Invalid::file("a value without a key"));
+        };
         seed.deserialize(node)
     }
 }
@@ -180,7 +201,10 @@ struct Marked<'a> {
 impl<'de> SeqAccess<'de> for Marked<'_> {
     type Error = Invalid;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, Invalid> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(
+        &mut self,
+        seed: T,
+    ) -> Result<Option<T::Value>, Invalid> {
         let Mark { line, column } = self.node.mark;
         self.next += 1;
         match self.next {

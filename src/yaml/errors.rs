@@ -33,8 +33,8 @@ impl Errors {
         result.map_err(|error| self.push(error)).ok()
     }
 
-    /// Whether the rest of a file need not be checked, since its errors would be left out. That there
-    /// may be more is noted.
+    /// Whether the rest of a file need not be checked, since its errors would be left out. That
+    /// there may be more is noted.
     pub(crate) fn leave_out_rest(&mut self) -> bool {
         let is_full = self.list.len() >= MAX_ERRORS;
         self.more |= is_full;
@@ -115,7 +115,13 @@ mod tests {
     #[test]
     fn errors_are_listed_in_the_files_order() {
         let mut errors = Errors::default();
-        for error in [Invalid::file("whole"), at(3, 1, "c"), at(1, 9, "b"), at(1, 2, "a"), at(1, 2, "follows")] {
+        for error in [
+            Invalid::file("whole"),
+            at(3, 1, "c"),
+            at(1, 9, "b"),
+            at(1, 2, "a"),
+            at(1, 2, "follows"),
+        ] {
             errors.push(error);
         }
         let text = errors.check().unwrap_err().to_string();
@@ -128,7 +134,9 @@ mod tests {
         let mut errors = Errors::default();
         (1..100).for_each(|line| errors.push(at(line, 1, "x")));
         assert_eq!((errors.iter().count(), errors.has_more()), (MAX_ERRORS, true));
-        assert!(errors.check().unwrap_err().to_string().ends_with("line 16, column 1: x; and more"));
+        assert!(
+            errors.check().unwrap_err().to_string().ends_with("line 16, column 1: x; and more")
+        );
         let mut long = Errors::default();
         (1..10).for_each(|line| long.push(at(line, 1, &"y".repeat(900))));
         let text = long.check().unwrap_err().to_string();

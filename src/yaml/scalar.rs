@@ -22,8 +22,7 @@ pub(crate) enum Scalar {
 }
 
 /// Why a plain scalar is refused.
-pub(super) const AMBIGUOUS: &str =
-    "YAML readers disagree on this unquoted value (a number, date, boolean or key to some); put it in quotes";
+pub(super) const AMBIGUOUS: &str = "YAML readers disagree on this unquoted value (a number, date, boolean or key to some); put it in quotes";
 
 impl Scalar {
     /// What an unquoted scalar means, or `None` if that depends on the reader.
@@ -33,7 +32,8 @@ impl Scalar {
             "true" => Some(Self::Bool(true)),
             "false" => Some(Self::Bool(false)),
             _ if is_integer(text) => Some(Self::Integer(text.into())),
-            // Inside `[…]` and `{…}`, libyaml and Go take a `?` for the mark of a key without a blank behind it.
+            // Inside `[…]` and `{…}`, libyaml and Go take a `?` for the mark of a key without a
+            // blank behind it.
             _ if text.starts_with('?') || is_typed(text) => None,
             _ => Some(Self::Text(text.into())),
         }
@@ -53,7 +53,9 @@ impl Scalar {
 /// `0` or `-?[1-9][0-9]*`: what every reader takes for the same integer.
 fn is_integer(text: &str) -> bool {
     let digits = text.strip_prefix('-').unwrap_or(text);
-    text == "0" || (digits.bytes().all(|b| b.is_ascii_digit()) && matches!(digits.bytes().next(), Some(b'1'..=b'9')))
+    text == "0"
+        || (digits.bytes().all(|b| b.is_ascii_digit())
+            && matches!(digits.bytes().next(), Some(b'1'..=b'9')))
 }
 
 /// Whether a YAML version, or a reader of one, gives the text a type.
@@ -63,7 +65,8 @@ fn is_typed(text: &str) -> bool {
     WORD.is_match(text) || digits && NUMBER.is_match(&text.replace('_', ""))
 }
 
-/// What the type repository of YAML 1.1 or the core schema of YAML 1.2 gives a type, but for numbers.
+/// What the type repository of YAML 1.1 or the core schema of YAML 1.2 gives a type, but for
+/// numbers.
 static WORD: LazyLock<Pattern> = LazyLock::new(|| {
     compile(&[
         // booleans

@@ -74,11 +74,16 @@ impl Tokens<'_> {
     #[expect(clippy::wildcard_enum_match_arm, reason = "both parsers read the other tokens alike")]
     fn check(&mut self, span: &Span, token: &TokenType<'_>) -> Result<(), Invalid> {
         let mark = tree::mark(span);
-        if self.is_indented_by_tab(span) || *token == TokenType::BlockEntry && self.is_tab_behind(span) {
+        if self.is_indented_by_tab(span)
+            || *token == TokenType::BlockEntry && self.is_tab_behind(span)
+        {
             return Err(Invalid::at(mark, TAB));
         }
         if self.flow_depth > 0 && self.after_property && span.start.line() != self.last_line {
-            return Err(Invalid::at(mark, "inside [] and {}, an anchor or tag and its value stand on one line"));
+            return Err(Invalid::at(
+                mark,
+                "inside [] and {}, an anchor or tag and its value stand on one line",
+            ));
         }
         match token {
             TokenType::FlowSequenceStart | TokenType::FlowMappingStart => self.flow_depth += 1,
@@ -86,14 +91,19 @@ impl Tokens<'_> {
                 self.flow_depth = self.flow_depth.saturating_sub(1);
             }
             TokenType::VersionDirective(1, 1) => {}
-            TokenType::VersionDirective(..) | TokenType::TagDirective(..) | TokenType::ReservedDirective(..) => {
+            TokenType::VersionDirective(..)
+            | TokenType::TagDirective(..)
+            | TokenType::ReservedDirective(..) => {
                 return Err(Invalid::at(mark, "of the directives, only `%YAML 1.1` is supported"));
             }
             TokenType::Anchor(name) | TokenType::Alias(name) if !is_word(name) => {
                 return Err(Invalid::at(mark, "an anchor's name is of A-Z a-z 0-9 _ -"));
             }
             TokenType::Anchor(_) if self.follows(span, |c| matches!(c, '[' | '{')) => {
-                return Err(Invalid::at(mark, "an anchor's name is of A-Z a-z 0-9 _ -, and a blank follows it"));
+                return Err(Invalid::at(
+                    mark,
+                    "an anchor's name is of A-Z a-z 0-9 _ -, and a blank follows it",
+                ));
             }
             TokenType::Value if self.flow_depth > 0 => self.flow_value(span, mark)?,
             TokenType::Scalar(style, value) => self.scalar(span, *style, value)?,
@@ -123,21 +133,32 @@ impl Tokens<'_> {
         let is_block = matches!(style, ScalarStyle::Literal | ScalarStyle::Folded);
         self.open_end = (is_block && value.ends_with('\n')).then_some(mark);
         let is_indented_by_tab = |line: &str| line.trim_start_matches(' ').starts_with('\t');
-        if is_block && span.slice(self.text).is_none_or(|text| text.split(['\n', '\r']).any(is_indented_by_tab)) {
+        if is_block
+            && span
+                .slice(self.text)
+                .is_none_or(|text| text.split(['\n', '\r']).any(is_indented_by_tab))
+        {
             return Err(Invalid::at(mark, TAB));
         }
-        if style == ScalarStyle::Plain && self.flow_depth > 0 && (value.starts_with(':') || value.contains('?')) {
+        if style == ScalarStyle::Plain
+            && self.flow_depth > 0
+            && (value.starts_with(':') || value.contains('?'))
+        {
             let rule = "YAML readers disagree on `?` and a leading `:` inside [] and {}; put the value in quotes";
             return Err(Invalid::at(mark, rule));
         }
-        if style == ScalarStyle::DoubleQuoted && span.slice(self.text).is_none_or(has_escape_of_json) {
-            let rule = "the escape `\\/` and surrogate pairs are not of YAML 1.1; write `/` and `\\U`";
+        if style == ScalarStyle::DoubleQuoted
+            && span.slice(self.text).is_none_or(has_escape_of_json)
+        {
+            let rule =
+                "the escape `\\/` and surrogate pairs are not of YAML 1.1; write `/` and `\\U`";
             return Err(Invalid::at(mark, rule));
         }
         Ok(())
     }
 
-    /// Inside `[]` and `{}`, Go's parser takes `a:}` for text and wants a key and its `:` on one line.
+    /// Inside `[]` and `{}`, Go's parser takes `a:}` for text and wants a key and its `:` on one
+    /// line.
     fn flow_value(&self, span: &Span, mark: Mark) -> Result<(), Invalid> {
         let follows_key = span.start.line() == self.last_line;
         let is_glued = self.after_plain && self.follows_colon(span, |c| !c.is_whitespace());
@@ -151,7 +172,8 @@ impl Tokens<'_> {
     }
 
     fn follows_colon(&self, span: &Span, is: impl Fn(char) -> bool) -> bool {
-        let after = span.start.byte_offset().and_then(|start| self.text.get(start..)?.strip_prefix(':'));
+        let after =
+            span.start.byte_offset().and_then(|start| self.text.get(start..)?.strip_prefix(':'));
         after.and_then(|after| after.chars().next()).is_some_and(is)
     }
 
@@ -162,7 +184,11 @@ impl Tokens<'_> {
 
     /// Whether a tab stands at the start of a line between the last token and this one.
     fn is_indented_by_tab(&self, span: &Span) -> bool {
-        let gap = span.start.byte_offset().and_then(|start| self.text.get(self.last_end..start)).unwrap_or_default();
+        let gap = span
+            .start
+            .byte_offset()
+            .and_then(|start| self.text.get(self.last_end..start))
+            .unwrap_or_default();
         let starts_with_tab = |line: &str| line.trim_start_matches(' ').starts_with('\t');
         let first_line = usize::from(self.last_end > 0);
         gap.split(['\n', '\r']).skip(first_line).any(starts_with_tab)
@@ -170,10 +196,13 @@ impl Tokens<'_> {
 
     /// Whether a tab stands behind the `-` of an entry. The token's place is behind the blanks.
     fn is_tab_behind(&self, span: &Span) -> bool {
-        let Some((before, after)) = span.start.byte_offset().and_then(|start| self.text.split_at_checked(start)) else {
+        let Some((before, after)) =
+            span.start.byte_offset().and_then(|start| self.text.split_at_checked(start))
+        else {
             return true;
         };
-        let blanks_before = before.get(before.trim_end_matches([' ', '\t']).len()..).unwrap_or_default();
+        let blanks_before =
+            before.get(before.trim_end_matches([' ', '\t']).len()..).unwrap_or_default();
         let after = after.strip_prefix('-').unwrap_or_default();
         blanks_before.contains('\t') || after.trim_start_matches(' ').starts_with('\t')
     }

@@ -106,11 +106,15 @@ fn characters_that_end_a_line_for_some_are_refused_wherever_they_stand() {
             ("", "issuer: a\n", 1, 1),
         ] {
             let message = refused(&format!("{before}{c}{after}"));
-            let place = format!("line {line}, column {column}: YAML readers disagree on whether U+0085");
+            let place =
+                format!("line {line}, column {column}: YAML readers disagree on whether U+0085");
             assert!(message.starts_with(&place), "{before:?} {c:?}: {message}");
         }
     }
-    assert_eq!(issuer(r#""\N\L\P\u2028\x85""#), Ok(Some("\u{85}\u{2028}\u{2029}\u{2028}\u{85}".into())));
+    assert_eq!(
+        issuer(r#""\N\L\P\u2028\x85""#),
+        Ok(Some("\u{85}\u{2028}\u{2029}\u{2028}\u{85}".into()))
+    );
 }
 
 #[test]
@@ -145,7 +149,13 @@ fn what_the_parsers_of_two_yaml_versions_read_differently_is_refused() {
     ] {
         refused(text);
     }
-    for text in ["issuer: |-\n  a", "issuer: &a-b_1 a\n", "issuer: \"a\"", "{\"issuer\":\"a\"}", "issuer:\ta\n"] {
+    for text in [
+        "issuer: |-\n  a",
+        "issuer: &a-b_1 a\n",
+        "issuer: \"a\"",
+        "{\"issuer\":\"a\"}",
+        "issuer:\ta\n",
+    ] {
         assert_eq!(read(text).map(|sample| sample.issuer), Ok(Some("a".into())), "{text:?}");
     }
 }
@@ -232,7 +242,10 @@ fn malformed_files() {
         refused(text);
     }
     assert_eq!(load::<Sample>(b"issuer: \xff\n").unwrap_err().rule(), "the file is not UTF-8");
-    assert_eq!(refused(&format!("issuer: {}\n", "x".repeat(65536))), "the file is larger than 64 KiB");
+    assert_eq!(
+        refused(&format!("issuer: {}\n", "x".repeat(65536))),
+        "the file is larger than 64 KiB"
+    );
     assert!(refused("issuer: a\nrepositories: [a,\n b\n").starts_with("line "));
 }
 
@@ -255,7 +268,8 @@ fn files_as_editors_write_them() {
 fn anchors_are_few_and_repeat_what_they_name() {
     let sample = read("issuer: &x a\nclaim_pattern: {k: *x}\n").unwrap();
     assert_eq!(sample.claim_pattern["k"], "a");
-    let aliases = |count: usize| format!("issuer: &a x\nrepositories: [{}]\n", vec!["*a"; count].join(", "));
+    let aliases =
+        |count: usize| format!("issuer: &a x\nrepositories: [{}]\n", vec!["*a"; count].join(", "));
     assert_eq!(read(&aliases(15)).unwrap().repositories.len(), 15);
     assert!(refused(&aliases(16)).contains("more than 16 anchors"));
     let anchors: String = (0..17).map(|n| format!("  k{n}: &a{n} x\n")).collect();
@@ -284,7 +298,8 @@ fn hostile_files_end_soon() {
 #[test]
 fn aliases_multiply_only_so_far() {
     let doubling = |first: &str| {
-        let rest = (1..6).map(|n| format!("k{n}: &a{n} [*a{m}, *a{m}]\n", m = n - 1)).collect::<String>();
+        let rest =
+            (1..6).map(|n| format!("k{n}: &a{n} [*a{m}, *a{m}]\n", m = n - 1)).collect::<String>();
         load::<serde_json::Value>(format!("k0: &a0 [{first}]\n{rest}").as_bytes())
             .map_err(|invalid| invalid.rule().to_owned())
     };
@@ -296,11 +311,13 @@ fn aliases_multiply_only_so_far() {
 
 #[test]
 fn nesting_is_bounded() {
-    let nested =
-        |depth: usize| load::<serde_json::Value>(format!("{}x{}", "[".repeat(depth), "]".repeat(depth)).as_bytes());
+    let nested = |depth: usize| {
+        load::<serde_json::Value>(format!("{}x{}", "[".repeat(depth), "]".repeat(depth)).as_bytes())
+    };
     assert!(nested(16).is_ok());
     assert_eq!(nested(17).unwrap_err().rule(), "lists and maps are nested too deeply");
-    let block = |depth: usize| load::<serde_json::Value>(format!("{}x\n", "- ".repeat(depth)).as_bytes());
+    let block =
+        |depth: usize| load::<serde_json::Value>(format!("{}x\n", "- ".repeat(depth)).as_bytes());
     assert!(block(16).is_ok());
     assert_eq!(block(17).unwrap_err().rule(), "lists and maps are nested too deeply");
 }
@@ -331,7 +348,10 @@ fn messages_never_hold_the_files_text() {
 #[test]
 fn values_know_their_places() {
     let map: BTreeMap<String, At<String>> = load(b"a: x\nb:\n  'y'\n").unwrap();
-    assert_eq!((map["a"].mark, map["b"].mark), (Mark { line: 1, column: 4 }, Mark { line: 3, column: 3 }));
+    assert_eq!(
+        (map["a"].mark, map["b"].mark),
+        (Mark { line: 1, column: 4 }, Mark { line: 3, column: 3 })
+    );
     let invalid = map["b"].refuse("no");
     assert_eq!((invalid.line(), invalid.column(), invalid.rule()), (Some(3), Some(3), "no"));
     assert!(serde_json::from_str::<At<String>>("\"x\"").is_err());
@@ -351,8 +371,12 @@ fn other_types_load_as_serde_has_them() {
         load::<Vec<Word>>(b"[three]").unwrap_err().to_string(),
         "line 1, column 2: one of one, two is wanted here"
     );
-    let value: serde_json::Value = load_with_web_keys(b"{keys: [{n: abc, use: sig, x: -1, y: true, z: ~}]}").unwrap();
-    assert_eq!(value, serde_json::json!({"keys": [{"n": "abc", "use": "sig", "x": -1, "y": true, "z": null}]}));
+    let value: serde_json::Value =
+        load_with_web_keys(b"{keys: [{n: abc, use: sig, x: -1, y: true, z: ~}]}").unwrap();
+    assert_eq!(
+        value,
+        serde_json::json!({"keys": [{"n": "abc", "use": "sig", "x": -1, "y": true, "z": null}]})
+    );
 }
 
 proptest! {

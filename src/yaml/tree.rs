@@ -1,6 +1,8 @@
 //! Parser events → tree, with everything refused that the tree could not show.
 
-use serde_yaml::granit_parser::{self, ErrorKind, Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag};
+use serde_yaml::granit_parser::{
+    self, ErrorKind, Event, Parser, ScalarStyle, ScanError, Span, StrInput, Tag,
+};
 
 use super::{At, Errors, Invalid, Mark, Node, Scalar, Value, scalar};
 
@@ -132,7 +134,8 @@ impl<'a> Reader<'a, '_> {
             if matches!(event, Event::MappingEnd) {
                 return Ok(entries);
             }
-            let merge = matches!(&event, Event::Scalar(text, ScalarStyle::Plain, ..) if text == "<<");
+            let merge =
+                matches!(&event, Event::Scalar(text, ScalarStyle::Plain, ..) if text == "<<");
             if merge {
                 self.errors.push(Invalid::at(mark(&span), "merge keys are not supported"));
             }
@@ -170,7 +173,8 @@ impl<'a> Reader<'a, '_> {
         if is_text && style == ScalarStyle::Plain && text.is_empty() {
             self.errors.push(Invalid::at(mark, "a tag needs a value"));
         }
-        let plain = if is_text || style != ScalarStyle::Plain { None } else { Some(Scalar::plain(text)) };
+        let plain =
+            if is_text || style != ScalarStyle::Plain { None } else { Some(Scalar::plain(text)) };
         match plain {
             Some(Some(scalar)) => return scalar,
             Some(None) => self.errors.push(Invalid::at(mark, scalar::AMBIGUOUS)),
@@ -249,7 +253,9 @@ fn from_marker(marker: &granit_parser::Marker) -> Mark {
 fn malformed(error: &ScanError) -> Invalid {
     let rule = match error.kind() {
         ErrorKind::UnknownAnchor => "an alias has no anchor before it",
-        ErrorKind::TabNotAllowed | ErrorKind::TabInBlockIndentation => "indentation is by spaces, not tabs",
+        ErrorKind::TabNotAllowed | ErrorKind::TabInBlockIndentation => {
+            "indentation is by spaces, not tabs"
+        }
         ErrorKind::RecursionLimitExceeded => "lists and maps are nested too deeply",
         ErrorKind::InvalidIndentation => "the indentation does not fit",
         _ => NOT_YAML,

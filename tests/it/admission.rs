@@ -13,13 +13,17 @@ use tokio::task::JoinHandle;
 
 use crate::harness::{APP_PERMISSIONS, Answer, Ask, DOMAIN, POLICY, Setup, World};
 
-/// `octo-org/hello` has the policy `ci` for Actions, and `pods` for every cluster of the emulator. The
-/// server stands behind a proxy, so that callers can have any address.
+/// `octo-org/hello` has the policy `ci` for Actions, and `pods` for every cluster of the emulator.
+/// The server stands behind a proxy, so that callers can have any address.
 async fn setup() -> Setup {
     let mut setup = Setup::with_policy(POLICY).await;
     setup.settings.github.first_backoff = Duration::from_millis(1);
     setup.settings.transport.trusted_proxy_hops = 1;
-    setup.policy("hello", "pods", &policy("issuer_pattern: 'http://127\\.0\\.0\\.1:[0-9]+/cluster-[0-9]+'"));
+    setup.policy(
+        "hello",
+        "pods",
+        &policy("issuer_pattern: 'http://127\\.0\\.0\\.1:[0-9]+/cluster-[0-9]+'"),
+    );
     setup
 }
 
@@ -43,7 +47,12 @@ fn forged(world: &World, n: usize) -> String {
 }
 
 /// Asks as the client behind the proxy at this address.
-async fn from(world: &World, address: &str, (scope, identity): (&str, &str), token: &str) -> Answer {
+async fn from(
+    world: &World,
+    address: &str,
+    (scope, identity): (&str, &str),
+    token: &str,
+) -> Answer {
     let path = format!("/sts/exchange?scope={scope}&identity={identity}");
     let headers = [("authorization", &*format!("Bearer {token}")), ("x-forwarded-for", address)];
     Answer::of_rest(&world.client.send(Method::GET, &path, &headers, "").await)
@@ -70,7 +79,8 @@ async fn one_address_or_one_48_with_invalid_tokens_slows_nobody_else() {
         }
         assert!(limited > 0, "{what}");
         for n in 0..19 {
-            let answer = from(&world, &format!("192.0.2.{n}"), PODS, &honest(&world, 100 + n)).await;
+            let answer =
+                from(&world, &format!("192.0.2.{n}"), PODS, &honest(&world, 100 + n)).await;
             assert_eq!((answer.code, answer.reason.as_str()), (0, ""), "{what}: workload {n}");
         }
     }
@@ -105,14 +115,22 @@ async fn one_verified_caller_makes_a_bounded_number_of_lookups_and_cold_organiza
         let answer = world.client.rest(&Ask::new(scope, "ci", &world.token(json!({})))).await;
         assert_eq!((answer.code, answer.reason.as_str()), (0, ""), "{scope}");
     }
-    assert_eq!(world.client.rest(&Ask::new("invented-0/x", "ci", &another)).await.reason, "RATE_LIMITED");
+    assert_eq!(
+        world.client.rest(&Ask::new("invented-0/x", "ci", &another)).await.reason,
+        "RATE_LIMITED"
+    );
     // Cached entries cost nothing, for every caller.
-    assert_eq!(world.client.rest(&Ask::new("octo-org/hello", "ci", &caller)).await.reason, "POLICY_MISMATCH");
+    assert_eq!(
+        world.client.rest(&Ask::new("octo-org/hello", "ci", &caller)).await.reason,
+        "POLICY_MISMATCH"
+    );
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn three_hundred_clusters_that_start_at_the_same_moment_are_all_served() {
-    for address in [|_| "192.0.2.1".to_owned(), |n| format!("192.0.{}.{}", n / 200, n % 200) as String] {
+    for address in
+        [|_| "192.0.2.1".to_owned(), |n| format!("192.0.{}.{}", n / 200, n % 200) as String]
+    {
         let address: fn(usize) -> String = address;
         let world = setup().await.start().await;
         let tokens: Vec<_> = (0..300).map(|n| honest(&world, n)).collect();
@@ -121,7 +139,8 @@ async fn three_hundred_clusters_that_start_at_the_same_moment_are_all_served() {
             async move { from(world, &address, PODS, token).await }
         });
         let answers = futures_util::future::join_all(callers);
-        let answers = tokio::time::timeout(Duration::from_secs(15), answers).await.expect("within 15 s");
+        let answers =
+            tokio::time::timeout(Duration::from_secs(15), answers).await.expect("within 15 s");
         let refused: Vec<_> = answers.iter().filter(|answer| answer.code != 0).collect();
         assert!(refused.is_empty(), "{} of 300 refused: {:?}", refused.len(), refused.first());
     }
@@ -134,7 +153,9 @@ async fn what_is_left_of_a_quota_is_kept_for_proven_callers() {
     setup.policy("other", "new", POLICY);
     let (github, installation) = (setup.github.clone(), setup.installation);
     let world = setup.start().await;
-    let used = |github: &octo_sts::emulator::GitHub, id: InstallationId| github.installation(id).unwrap().quota_used;
+    let used = |github: &octo_sts::emulator::GitHub, id: InstallationId| {
+        github.installation(id).unwrap().quota_used
+    };
     world.usual().await.tokens();
     assert!(github.spend_quota(installation, 4_000 - used(&github, installation) - 1));
     // One more read says how much is left.
@@ -148,7 +169,10 @@ async fn what_is_left_of_a_quota_is_kept_for_proven_callers() {
         assert_eq!((outcome.rest.code, outcome.reason()), (8, "RATE_LIMITED"));
         assert!(outcome.rest.retry_after.is_some_and(|wait| wait <= Duration::from_secs(3_600)));
         let forged = from(&world, "10.0.0.1", ("octo-org/other", "pods"), &forged(&world, n)).await;
-        assert_eq!(forged.reason, "ISSUER_NOT_TRUSTED", "which installation it is shows in nothing");
+        assert_eq!(
+            forged.reason, "ISSUER_NOT_TRUSTED",
+            "which installation it is shows in nothing"
+        );
     }
     assert_eq!(used(&github, installation), before);
     assert_eq!(world.client.rest(&Ask::new("octo-org/other", "new", &caller)).await.code, 0);
@@ -157,7 +181,10 @@ async fn what_is_left_of_a_quota_is_kept_for_proven_callers() {
     assert_eq!(world.exchange("octo-org/hello", "ci", &unproven).await.reason(), "POLICY_MISMATCH");
     world.clock.advance(Duration::from_secs(3_600));
     let unproven = world.token(json!({"sub": "repo:octo-org/hello:ref:refs/heads/evil"}));
-    assert_eq!(world.exchange("octo-org/other", "invented", &unproven).await.reason(), "POLICY_NOT_FOUND");
+    assert_eq!(
+        world.exchange("octo-org/other", "invented", &unproven).await.reason(),
+        "POLICY_NOT_FOUND"
+    );
 }
 
 #[tokio::test]
@@ -170,7 +197,10 @@ async fn mints_are_limited_for_each_app_and_for_every_owner() {
     assert_eq!((outcome.rest.code, outcome.reason()), (8, "RATE_LIMITED"));
     assert_eq!(outcome.rest.retry_after, Some(Duration::from_secs(30)));
     assert_eq!(world.issued().len(), 2);
-    assert!(world.check("octo-org/hello", "ci", &world.token(json!({}))).await.reply().granted, "it mints nothing");
+    assert!(
+        world.check("octo-org/hello", "ci", &world.token(json!({}))).await.reply().granted,
+        "it mints nothing"
+    );
     world.clock.advance(Duration::from_secs(60));
     world.usual().await.tokens();
 }
@@ -207,7 +237,14 @@ fn waiting(world: &World, (scope, identity): (&str, &str)) -> JoinHandle<Answer>
 /// they can once these have been answered.
 async fn settle(world: &World) {
     for _ in 0..5 {
-        assert_eq!(world.client.rest(&Ask::new("octo-org/hello", "ci", &world.token(json!({})))).await.code, 0);
+        assert_eq!(
+            world
+                .client
+                .rest(&Ask::new("octo-org/hello", "ci", &world.token(json!({}))))
+                .await
+                .code,
+            0
+        );
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -225,7 +262,11 @@ async fn refusals_leave_at_the_same_step_whatever_exists_cold_and_warm() {
             world.clock.advance(Duration::from_millis(1));
             let answer = tokio::time::timeout(Duration::from_secs(10), refused).await;
             let answer = answer.unwrap_or_else(|_| panic!("{state}: {place:?} left late")).unwrap();
-            assert_eq!((answer.code, answer.reason.as_str()), (16, "ISSUER_NOT_TRUSTED"), "{state}: {place:?}");
+            assert_eq!(
+                (answer.code, answer.reason.as_str()),
+                (16, "ISSUER_NOT_TRUSTED"),
+                "{state}: {place:?}"
+            );
         }
         if state == "warm" {
             world.clock.advance(Duration::from_secs(30));
@@ -241,11 +282,17 @@ async fn nothing_is_delayed_during_shutdown() {
     assert!(refused.iter().all(|refused| !refused.is_finished()));
     world.terminate();
     for refused in refused {
-        let answer = tokio::time::timeout(Duration::from_secs(10), refused).await.expect("it is sent").unwrap();
+        let answer = tokio::time::timeout(Duration::from_secs(10), refused)
+            .await
+            .expect("it is sent")
+            .unwrap();
         assert_eq!(answer.reason, "ISSUER_NOT_TRUSTED");
     }
     let records = world.stop().await.at_least(13).await;
-    assert!(records.iter().filter(|record| record["reason"] == "ISSUER_NOT_TRUSTED").count() == PLACES.len());
+    assert!(
+        records.iter().filter(|record| record["reason"] == "ISSUER_NOT_TRUSTED").count()
+            == PLACES.len()
+    );
 }
 
 #[tokio::test]
@@ -275,10 +322,17 @@ async fn what_unverified_callers_cause_is_cached_as_long_whether_present_or_abse
                 let made = lookups(place).await;
                 for part in expected {
                     let is_made = made.iter().any(|path| path.contains(part));
-                    assert!(is_made, "{place:?}, {part} in round {round}, list {has_list}: {made:?}");
+                    assert!(
+                        is_made,
+                        "{place:?}, {part} in round {round}, list {has_list}: {made:?}"
+                    );
                 }
                 world.clock.advance(Duration::from_secs(9));
-                assert_eq!(lookups(place).await, [""; 0], "{place:?}, list {has_list}: it is cached");
+                assert_eq!(
+                    lookups(place).await,
+                    [""; 0],
+                    "{place:?}, list {has_list}: it is cached"
+                );
                 world.clock.advance(Duration::from_secs(1));
             }
         }
@@ -300,7 +354,8 @@ async fn a_proven_caller_is_served_while_its_address_is_used_up_and_others_learn
     for _ in 0..40 {
         assert_eq!(from(&world, "10.0.0.1", PODS, &honest(&world, 1)).await.code, 0);
     }
-    // A forged token of the proven issuer, one of another, and one for an owner that does not exist.
+    // A forged token of the proven issuer, one of another, and one for an owner that does not
+    // exist.
     let places = [(1, PODS), (2, PODS), (1, ("invented/x", "pods"))];
     let mut answers = Vec::new();
     for (n, place) in places {

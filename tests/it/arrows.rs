@@ -1,5 +1,5 @@
-//! The architecture: a module names only modules that stand above it in `lib.rs`, the wire's types stay
-//! in `transport`, and what surrounds the process is read in one place.
+//! The architecture: a module names only modules that stand above it in `lib.rs`, the wire's types
+//! stay in `transport`, and what surrounds the process is read in one place.
 
 use std::{
     collections::BTreeSet,
@@ -27,7 +27,10 @@ const RESERVED: [(&str, &[&str]); 9] = [
 /// Paths into `std` that one module alone may name.
 const AMBIENT: [(&[&str], &[&str]); 2] =
     // A source of identities may be a program; the agent runs the operator's command on renewal.
-    [(&["::std", "env"], &["config", "cli"]), (&["::std", "process"], &["client", "agent", "cli", "main"])];
+    [
+        (&["::std", "env"], &["config", "cli"]),
+        (&["::std", "process"], &["client", "agent", "cli", "main"]),
+    ];
 
 /// Which module names what.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -115,7 +118,9 @@ fn end_of_item(tokens: &[Token], from: usize) -> usize {
 /// Every path that starts with the name at `at`, a tree of braces spread out, and where it ends.
 fn paths(tokens: &[Token], mut at: usize) -> (Vec<Vec<String>>, usize) {
     let mut path = Vec::new();
-    let colons = |at: usize| tokens[at.min(tokens.len())..].starts_with(&[Token::Sign(':'), Token::Sign(':')]);
+    let colons = |at: usize| {
+        tokens[at.min(tokens.len())..].starts_with(&[Token::Sign(':'), Token::Sign(':')])
+    };
     while let Some(Token::Name(name)) = tokens.get(at) {
         path.push(name.clone());
         at += 1;
@@ -125,7 +130,8 @@ fn paths(tokens: &[Token], mut at: usize) -> (Vec<Vec<String>>, usize) {
         }
         at += 2;
     }
-    if tokens.get(at) != Some(&Token::Sign('{')) || path.is_empty() && !matches!(tokens.get(at), Some(Token::Sign('{')))
+    if tokens.get(at) != Some(&Token::Sign('{'))
+        || path.is_empty() && !matches!(tokens.get(at), Some(Token::Sign('{')))
     {
         return (if path.is_empty() { vec![] } else { vec![path] }, at.max(1));
     }
@@ -134,7 +140,9 @@ fn paths(tokens: &[Token], mut at: usize) -> (Vec<Vec<String>>, usize) {
     while at < tokens.len() && tokens[at] != Token::Sign('}') {
         if matches!(tokens[at], Token::Name(_)) {
             let (inner, end) = paths(tokens, at);
-            all.extend(inner.into_iter().map(|tail| path.iter().cloned().chain(tail).collect::<Vec<_>>()));
+            all.extend(
+                inner.into_iter().map(|tail| path.iter().cloned().chain(tail).collect::<Vec<_>>()),
+            );
             at = end;
         } else {
             at += 1;
@@ -143,8 +151,8 @@ fn paths(tokens: &[Token], mut at: usize) -> (Vec<Vec<String>>, usize) {
     (all, at + 1)
 }
 
-/// Everything that a file names, as paths from the crate's root or from another crate. `module` is the
-/// file's own path in the crate.
+/// Everything that a file names, as paths from the crate's root or from another crate. `module` is
+/// the file's own path in the crate.
 fn named(text: &str, module: &[&str]) -> BTreeSet<Vec<String>> {
     let tokens = without_tests(&tokens(text));
     let (mut found, mut at, mut depth) = (BTreeSet::new(), 0, Vec::new());
@@ -167,7 +175,11 @@ fn named(text: &str, module: &[&str]) -> BTreeSet<Vec<String>> {
                     found.extend(all.iter().filter_map(|path| resolve(path, &inner)));
                 }
                 // What stands in braces behind a name that is no path is code of its own.
-                at = if tokens.get(at + 1) == Some(&Token::Sign(':')) && end > at { end } else { at + 1 };
+                at = if tokens.get(at + 1) == Some(&Token::Sign(':')) && end > at {
+                    end
+                } else {
+                    at + 1
+                };
             }
             Token::Sign(sign) => {
                 if *sign == '{' {
@@ -293,13 +305,21 @@ fn a_module_names_only_modules_above_it() {
     }
     let faults: Vec<_> = seen.iter().filter_map(|arrow| fault(arrow, &ranks)).collect();
     assert!(faults.is_empty(), "{}", faults.join("\n"));
-    let between: BTreeSet<_> =
-        seen.iter().filter(|arrow| ranks.contains(&arrow.to[0])).map(|a| (&a.from, &a.to[0])).collect();
+    let between: BTreeSet<_> = seen
+        .iter()
+        .filter(|arrow| ranks.contains(&arrow.to[0]))
+        .map(|a| (&a.from, &a.to[0]))
+        .collect();
     // Far fewer would mean that this test has lost its eyes.
     assert!(between.len() >= 60, "only {} arrows between modules: {between:?}", between.len());
     assert!(ranks.len() >= 18, "{ranks:?}");
-    for (from, to) in [("exchange", "store"), ("store", "github"), ("transport", "::tonic"), ("app", "transport")] {
-        assert!(seen.iter().any(|arrow| arrow.from == from && arrow.to[0] == to), "{from} → {to} was not seen");
+    for (from, to) in
+        [("exchange", "store"), ("store", "github"), ("transport", "::tonic"), ("app", "transport")]
+    {
+        assert!(
+            seen.iter().any(|arrow| arrow.from == from && arrow.to[0] == to),
+            "{from} → {to} was not seen"
+        );
     }
 }
 
@@ -307,9 +327,21 @@ fn a_module_names_only_modules_above_it() {
 fn the_order_is_the_one_of_the_journey() {
     let lib = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();
     let ranks = ranks(&lib);
-    let order = ["name", "clock", "reason", "telemetry", "cache", "egress", "oidc", "policy", "github", "store"];
+    let order = [
+        "name",
+        "clock",
+        "reason",
+        "telemetry",
+        "cache",
+        "egress",
+        "oidc",
+        "policy",
+        "github",
+        "store",
+    ];
     let order = order.iter().chain(&["audit", "exchange", "transport", "config", "app", "cli"]);
-    let at: Vec<_> = order.map(|name| ranks.iter().position(|module| module == name).unwrap()).collect();
+    let at: Vec<_> =
+        order.map(|name| ranks.iter().position(|module| module == name).unwrap()).collect();
     assert!(at.is_sorted(), "{ranks:?}");
 }
 
@@ -359,7 +391,10 @@ fn each_way_of_naming_a_module_below_is_seen() {
         assert!(!faults(text, &["policy"]).is_empty(), "{text}");
     }
     assert_eq!(faults("use super::super::exchange::E;", &["policy", "parse"]).len(), 1);
-    assert_eq!(faults("use super::super::super::exchange::E;", &["policy", "parse", "deep"]).len(), 1);
+    assert_eq!(
+        faults("use super::super::super::exchange::E;", &["policy", "parse", "deep"]).len(),
+        1
+    );
 }
 
 #[test]
@@ -383,7 +418,10 @@ fn what_is_allowed_or_is_no_code_is_not_a_fault() {
     ] {
         assert_eq!(faults(text, &["policy"]), [""; 0], "{text}");
     }
-    assert_eq!(faults("use super::{exchange::X, Y}; use super::super::name::N;", &["policy", "parse"]), [""; 0]);
+    assert_eq!(
+        faults("use super::{exchange::X, Y}; use super::super::name::N;", &["policy", "parse"]),
+        [""; 0]
+    );
     assert_eq!(faults("use crate::{store::Store, policy};", &["exchange"]), [""; 0]);
 }
 
@@ -402,7 +440,10 @@ fn paths_are_spread_out() {
 fn the_gate_alone_admits_an_unknown_issuer() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
     let mut callers = Vec::new();
-    for file in files(&root).into_iter().filter(|file| !file.components().any(|part| part.as_os_str() == "tests")) {
+    for file in files(&root)
+        .into_iter()
+        .filter(|file| !file.components().any(|part| part.as_os_str() == "tests"))
+    {
         let tokens = without_tests(&tokens(&fs::read_to_string(&file).unwrap()));
         let name = |at: usize| {
             tokens.get(at).and_then(|token| match token {

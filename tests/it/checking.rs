@@ -17,9 +17,13 @@ async fn a_grant_says_what_the_token_would_have() {
     assert!(reply.granted);
     assert_eq!(json!(reply.permissions), json!({"contents": "read", "issues": "write"}));
     assert_eq!(reply.repositories, ["hello"]);
-    let fields: Vec<_> = reply.conditions.iter().map(|condition| condition.field.as_str()).collect();
+    let fields: Vec<_> =
+        reply.conditions.iter().map(|condition| condition.field.as_str()).collect();
     assert_eq!(fields, ["issuer", "subject", "audience"]);
-    assert_eq!(reply.conditions[1].wanted.as_deref(), Some("repo:octo-org/hello:ref:refs/heads/main"));
+    assert_eq!(
+        reply.conditions[1].wanted.as_deref(),
+        Some("repo:octo-org/hello:ref:refs/heads/main")
+    );
     assert_eq!(world.issued().len(), 0);
 
     let by_hand = world
@@ -36,7 +40,11 @@ async fn a_grant_says_what_the_token_would_have() {
         .await;
     assert_eq!(by_hand.status, 200);
     assert_eq!(by_hand.json()["permissions"], json!({"contents": "read", "issues": "write"}));
-    assert_eq!(by_hand.json()["conditions"][0]["hint"], json!(null), "an optional field is left out");
+    assert_eq!(
+        by_hand.json()["conditions"][0]["hint"],
+        json!(null),
+        "an optional field is left out"
+    );
 }
 
 #[tokio::test]
@@ -52,16 +60,29 @@ async fn an_outsider_that_is_granted_is_not_told_what_was_wanted() {
         let token = world.token(json!({"sub": "repo:x/y", "repository_owner": owner}));
         let checked = world.check("octo-org/hello", "open", &token).await;
         assert!(checked.reply().granted);
-        assert!(checked.reply().conditions.iter().all(|condition| condition.wanted.is_some() == is_told), "{owner}");
+        assert!(
+            checked
+                .reply()
+                .conditions
+                .iter()
+                .all(|condition| condition.wanted.is_some() == is_told),
+            "{owner}"
+        );
     }
 }
 
 #[tokio::test]
 async fn an_organization_policy_without_repositories_reaches_all() {
     let setup = Setup::new().await;
-    setup.policy(".github", "ci", "issuer: ${ISSUER}\nsubject_pattern: '.*'\npermissions: {members: read}\n");
+    setup.policy(
+        ".github",
+        "ci",
+        "issuer: ${ISSUER}\nsubject_pattern: '.*'\npermissions: {members: read}\n",
+    );
     let world = setup.start().await;
-    let reply = |scope: &'static str| async { world.check(scope, "ci", &world.token(json!({}))).await.reply().clone() };
+    let reply = |scope: &'static str| async {
+        world.check(scope, "ci", &world.token(json!({}))).await.reply().clone()
+    };
     let (all, one) = (reply("octo-org").await, reply("octo-org/.github").await);
     assert!(all.granted && all.repositories.is_empty());
     assert_eq!(one.repositories, [".github"]);
@@ -79,8 +100,12 @@ async fn what_is_decided_about_a_caller_who_is_known_is_a_reply() {
         ("REPOSITORY_NOT_ACCESSIBLE", "octo-org/hello", |setup| {
             setup.github.select(setup.installation, &Selection::Only(["other".to_owned()].into()));
         }),
-        ("INSTALLATION_SUSPENDED", "octo-org/hello", |setup| assert!(setup.github.suspend(setup.installation))),
-        ("ISSUER_NOT_PERMITTED", "octo-org/hello", |setup| setup.list("issuers: ['https://i.example']\n")),
+        ("INSTALLATION_SUSPENDED", "octo-org/hello", |setup| {
+            assert!(setup.github.suspend(setup.installation))
+        }),
+        ("ISSUER_NOT_PERMITTED", "octo-org/hello", |setup| {
+            setup.list("issuers: ['https://i.example']\n")
+        }),
         ("TRUSTED_ISSUERS_INVALID", "octo-org/hello", |setup| setup.list("issuers: 5\n")),
     ];
     for (reason, scope, change) in changes {
@@ -104,7 +129,10 @@ async fn a_fault_is_an_error_as_of_an_exchange() {
     world.github.fault(Fault::on(RouteKind::Contents).status(500));
     let token = world.token(json!({}));
     let checked = world.check("octo-org/hello", "ci", &token).await;
-    assert_eq!((checked.error.as_ref().unwrap().code, checked.reason()), (14, "TRUSTED_ISSUERS_UNAVAILABLE"));
+    assert_eq!(
+        (checked.error.as_ref().unwrap().code, checked.reason()),
+        (14, "TRUSTED_ISSUERS_UNAVAILABLE")
+    );
     checked.assert_agrees(&world.exchange("octo-org/hello", "ci", &token).await.rest);
 }
 
@@ -127,7 +155,10 @@ async fn each_check_is_recorded_once_as_a_check() {
     assert_eq!(told, ids);
     for (n, record) in checks.iter().enumerate() {
         let results = ["granted", "denied", "denied"];
-        assert_eq!((&record["operation"], &record["result"]), (&json!("check"), &json!(results[n / 2])));
+        assert_eq!(
+            (&record["operation"], &record["result"]),
+            (&json!("check"), &json!(results[n / 2]))
+        );
         assert!(record["token"].is_null(), "{record}");
         let conditions = record["conditions"].as_array().map_or(0, Vec::len);
         assert_eq!(conditions, if n < 4 { 3 } else { 0 }, "{record}");

@@ -1,9 +1,9 @@
 //! Cases are data: what the contract allows and denies, asked of a real server on both wires.
 //!
-//! Each file in `tests/corpus` says how its cases read. Whatever is asked goes over gRPC and over REST,
-//! and both must give the expected answer. A granted case has minted one token, with exactly the
-//! permissions and repositories expected; a denied one has minted none, not even one to read a policy
-//! with: those are minted before the first case.
+//! Each file in `tests/corpus` says how its cases read. Whatever is asked goes over gRPC and over
+//! REST, and both must give the expected answer. A granted case has minted one token, with exactly
+//! the permissions and repositories expected; a denied one has minted none, not even one to read a
+//! policy with: those are minted before the first case.
 
 mod differences;
 mod issuers;
@@ -35,10 +35,12 @@ fn read(file: &str) -> String {
 /// The cases of a file, values put for the stand-ins.
 fn load<T: DeserializeOwned>(file: &str, stand_ins: &StandIns) -> Vec<T> {
     let options = serde_yaml::options! { budget: None };
-    serde_yaml::from_str_with_options(&stand_ins.fill(&read(file)), options).unwrap_or_else(|e| panic!("{file}: {e}"))
+    serde_yaml::from_str_with_options(&stand_ins.fill(&read(file)), options)
+        .unwrap_or_else(|e| panic!("{file}: {e}"))
 }
 
-/// Values for `${NAME}`; `${NOW+5}` is a time in seconds, `${30*x}` a text repeated. What is not known stays.
+/// Values for `${NAME}`; `${NOW+5}` is a time in seconds, `${30*x}` a text repeated. What is not
+/// known stays.
 #[derive(Default)]
 struct StandIns {
     now: i64,
@@ -59,7 +61,8 @@ impl StandIns {
         let mut parts = text.split("${");
         let mut filled = parts.next().unwrap_or_default().to_owned();
         for part in parts {
-            let found = part.split_once('}').and_then(|(name, rest)| Some((self.value(name)?, rest)));
+            let found =
+                part.split_once('}').and_then(|(name, rest)| Some((self.value(name)?, rest)));
             match found {
                 Some((value, rest)) => write!(filled, "{value}{rest}").unwrap(),
                 None => write!(filled, "${{{part}").unwrap(),
@@ -84,8 +87,13 @@ impl StandIns {
 async fn setup() -> Setup {
     let mut setup = Setup::new().await;
     let wide = Rate::new(1_000_000, 1_000_000);
-    setup.settings.exchange.admission =
-        admission::Settings { address: wide, caller: wide, owner: wide, process: wide, mints_per_minute: None };
+    setup.settings.exchange.admission = admission::Settings {
+        address: wide,
+        caller: wide,
+        owner: wide,
+        process: wide,
+        mints_per_minute: None,
+    };
     setup.settings.exchange.github_host = "github.com".into();
     setup
 }
@@ -144,7 +152,8 @@ struct Judge<'w> {
 }
 
 impl<'w> Judge<'w> {
-    /// Asks in each scope for a policy that is not there, so that the tokens that read policies exist.
+    /// Asks in each scope for a policy that is not there, so that the tokens that read policies
+    /// exist.
     async fn new(world: &'w World, scopes: &[&str]) -> Self {
         for scope in scopes {
             world.client.rest(&Ask::new(scope, "no-such-policy", &world.token(json!({})))).await;
@@ -181,14 +190,23 @@ impl<'w> Judge<'w> {
     }
 
     /// Holds the answers of both wires against what was expected.
-    async fn hold(&self, name: &str, expected: &Expected, answer: impl AsyncFn(Wire) -> Answer) -> Vec<String> {
+    async fn hold(
+        &self,
+        name: &str,
+        expected: &Expected,
+        answer: impl AsyncFn(Wire) -> Answer,
+    ) -> Vec<String> {
         let _naming = Naming(name);
         let mut answers = Vec::new();
         let mut wrong = Vec::new();
         for wire in BOTH {
             let before = self.world.github.minted_count();
             let got = answer(wire).await;
-            wrong.extend(self.check(expected, &got, before).err().map(|why| format!("{name} ({wire:?}): {why}")));
+            wrong.extend(
+                self.check(expected, &got, before)
+                    .err()
+                    .map(|why| format!("{name} ({wire:?}): {why}")),
+            );
             answers.push(got);
         }
         if answers[0].shared() != answers[1].shared() {
@@ -199,7 +217,11 @@ impl<'w> Judge<'w> {
 
     /// One answer, and what was minted for it since `before` tokens had been.
     fn check(&self, expected: &Expected, got: &Answer, before: usize) -> Result<(), String> {
-        let verdict = if got.code == 0 { "granted".to_owned() } else { format!("{} {}", got.code, got.reason) };
+        let verdict = if got.code == 0 {
+            "granted".to_owned()
+        } else {
+            format!("{} {}", got.code, got.reason)
+        };
         if verdict != expected.verdict {
             return Err(format!("{verdict} ({}), not {}", got.message, expected.verdict));
         }
@@ -209,7 +231,8 @@ impl<'w> Judge<'w> {
         if got.failed != expected.failed {
             return Err(format!("failed {:?}, not {:?}", got.failed, expected.failed));
         }
-        let minted: Vec<_> = self.world.github.minted().drain(before..).map(|token| token.body).collect();
+        let minted: Vec<_> =
+            self.world.github.minted().drain(before..).map(|token| token.body).collect();
         let wanted = if got.code == 0 { vec![expected.minted.clone()] } else { Vec::new() };
         if minted != wanted {
             return Err(format!("minted {}, not {}", json!(minted), json!(wanted)));
@@ -223,9 +246,22 @@ impl<'w> Judge<'w> {
 
     /// Nothing was wrong, and nobody was asked for what they do not know.
     fn finish(self) {
-        assert!(self.wrong.is_empty(), "{} of the answers:\n{}", self.wrong.len(), self.wrong.join("\n"));
-        assert!(self.world.github.unknown_requests().is_empty(), "{:?}", self.world.github.unknown_requests());
-        assert!(self.world.issuer.unknown_requests().is_empty(), "{:?}", self.world.issuer.unknown_requests());
+        assert!(
+            self.wrong.is_empty(),
+            "{} of the answers:\n{}",
+            self.wrong.len(),
+            self.wrong.join("\n")
+        );
+        assert!(
+            self.world.github.unknown_requests().is_empty(),
+            "{:?}",
+            self.world.github.unknown_requests()
+        );
+        assert!(
+            self.world.issuer.unknown_requests().is_empty(),
+            "{:?}",
+            self.world.issuer.unknown_requests()
+        );
     }
 }
 
@@ -235,7 +271,9 @@ fn compare_grant(check: &Check, expected: &Expected) {
     assert_eq!(json!(reply.permissions), expected.minted["permissions"]);
     let repositories = expected.minted.get("repositories").cloned().unwrap_or(json!([]));
     assert_eq!(json!(reply.repositories), repositories);
-    assert!(reply.conditions.len() >= 3 && reply.conditions.iter().all(|condition| condition.satisfied));
+    assert!(
+        reply.conditions.len() >= 3 && reply.conditions.iter().all(|condition| condition.satisfied)
+    );
 }
 
 /// Asks over REST, by a GET; the status must be that of the code.
@@ -244,8 +282,10 @@ async fn rest(world: &World, ask: &Ask) -> Answer {
         .append_pair("scope", &ask.scope)
         .append_pair("identity", &ask.identity)
         .finish();
-    let headers: Vec<_> = ask.authorization.iter().map(|value| ("authorization", value.as_str())).collect();
-    let reply = world.client.send(Method::GET, &format!("/sts/exchange?{query}"), &headers, "").await;
+    let headers: Vec<_> =
+        ask.authorization.iter().map(|value| ("authorization", value.as_str())).collect();
+    let reply =
+        world.client.send(Method::GET, &format!("/sts/exchange?{query}"), &headers, "").await;
     let answer = Answer::of_rest(&reply);
     assert_eq!(reply.status, http_status(answer.code));
     answer
@@ -271,7 +311,8 @@ fn http_status(code: i32) -> u16 {
 fn names(file: &str) -> Vec<String> {
     let text = read(file);
     let marked = text.lines().filter_map(|line| line.strip_prefix("- "));
-    let quoted = marked.filter_map(|case| case.trim_start_matches('{').strip_prefix("name: \"")?.split_once('"'));
+    let quoted = marked
+        .filter_map(|case| case.trim_start_matches('{').strip_prefix("name: \"")?.split_once('"'));
     quoted.map(|(name, _)| name.to_owned()).collect()
 }
 
@@ -289,5 +330,8 @@ fn cases_have_names_of_their_own() {
 #[test]
 fn stand_ins_are_filled() {
     let stand_ins = StandIns::at(UnixTime::from_secs(100)).with("A", "b");
-    assert_eq!(stand_ins.fill("${A} ${NOW} ${NOW+5} ${NOW-5} ${3*xy} ${B} ${ $"), "b 100 105 95 xyxyxy ${B} ${ $");
+    assert_eq!(
+        stand_ins.fill("${A} ${NOW} ${NOW+5} ${NOW-5} ${3*xy} ${B} ${ $"),
+        "b 100 105 95 xyxyxy ${B} ${ $"
+    );
 }

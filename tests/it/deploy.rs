@@ -1,5 +1,5 @@
-//! What is deployed fits the program: the examples of the Kubernetes guide, the manifests, the chart's
-//! values. What an API server says of them, and how they run, is shown by `interop/helm`.
+//! What is deployed fits the program: the examples of the Kubernetes guide, the manifests, the
+//! chart's values. What an API server says of them, and how they run, is shown by `interop/helm`.
 
 use std::{
     collections::BTreeSet,
@@ -31,14 +31,18 @@ impl Cluster {
         folder.file("ca.crt", &tls::certificate(&["api.internal"]).1);
         folder.file("jwks.json", &read("tests/fixtures/kubernetes/jwks.json"));
         let reply: Value =
-            serde_json::from_str(&read("tests/fixtures/kubernetes/tokenrequest_rs256_aud.json")).unwrap();
+            serde_json::from_str(&read("tests/fixtures/kubernetes/tokenrequest_rs256_aud.json"))
+                .unwrap();
         folder.file("token", reply["status"]["token"].as_str().unwrap());
         Self(folder)
     }
 
     fn refuses(&self, issuers: &str) -> Option<String> {
         let path = self.0.file("issuers.yaml", issuers).into();
-        let pod = Pod { api_server: Some(("10.0.0.1".to_owned(), 443)), folder: self.0.path().to_owned() };
+        let pod = Pod {
+            api_server: Some(("10.0.0.1".to_owned(), 443)),
+            folder: self.0.path().to_owned(),
+        };
         IssuersFile { path, pod, plain_http: false }.load().err().map(|invalid| invalid.to_string())
     }
 }
@@ -95,15 +99,20 @@ fn the_manifests_of_the_examples_ask_for_policies_that_are_there() {
     for path in manifests(&root().join("examples/kubernetes")) {
         let text = fs::read_to_string(&path).unwrap();
         for object in documents(&text) {
-            let object: Value =
-                yaml::load(object.as_bytes()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+            let object: Value = yaml::load(object.as_bytes())
+                .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
             assert!(object["kind"].is_string(), "{}", path.display());
         }
-        let asked = text.split("identity=").skip(1).map(|rest| rest.split(['"', '\n']).next().unwrap());
+        let asked =
+            text.split("identity=").skip(1).map(|rest| rest.split(['"', '\n']).next().unwrap());
         let named = text.split("name: OCTO_STS_IDENTITY\n").skip(1);
-        let named = named.filter_map(|rest| rest.trim().strip_prefix("value: \"")?.split('"').next());
+        let named =
+            named.filter_map(|rest| rest.trim().strip_prefix("value: \"")?.split('"').next());
         for identity in asked.chain(named) {
-            assert!(root().join(format!("examples/policies/{identity}.sts.yaml")).exists(), "{identity}");
+            assert!(
+                root().join(format!("examples/policies/{identity}.sts.yaml")).exists(),
+                "{identity}"
+            );
             count += 1;
         }
     }
@@ -113,13 +122,16 @@ fn the_manifests_of_the_examples_ask_for_policies_that_are_there() {
 #[test]
 fn the_plain_manifests_set_variables_and_issuers_that_the_program_takes() {
     for path in manifests(&root().join("deploy/kubernetes")) {
-        let object: Value =
-            yaml::load(&fs::read(&path).unwrap()).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+        let object: Value = yaml::load(&fs::read(&path).unwrap())
+            .unwrap_or_else(|error| panic!("{}: {error}", path.display()));
         assert!(object["kind"].is_string(), "{}", path.display());
     }
     let settings: Value = yaml::load(read("deploy/kubernetes/settings.yaml").as_bytes()).unwrap();
-    let built: BTreeSet<String> =
-        ALL.iter().filter(|variable| !is_missing(variable)).map(|variable| variable.name.to_owned()).collect();
+    let built: BTreeSet<String> = ALL
+        .iter()
+        .filter(|variable| !is_missing(variable))
+        .map(|variable| variable.name.to_owned())
+        .collect();
     assert_eq!(names(&settings["data"]).difference(&built).count(), 0, "{settings}");
     let issuers: Value = yaml::load(read("deploy/kubernetes/issuers.yaml").as_bytes()).unwrap();
     assert_eq!(Cluster::new().refuses(issuers["data"]["issuers.yaml"].as_str().unwrap()), None);
@@ -128,11 +140,15 @@ fn the_plain_manifests_set_variables_and_issuers_that_the_program_takes() {
 #[test]
 fn a_pod_has_the_time_that_the_server_takes_to_end() {
     let settings: Value = yaml::load(read("deploy/kubernetes/settings.yaml").as_bytes()).unwrap();
-    let deployment: Value = yaml::load(read("deploy/kubernetes/deployment.yaml").as_bytes()).unwrap();
-    let grace = deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap();
+    let deployment: Value =
+        yaml::load(read("deploy/kubernetes/deployment.yaml").as_bytes()).unwrap();
+    let grace =
+        deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"].as_u64().unwrap();
     assert_eq!(settings["data"]["STS_SHUTDOWN_TIMEOUT"], format!("{}s", grace - 5));
     let template = read(&format!("{CHART}/templates/deployment.yaml"));
-    assert!(template.contains("terminationGracePeriodSeconds: {{ add (int .Values.shutdown.timeoutSeconds) 5 }}"));
+    assert!(template.contains(
+        "terminationGracePeriodSeconds: {{ add (int .Values.shutdown.timeoutSeconds) 5 }}"
+    ));
     let values: Value = yaml::load(read(&format!("{CHART}/values.yaml")).as_bytes()).unwrap();
     let seconds = |name: &str| values["shutdown"][name].as_u64().unwrap();
     assert!(seconds("drainDelaySeconds") * 2 <= seconds("timeoutSeconds"));
@@ -143,7 +159,8 @@ fn a_pod_has_the_time_that_the_server_takes_to_end() {
 #[test]
 fn the_charts_settings_are_the_variables_that_no_value_stands_for() {
     let template = read(&format!("{CHART}/templates/deployment.yaml"));
-    let set: BTreeSet<&str> = template.split("- name: ").skip(1).map(|rest| rest.split('\n').next().unwrap()).collect();
+    let set: BTreeSet<&str> =
+        template.split("- name: ").skip(1).map(|rest| rest.split('\n').next().unwrap()).collect();
     let settings = names(&schema()["properties"]["settings"]["properties"]);
     for variable in ALL {
         let (set, free) = (set.contains(variable.name), settings.contains(variable.name));
@@ -158,21 +175,26 @@ fn the_charts_settings_are_the_variables_that_no_value_stands_for() {
 #[test]
 fn the_charts_issuers_are_those_of_the_issuers_file() {
     let document = read("src/oidc/listed/document.rs");
-    let fields = document.split("pub(super) struct Item {").nth(1).unwrap().split("\n}").next().unwrap();
+    let fields =
+        document.split("pub(super) struct Item {").nth(1).unwrap().split("\n}").next().unwrap();
     let fields: BTreeSet<String> = fields
         .lines()
         .filter_map(|line| line.trim().trim_start_matches("pub(super) ").split_once(": Option<"))
         .map(|(name, _)| name.to_owned())
         .collect();
     assert!(fields.contains("require_claims"), "{fields:?}");
-    assert_eq!(names(&schema()["properties"]["issuers"]["properties"]["list"]["items"]["properties"]), fields);
+    assert_eq!(
+        names(&schema()["properties"]["issuers"]["properties"]["list"]["items"]["properties"]),
+        fields
+    );
 }
 
 #[test]
 fn the_charts_values_are_those_of_its_schema() {
     fn hold(values: &Value, schema: &Value, path: &str) {
         let Some(known) = schema.get("properties") else { return };
-        let known: BTreeSet<String> = names(known).into_iter().filter(|name| name != "global").collect();
+        let known: BTreeSet<String> =
+            names(known).into_iter().filter(|name| name != "global").collect();
         // `resources` is taken as a whole, and has a member that is rarely used.
         if path != "/resources" && path != "/settings" {
             assert_eq!(names(values), known, "{path}");
@@ -191,7 +213,16 @@ fn the_versions_that_are_named_are_the_programs() {
     let version = env!("CARGO_PKG_VERSION");
     let chart: Value = yaml::load(read(&format!("{CHART}/Chart.yaml")).as_bytes()).unwrap();
     assert_eq!(chart["appVersion"], version);
-    assert!(read("deploy/kubernetes/deployment.yaml").contains(&format!("image: octo-sts:{version}\n")));
-    let minimum = read("Cargo.toml").split("rust-version = \"").nth(1).unwrap().split('"').next().unwrap().to_owned();
+    assert!(
+        read("deploy/kubernetes/deployment.yaml").contains(&format!("image: octo-sts:{version}\n"))
+    );
+    let minimum = read("Cargo.toml")
+        .split("rust-version = \"")
+        .nth(1)
+        .unwrap()
+        .split('"')
+        .next()
+        .unwrap()
+        .to_owned();
     assert!(read("deploy/Dockerfile").contains(&format!("FROM rust:{minimum}-")));
 }

@@ -48,7 +48,9 @@ fn the_tour_goes_as_told() {
 fn no_whole_token_is_shown() {
     let (_, shown, _) = run(&["--once", "--port", "0"]);
     assert!(shown.contains("ghs_"));
-    for word in shown.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '.' && c != '-') {
+    for word in
+        shown.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '.' && c != '-')
+    {
         assert!(!(word.starts_with("ghs_") && word.len() > 8), "a token of GitHub's");
         assert!(!word.starts_with("eyJ"), "an OIDC token");
     }
@@ -63,7 +65,11 @@ fn policies_of_ones_own_are_tried_one_by_one() {
         assert_eq!((code, errors.as_str()), (Some(0), ""), "{shown}");
         // The host in the EKS example has a placeholder in capitals.
         let doubtful = shown.matches("in spite of the warnings: ghs_").count();
-        assert_eq!(doubtful, shown.matches("`issuer`: no token has this issuer").count(), "{shown}");
+        assert_eq!(
+            doubtful,
+            shown.matches("`issuer`: no token has this issuer").count(),
+            "{shown}"
+        );
         assert_eq!(shown.matches("   ok  ghs_").count() + doubtful, files, "{shown}");
     }
 }
@@ -96,7 +102,10 @@ fn every_error_of_every_policy_is_reported_with_its_place() {
                 "team/ci/level.sts.yaml",
                 "issuer: https://a.example\nsubjects: x\npermissions:\n  contents: writ\n  id-token: write\n",
             ),
-            ("list.sts.yaml", "issuer: https://a.example\nsubject: ['a.b', c]\npermissions:\n  contents: read\n"),
+            (
+                "list.sts.yaml",
+                "issuer: https://a.example\nsubject: ['a.b', c]\npermissions:\n  contents: read\n",
+            ),
             ("org/deep/none.sts.yaml", &format!("{good}repositories:\n")),
             ("org/trusted-token-issuers.yaml", "mode: enforced\nissuers: [https://a.example, b]\n"),
         ],
@@ -126,8 +135,14 @@ fn policies_that_cannot_match_are_warned_about_and_never_ok() {
         "doubtful",
         &[
             ("regex.sts.yaml", &format!("{actions}subject: repo:o/r:ref:refs/heads/.*\n{rest}")),
-            ("team/glob.sts.yaml", &format!("{actions}subject_pattern: repo:o/*:ref:refs/tags/.*\n{rest}")),
-            ("slash.sts.yaml", &format!("issuer: https://accounts.google.com/\nsubject: x\n{rest}")),
+            (
+                "team/glob.sts.yaml",
+                &format!("{actions}subject_pattern: repo:o/*:ref:refs/tags/.*\n{rest}"),
+            ),
+            (
+                "slash.sts.yaml",
+                &format!("issuer: https://accounts.google.com/\nsubject: x\n{rest}"),
+            ),
             (
                 "org/name.sts.yaml",
                 &format!(
@@ -175,7 +190,10 @@ fn policies_meet_the_claims_of_real_tokens() {
     let (code, shown, _) = run(&["--once", "--port", "0", "--policies", &real]);
     assert_eq!(code, Some(70), "{shown}");
     assert!(shown.contains("POLICY_MISMATCH"), "{shown}");
-    assert!(shown.contains(r#"claim_pattern.ref: got "refs/pull/1/merge", wanted "refs/heads/main""#), "{shown}");
+    assert!(
+        shown.contains(r#"claim_pattern.ref: got "refs/pull/1/merge", wanted "refs/heads/main""#),
+        "{shown}"
+    );
     assert_eq!(shown.matches("   ok  ghs_").count(), 1, "{shown}");
 }
 
@@ -190,7 +208,8 @@ fn a_folder_without_policies_is_a_mistake() {
 
 #[test]
 fn what_does_not_go_as_told_is_shown_and_ends_with_another_code() {
-    let pinned = "issuer: https://a.example\nsubject: x\napp: another\npermissions:\n  contents: read\n";
+    let pinned =
+        "issuer: https://a.example\nsubject: x\napp: another\npermissions:\n  contents: read\n";
     let pinned = folder("pinned", &[("pinned.sts.yaml", pinned), ("notes.yaml", "")]);
     let (code, shown, _) = run(&["--once", "--port", "0", "--policies", &pinned]);
     assert_eq!(code, Some(70), "{shown}");
@@ -239,8 +258,11 @@ fn between(shown: &str, start: &str, end: char) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_lines_to_try_next_work_until_ctrl_c() {
     let (mut running, mut out, shown) = started(&["--port", "0"]);
-    let (tokens, server) = (between(&shown, "curl -s http://", '/'), between(&shown, "\" \"http://", '/'));
-    assert!(shown.contains(&format!("{server} chainguard.platform.oidc.SecurityTokenService/Exchange")));
+    let (tokens, server) =
+        (between(&shown, "curl -s http://", '/'), between(&shown, "\" \"http://", '/'));
+    assert!(
+        shown.contains(&format!("{server} chainguard.platform.oidc.SecurityTokenService/Exchange"))
+    );
     let tokens = Client::new(tokens.parse().unwrap());
     let fetch = async |path: &str| {
         let Reply { body, .. } = tokens.send(http::Method::GET, path, &[], "").await;
@@ -252,7 +274,10 @@ async fn the_lines_to_try_next_work_until_ctrl_c() {
     let denied = client.exchange(&Ask::new("octo-org/hello", "ci", &other)).await;
     assert_eq!(denied.rest.failed, ["subject"]);
     let expired = fetch("/token/ci?exp=1600000000").await;
-    assert_eq!(client.exchange(&Ask::new("octo-org/hello", "ci", &expired)).await.rest.reason, "TOKEN_EXPIRED");
+    assert_eq!(
+        client.exchange(&Ask::new("octo-org/hello", "ci", &expired)).await.rest.reason,
+        "TOKEN_EXPIRED"
+    );
     let org = fetch("/token/org/deploy").await;
     assert_eq!(client.exchange(&Ask::new("octo-org", "deploy", &org)).await.rest.code, 0);
     let hostile = client.exchange(&Ask::new("a\x1b[2J", "ci", &token)).await;
@@ -273,7 +298,12 @@ async fn a_server_of_ones_own_stands_between_the_emulators() {
     let file = format!("{}/variables", folder("env", &[]));
     let (_running, _out, shown) = started(&["--port", "0", "--env", &file]);
     let mut shell = Command::new("sh");
-    shell.args(["-c", "set -a; . \"$0\"; exec \"$1\" serve", &file, env!("CARGO_BIN_EXE_octo-sts")]);
+    shell.args([
+        "-c",
+        "set -a; . \"$0\"; exec \"$1\" serve",
+        &file,
+        env!("CARGO_BIN_EXE_octo-sts"),
+    ]);
     let server = shell.env_clear().stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
     let mut server = Running(server);
     let mut line = String::new();
@@ -285,11 +315,16 @@ async fn a_server_of_ones_own_stands_between_the_emulators() {
     let port = between(&line, "]:", '"').parse().unwrap();
     let tokens = Client::new(between(&shown, "curl -s http://", '/').parse().unwrap());
     let client = Client::new(([127, 0, 0, 1], port).into());
-    for (path, scope, identity) in [("/token/ci", "octo-org/hello", "ci"), ("/token/org/deploy", "octo-org", "deploy")]
+    for (path, scope, identity) in
+        [("/token/ci", "octo-org/hello", "ci"), ("/token/org/deploy", "octo-org", "deploy")]
     {
         let token = tokens.send(http::Method::GET, path, &[], "").await.body;
         let token = String::from_utf8(token.to_vec()).unwrap();
-        assert_eq!(client.exchange(&Ask::new(scope, identity, &token)).await.rest.code, 0, "{scope}");
+        assert_eq!(
+            client.exchange(&Ask::new(scope, identity, &token)).await.rest.code,
+            0,
+            "{scope}"
+        );
     }
 }
 

@@ -53,7 +53,8 @@ pub(crate) fn blocks(text: &str, language: &str) -> Vec<String> {
 fn table(text: &str, header: &str) -> Vec<Vec<String>> {
     let start = text.find(header).unwrap_or_else(|| panic!("no table {header}"));
     let rows = text[start..].lines().skip(2).take_while(|line| line.starts_with('|'));
-    rows.map(|row| row.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect()).collect()
+    rows.map(|row| row.trim_matches('|').split(" | ").map(|cell| cell.trim().to_owned()).collect())
+        .collect()
 }
 
 /// What stands in backticks.
@@ -85,8 +86,8 @@ fn every_yaml_example_is_valid() {
     assert!(policies >= 8);
 }
 
-/// A release of the action that lacks an input ignores it, and without `domain` it sends the workflow's
-/// token to another service.
+/// A release of the action that lacks an input ignores it, and without `domain` it sends the
+/// workflow's token to another service.
 #[test]
 fn every_use_of_the_action_is_of_a_release_that_has_its_inputs() {
     #[derive(Debug, serde::Deserialize)]
@@ -99,15 +100,23 @@ fn every_use_of_the_action_is_of_a_release_that_has_its_inputs() {
     struct Releases {
         releases: Vec<Release>,
     }
-    let Releases { releases } = yaml::load(read("interop/action/releases.yaml").as_bytes()).unwrap();
-    assert!(releases.iter().any(|release| !release.inputs.contains(&"domain".to_owned())), "{releases:?}");
+    let Releases { releases } =
+        yaml::load(read("interop/action/releases.yaml").as_bytes()).unwrap();
+    assert!(
+        releases.iter().any(|release| !release.inputs.contains(&"domain".to_owned())),
+        "{releases:?}"
+    );
     let mut count = 0;
     for path in documents() {
         let text = fs::read_to_string(&path).unwrap();
         for (at, uses) in text.match_indices("uses: octo-sts/action@") {
             let (pin, step) = text[at + uses.len()..].split_once('\n').unwrap();
-            let release = releases.iter().find(|release| pin == format!("{} # {}", release.commit, release.version));
-            let release = release.unwrap_or_else(|| panic!("{}: {pin} is not a release that we know", path.display()));
+            let release = releases
+                .iter()
+                .find(|release| pin == format!("{} # {}", release.commit, release.version));
+            let release = release.unwrap_or_else(|| {
+                panic!("{}: {pin} is not a release that we know", path.display())
+            });
             let step = step.split("\n  - ").next().unwrap();
             let with = step.split("with:\n").nth(1).unwrap().split("```").next().unwrap();
             let inputs: BTreeSet<&str> =
@@ -141,7 +150,9 @@ fn every_issuers_file_is_valid() {
 #[test]
 fn the_agents_examples_are_what_it_reads() {
     let mut manifests = blocks(&read("docs/agent.md"), "yaml");
-    let of_the_agent = |text: &str| agent::File::parse(text.as_bytes(), Path::new("")).map(|file| file.tokens.len());
+    let of_the_agent = |text: &str| {
+        agent::File::parse(text.as_bytes(), Path::new("")).map(|file| file.tokens.len())
+    };
     let example = manifests.remove(0);
     assert_eq!(of_the_agent(&example), Ok(2), "{example}");
     let rows = table(&read("docs/agent.md"), "| key | meaning");
@@ -155,7 +166,8 @@ fn the_agents_examples_are_what_it_reads() {
     }
     assert_eq!(manifests.len(), 5);
     for manifest in manifests {
-        let parsed = yaml::load::<Value>(manifest.as_bytes()).unwrap_or_else(|error| panic!("{error}\n{manifest}"));
+        let parsed = yaml::load::<Value>(manifest.as_bytes())
+            .unwrap_or_else(|error| panic!("{error}\n{manifest}"));
         if let Some(config) = parsed["data"]["agent.yaml"].as_str() {
             assert_eq!(of_the_agent(config), Ok(1), "{config}");
         }
@@ -235,10 +247,13 @@ fn the_table_of_errors_is_that_of_the_wire() {
     let rows = table(&read("docs/errors.md"), "| reason | gRPC");
     let documented: Vec<_> = rows
         .iter()
-        .map(|row| (ticked(&row[0]).next().unwrap(), row[1].parse().unwrap(), row[2].parse().unwrap()))
+        .map(|row| {
+            (ticked(&row[0]).next().unwrap(), row[1].parse().unwrap(), row[2].parse().unwrap())
+        })
         .collect();
-    let answered: Vec<(String, i32, u16)> =
-        reply::table().map(|(reason, code, status)| (reason.as_str().to_owned(), code, status)).collect();
+    let answered: Vec<(String, i32, u16)> = reply::table()
+        .map(|(reason, code, status)| (reason.as_str().to_owned(), code, status))
+        .collect();
     assert_eq!(documented, answered);
 }
 
@@ -246,11 +261,16 @@ fn the_table_of_errors_is_that_of_the_wire() {
 fn the_sources_of_identities_are_those_of_the_code() {
     let page = read("docs/clients.md");
     let rows = table(&page, "| source | when");
-    let documented: Vec<String> = rows.iter().flat_map(|row| ticked(&row[0]).collect::<Vec<_>>()).collect();
+    let documented: Vec<String> =
+        rows.iter().flat_map(|row| ticked(&row[0]).collect::<Vec<_>>()).collect();
     let known: Vec<&str> = SourceKind::ALL.iter().map(|kind| kind.name()).collect();
     assert_eq!(documented, known);
     for path in Places::default().pod_files {
-        assert!(rows.iter().any(|row| row[1].contains(path.to_str().unwrap())), "{}", path.display());
+        assert!(
+            rows.iter().any(|row| row[1].contains(path.to_str().unwrap())),
+            "{}",
+            path.display()
+        );
     }
     for text in blocks(&page, "yaml") {
         assert!(yaml::load::<serde::de::IgnoredAny>(text.as_bytes()).is_ok(), "{text}");
@@ -265,17 +285,33 @@ fn the_flags_of_clients_exist() {
         String::from_utf8(output.stdout).unwrap()
     };
     let help = help("exchange") + &help("git-credential");
-    let flags = page.split(|c: char| !(c.is_ascii_lowercase() || c == '-')).filter(|word| word.starts_with("--"));
+    let flags = page
+        .split(|c: char| !(c.is_ascii_lowercase() || c == '-'))
+        .filter(|word| word.starts_with("--"));
     // Those of git and gh.
-    for flag in flags.filter(|flag| !["--global", "--repo"].contains(flag) && flag.contains(|c: char| c != '-')) {
-        assert!(help.contains(&format!("{flag} ")) || help.contains(&format!("{flag}\n")), "{flag}");
+    for flag in flags
+        .filter(|flag| !["--global", "--repo"].contains(flag) && flag.contains(|c: char| c != '-'))
+    {
+        assert!(
+            help.contains(&format!("{flag} ")) || help.contains(&format!("{flag}\n")),
+            "{flag}"
+        );
     }
 }
 
 #[test]
 fn every_reason_that_is_mentioned_exists() {
     let reasons: BTreeSet<&str> = Reason::ALL.iter().map(|reason| reason.as_str()).collect();
-    let endings = ["_INVALID", "_UNAVAILABLE", "_REFUSED", "_MISMATCH", "_TRUSTED", "_PERMITTED", "_FOUND", "_LIMITED"];
+    let endings = [
+        "_INVALID",
+        "_UNAVAILABLE",
+        "_REFUSED",
+        "_MISMATCH",
+        "_TRUSTED",
+        "_PERMITTED",
+        "_FOUND",
+        "_LIMITED",
+    ];
     for path in documents() {
         for word in ticked(&fs::read_to_string(&path).unwrap().replace("```", "")) {
             if endings.iter().any(|ending| word.ends_with(ending)) && !word.contains(' ') {
@@ -288,11 +324,18 @@ fn every_reason_that_is_mentioned_exists() {
 /// A record in which everything is filled in.
 fn full_record() -> Record {
     let some = || Some("x".to_owned());
-    let mut record = Record::begin(UnixTime::from_secs(0), Operation::Exchange, "r".into(), "rest", "::1".into());
+    let mut record = Record::begin(
+        UnixTime::from_secs(0),
+        Operation::Exchange,
+        "r".into(),
+        "rest",
+        "::1".into(),
+    );
     record.deny(&Refusal::new(Reason::Internal, "").because("x"));
     let (got, wanted, hint) = (some(), some(), None);
     record.hold(&[Condition { field: "subject".into(), satisfied: true, got, wanted, hint }]);
-    record.policy = Some(PolicyRef { repository: "x".into(), path: "x".into(), blob: some(), sha256: some() });
+    record.policy =
+        Some(PolicyRef { repository: "x".into(), path: "x".into(), blob: some(), sha256: some() });
     record.token = Some(TokenRecord {
         installation: 1,
         sha256: "x".into(),
@@ -303,7 +346,12 @@ fn full_record() -> Record {
     });
     record.trusted_issuers = Some("x");
     record.minting(1, true);
-    record.kubernetes = Some(Workload { namespace: "x".into(), service_account: some(), pod: some(), node: some() });
+    record.kubernetes = Some(Workload {
+        namespace: "x".into(),
+        service_account: some(),
+        pod: some(),
+        node: some(),
+    });
     for field in [
         &mut record.user_agent,
         &mut record.scope,
@@ -328,7 +376,8 @@ fn the_audit_fields_are_those_of_the_record() {
         }
     }
     let rows = table(&read("docs/operations.md"), "| field | meaning");
-    let documented: BTreeSet<String> = rows.iter().flat_map(|row| ticked(&row[0]).collect::<Vec<_>>()).collect();
+    let documented: BTreeSet<String> =
+        rows.iter().flat_map(|row| ticked(&row[0]).collect::<Vec<_>>()).collect();
     assert_eq!(documented, written);
 }
 
@@ -348,14 +397,16 @@ fn the_metrics_are_those_of_the_code() {
     }
     named.retain(|name| !name.contains(['.', '{', ' ']));
     let rows = table(&read("docs/operations.md"), "| metric | kind");
-    let documented: BTreeSet<String> = rows.iter().flat_map(|row| ticked(&row[0]).collect::<Vec<_>>()).collect();
+    let documented: BTreeSet<String> =
+        rows.iter().flat_map(|row| ticked(&row[0]).collect::<Vec<_>>()).collect();
     assert_eq!(documented, named);
 }
 
 #[test]
 fn the_fields_of_policies_are_those_of_the_parser() {
     let rows = table(&read("docs/policies.md"), "| field | meaning");
-    let documented: BTreeSet<String> = rows.iter().flat_map(|row| ticked(&row[0]).collect::<Vec<_>>()).collect();
+    let documented: BTreeSet<String> =
+        rows.iter().flat_map(|row| ticked(&row[0]).collect::<Vec<_>>()).collect();
     let document = read("src/policy/document.rs");
     let keys = document.split("const KEYS: ").nth(1).unwrap().split("];").next().unwrap();
     let parsed: BTreeSet<String> = keys.split('"').skip(1).step_by(2).map(str::to_owned).collect();
@@ -365,9 +416,11 @@ fn the_fields_of_policies_are_those_of_the_parser() {
 #[test]
 fn the_modules_of_the_architecture_are_those_of_the_crate() {
     let rows = table(&read("ARCHITECTURE.md"), "| module | owns");
-    let documented: Vec<String> = rows.iter().flat_map(|row| ticked(&row[0]).collect::<Vec<_>>()).collect();
+    let documented: Vec<String> =
+        rows.iter().flat_map(|row| ticked(&row[0]).collect::<Vec<_>>()).collect();
     let lib = read("src/lib.rs");
-    let listed: Vec<&str> = lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
+    let listed: Vec<&str> =
+        lib.lines().filter_map(|line| line.strip_prefix("pub mod ")?.strip_suffix(';')).collect();
     assert_eq!(documented, listed);
 }
 
@@ -375,8 +428,12 @@ fn the_modules_of_the_architecture_are_those_of_the_crate() {
 fn who_moves_over_is_told_of_every_variable() {
     let rows = table(&read("docs/migrating.md"), "| variable | what to do |");
     let told: BTreeSet<String> = rows.iter().flat_map(|row| ticked(&row[0])).collect();
-    let of_the_go_service = ALL.iter().filter(|variable| !matches!(variable.origin, Origin::Own | Origin::Client));
-    let missed: Vec<_> = of_the_go_service.map(|variable| variable.name).filter(|name| !told.contains(*name)).collect();
+    let of_the_go_service =
+        ALL.iter().filter(|variable| !matches!(variable.origin, Origin::Own | Origin::Client));
+    let missed: Vec<_> = of_the_go_service
+        .map(|variable| variable.name)
+        .filter(|name| !told.contains(*name))
+        .collect();
     assert!(missed.is_empty(), "not in docs/migrating.md: {missed:?}");
 }
 
@@ -392,7 +449,9 @@ fn links_and_paths_lead_somewhere() {
         }
         let inline = text.replace("```", "");
         for source in ticked(&inline).filter(|word| word.ends_with(".rs")) {
-            let found = [root().join(&source), root().join("src").join(&source)].iter().any(|path| path.exists());
+            let found = [root().join(&source), root().join("src").join(&source)]
+                .iter()
+                .any(|path| path.exists());
             assert!(found, "{}: {source}", path.display());
         }
     }

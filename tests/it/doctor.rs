@@ -1,11 +1,14 @@
-//! `octo-sts doctor` as a process: each thing that can be wrong is named, with what to do, and by its
-//! exit code.
+//! `octo-sts doctor` as a process: each thing that can be wrong is named, with what to do, and by
+//! its exit code.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use octo_sts::{
     clock::{Clock, ManualClock, SystemClock},
-    emulator::{Document, Fault, GitHub, Issuer, Misbehaviour, RouteKind, Selection, Visibility, generate_rsa_pem},
+    emulator::{
+        Document, Fault, GitHub, Issuer, Misbehaviour, RouteKind, Selection, Visibility,
+        generate_rsa_pem,
+    },
     name::{AppId, InstallationId},
 };
 use serde_json::{Value, json};
@@ -59,11 +62,13 @@ impl Surroundings {
     }
 
     async fn said(&self, arguments: &[&str]) -> Said {
-        let environment: Vec<_> = self.environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
+        let environment: Vec<_> =
+            self.environment.iter().map(|(name, value)| (*name, value.as_str())).collect();
         let mut command = process(&environment);
         command.args(["doctor", "--skip-built-in"]).args(arguments);
         let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
-        let (text, errors) = (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
+        let (text, errors) =
+            (String::from_utf8(output.stdout).unwrap(), String::from_utf8(output.stderr).unwrap());
         assert_eq!(errors, "", "{text}");
         for secret in ["PRIVATE KEY", "eyJ", "ghs_"] {
             assert!(!text.contains(secret), "{text}");
@@ -73,15 +78,21 @@ impl Surroundings {
 }
 
 impl Said {
-    /// That one finding is so, and has something to do where it is not in order; every other is in order.
+    /// That one finding is so, and has something to do where it is not in order; every other is in
+    /// order.
     #[track_caller]
     fn only(&self, code: i32, level: &str, what: &str, words: &[&str]) {
         let lines: Vec<&str> = self.text.lines().collect();
-        let wrong: Vec<_> = lines.iter().enumerate().filter(|(_, line)| !line.starts_with("ok ")).collect();
+        let wrong: Vec<_> =
+            lines.iter().enumerate().filter(|(_, line)| !line.starts_with("ok ")).collect();
         assert_eq!(wrong.len(), 2, "{}", self.text);
         let (at, line) = wrong[0];
         assert!(line.starts_with(&format!("{level}  {what}")), "{}", self.text);
-        assert!(words.iter().all(|word| line.contains(word)), "{words:?} are not all in\n{}", self.text);
+        assert!(
+            words.iter().all(|word| line.contains(word)),
+            "{words:?} are not all in\n{}",
+            self.text
+        );
         assert_eq!(wrong[1].0, at + 1);
         assert!(wrong[1].1.starts_with("      to do: "), "{}", self.text);
         assert_eq!(self.code, Some(code), "{}", self.text);
@@ -89,7 +100,11 @@ impl Said {
 
     #[track_caller]
     fn has(&self, line: &str) {
-        assert!(self.text.lines().any(|found| found.starts_with(line)), "{line:?} is not in\n{}", self.text);
+        assert!(
+            self.text.lines().any(|found| found.starts_with(line)),
+            "{line:?} is not in\n{}",
+            self.text
+        );
     }
 }
 
@@ -123,7 +138,8 @@ async fn as_json_it_says_the_same() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn all_mistakes_of_the_configuration_are_told_at_once() {
-    let surroundings = Surroundings::new().await.with("GITHUB_APP_IDS", "x").with("STS_POLICY_TTL", "soon");
+    let surroundings =
+        Surroundings::new().await.with("GITHUB_APP_IDS", "x").with("STS_POLICY_TTL", "soon");
     let said = surroundings.said(&[]).await;
     assert_eq!(said.code, Some(64));
     for variable in ["GITHUB_APP_IDS", "STS_POLICY_TTL"] {
@@ -149,18 +165,27 @@ fn without_numbers(text: &str) -> String {
 async fn what_the_documentation_shows_is_what_it_says() {
     let surroundings = Surroundings::new().await;
     surroundings.issuer.misbehave(Document::Discovery, Misbehaviour::Status(403));
-    let policy = "issuer: https://i.example\nsubject: s\npermissions: {contents: read, packages: write}\n";
+    let policy =
+        "issuer: https://i.example\nsubject: s\npermissions: {contents: read, packages: write}\n";
     surroundings.github.put_file("octo-org", "hello", ".github/chainguard/ci.sts.yaml", policy);
     let said = surroundings.said(&["--scope", "octo-org/hello", "--identity", "ci"]).await;
-    let shown = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md")).unwrap();
+    let shown = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/docs/operations.md"))
+        .unwrap();
     let shown = shown.split("```text\n").nth(1).unwrap().split("```").next().unwrap();
-    assert_eq!(without_numbers(shown), without_numbers(&said.text), "the documentation should show\n{}", said.text);
+    assert_eq!(
+        without_numbers(shown),
+        without_numbers(&said.text),
+        "the documentation should show\n{}",
+        said.text
+    );
     assert_eq!(said.code, Some(77));
 }
 
 #[test]
 fn arguments_that_do_not_fit_are_a_mistake() {
-    for arguments in [&["--identity", "ci"][..], &["--scope", "a/b/c"], &["--scope", "o", "--identity", "../x"]] {
+    for arguments in
+        [&["--identity", "ci"][..], &["--scope", "a/b/c"], &["--scope", "o", "--identity", "../x"]]
+    {
         let output = process(&[]).arg("doctor").args(arguments).output().unwrap();
         assert_eq!((output.status.code(), output.stdout.len()), (Some(64), 0), "{arguments:?}");
     }
@@ -188,7 +213,8 @@ async fn an_id_of_no_app() {
 async fn a_github_that_does_not_answer() {
     // A port that was free a moment ago.
     let port = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap().port();
-    let surroundings = Surroundings::new().await.with("GITHUB_BASE_URL", format!("http://127.0.0.1:{port}"));
+    let surroundings =
+        Surroundings::new().await.with("GITHUB_BASE_URL", format!("http://127.0.0.1:{port}"));
     let said = surroundings.said(&[]).await;
     assert_eq!(said.code, Some(69), "{}", said.text);
     said.has("fail  github  the GitHub of 127.0.0.1");
@@ -209,8 +235,18 @@ async fn a_clock_that_is_off() {
     let minutes = |n: u64| Duration::from_secs(n * 60);
     for (theirs, code, level, words) in [
         (now.plus(minutes(1)), 0, "warn", "s behind GitHub's"),
-        (now.plus(minutes(5)), 77, "fail", "s behind GitHub's; GitHub takes the App's credential up to 90 s"),
-        (now.minus(minutes(5)), 77, "fail", "s ahead of GitHub's; GitHub takes the App's credential up to 30 s"),
+        (
+            now.plus(minutes(5)),
+            77,
+            "fail",
+            "s behind GitHub's; GitHub takes the App's credential up to 90 s",
+        ),
+        (
+            now.minus(minutes(5)),
+            77,
+            "fail",
+            "s ahead of GitHub's; GitHub takes the App's credential up to 30 s",
+        ),
     ] {
         let surroundings = Surroundings::at(Arc::new(ManualClock::at(theirs))).await;
         surroundings.said(&[]).await.only(code, level, "clock", &[words]);
@@ -234,7 +270,9 @@ async fn of_issuer(document: Document, how: Misbehaviour) -> (Surroundings, Said
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_issuer_whose_keys_sit_behind_authentication() {
-    for (document, words) in [(Document::Discovery, "discovery document"), (Document::Jwks, "key set")] {
+    for (document, words) in
+        [(Document::Discovery, "discovery document"), (Document::Jwks, "key set")]
+    {
         for status in [401, 403] {
             let (_, said) = of_issuer(document, Misbehaviour::Status(status)).await;
             said.only(77, "fail", "issuer", &[words, &format!("the answer has status {status}")]);
@@ -257,8 +295,16 @@ async fn an_issuer_that_publishes_something_else() {
         (Document::Discovery, Misbehaviour::Status(404), "the answer has status 404"),
         (Document::Discovery, Misbehaviour::Html, "not a discovery document"),
         (Document::Jwks, Misbehaviour::Html, "not a key set"),
-        (Document::Discovery, Misbehaviour::Redirect("https://login.example.com".into()), "the answer has status 302"),
-        (Document::Jwks, Misbehaviour::Replace(json!({"keys": []})), "no key that can verify a token"),
+        (
+            Document::Discovery,
+            Misbehaviour::Redirect("https://login.example.com".into()),
+            "the answer has status 302",
+        ),
+        (
+            Document::Jwks,
+            Misbehaviour::Replace(json!({"keys": []})),
+            "no key that can verify a token",
+        ),
         (Document::Jwks, Misbehaviour::Cut, "key set"),
     ] {
         let (_, said) = of_issuer(document, how).await;
@@ -284,8 +330,11 @@ async fn an_issuer_with_a_certificate_of_an_unknown_ca() {
     let made = rcgen::generate_simple_self_signed(vec!["127.0.0.1".to_owned()]).unwrap();
     let key = rustls::pki_types::PrivateKeyDer::try_from(made.signing_key.serialize_der()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let tls = rustls::ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let tls = tls.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
+    let tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap();
+    let tls =
+        tls.with_no_client_auth().with_single_cert(vec![made.cert.der().clone()], key).unwrap();
     let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(tls));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("https://{}", listener.local_addr().unwrap());
@@ -297,14 +346,20 @@ async fn an_issuer_with_a_certificate_of_an_unknown_ca() {
         }
     });
     let said = Surroundings::new().await.with("OIDC_ISSUERS", &url).said(&[]).await;
-    said.only(69, "fail", &format!("issuer {url}"), &["issued by an authority that is not trusted here"]);
+    said.only(
+        69,
+        "fail",
+        &format!("issuer {url}"),
+        &["issued by an authority that is not trusted here"],
+    );
     assert!(said.text.contains("ca_file"));
     serving.abort();
 }
 
 /// A folder of its own for the issuers file and what it names.
 fn folder(name: &str) -> std::path::PathBuf {
-    let folder = std::env::temp_dir().join(format!("octo-sts-doctor-{}-{name}", std::process::id()));
+    let folder =
+        std::env::temp_dir().join(format!("octo-sts-doctor-{}-{name}", std::process::id()));
     std::fs::create_dir_all(&folder).unwrap();
     folder
 }
@@ -319,9 +374,12 @@ async fn an_issuer_whose_entry_gives_a_credential() {
     );
     let file = folder.join("issuers.yaml");
     std::fs::write(&file, entry).unwrap();
-    let surroundings = surroundings.with("OIDC_ISSUERS", "").with("OIDC_ISSUERS_FILE", file.to_str().unwrap());
+    let surroundings =
+        surroundings.with("OIDC_ISSUERS", "").with("OIDC_ISSUERS_FILE", file.to_str().unwrap());
     let said = surroundings.said(&[]).await;
-    said.has("fail  configuration  OIDC_ISSUERS_FILE names a file with a mistake: line 4, column 24: ");
+    said.has(
+        "fail  configuration  OIDC_ISSUERS_FILE names a file with a mistake: line 4, column 24: ",
+    );
     assert_eq!(said.code, Some(64));
     std::fs::write(folder.join("token"), "reviewer").unwrap();
     let said = surroundings.said(&[]).await;
@@ -338,12 +396,14 @@ async fn a_certificate_that_ends() {
     let folder = folder("tls");
     let (chain, key) = (folder.join("chain.pem"), folder.join("key.pem"));
     for (year, code, level) in [(4000, 0, "ok  "), (2020, 64, "fail")] {
-        let mut parameters = rcgen::CertificateParams::new(vec!["sts.example.com".to_owned()]).unwrap();
+        let mut parameters =
+            rcgen::CertificateParams::new(vec!["sts.example.com".to_owned()]).unwrap();
         parameters.not_after = rcgen::date_time_ymd(year, 1, 1);
         let signing = rcgen::KeyPair::generate().unwrap();
         std::fs::write(&chain, parameters.self_signed(&signing).unwrap().pem()).unwrap();
         std::fs::write(&key, signing.serialize_pem()).unwrap();
-        let surroundings = Surroundings::new().await.with("STS_TLS_CERT_FILE", chain.to_str().unwrap());
+        let surroundings =
+            Surroundings::new().await.with("STS_TLS_CERT_FILE", chain.to_str().unwrap());
         let said = surroundings.with("STS_TLS_KEY_FILE", key.to_str().unwrap()).said(&[]).await;
         assert_eq!(said.code, Some(code), "{}", said.text);
         said.has(&format!("{level}  tls  the certificate "));
@@ -361,15 +421,27 @@ async fn an_issuer_whose_keys_are_written_down() {
         let mut keys = issuer.jwks();
         keys["keys"][0]["exp"] = json!(end);
         std::fs::write(folder.join("keys.json"), keys.to_string()).unwrap();
-        std::fs::write(&file, "issuers:\n  - issuer: https://cluster.internal\n    jwks_file: keys.json\n").unwrap();
+        std::fs::write(
+            &file,
+            "issuers:\n  - issuer: https://cluster.internal\n    jwks_file: keys.json\n",
+        )
+        .unwrap();
     };
     let (now, day) = (SystemClock.now().as_secs(), 86_400);
     write(now + 100 * day);
-    let surroundings = surroundings.with("OIDC_ISSUERS", "").with("OIDC_ISSUERS_FILE", file.to_str().unwrap());
+    let surroundings =
+        surroundings.with("OIDC_ISSUERS", "").with("OIDC_ISSUERS_FILE", file.to_str().unwrap());
     let said = surroundings.said(&[]).await;
-    said.has("ok    issuer https://cluster.internal  has 1 key for RS256, supplied by the operator");
+    said.has(
+        "ok    issuer https://cluster.internal  has 1 key for RS256, supplied by the operator",
+    );
     write(now + day);
-    surroundings.said(&[]).await.only(0, "warn", "issuer https://cluster.internal", &["ends, or has ended, at"]);
+    surroundings.said(&[]).await.only(
+        0,
+        "warn",
+        "issuer https://cluster.internal",
+        &["ends, or has ended, at"],
+    );
     assert_eq!(surroundings.issuer.fetches(), Default::default());
     std::fs::remove_dir_all(folder).unwrap();
 }
@@ -381,7 +453,9 @@ async fn a_scope_and_a_policy_that_are_in_order() {
     surroundings.github.put_file("octo-org", "hello", ".github/chainguard/ci.sts.yaml", &policy);
     let said = surroundings.said(&["--scope", "octo-org/hello", "--identity", "ci"]).await;
     assert_eq!(said.code, Some(0), "{}", said.text);
-    said.has("ok    installation  for octo-org, on all repositories, with: checks write, contents write");
+    said.has(
+        "ok    installation  for octo-org, on all repositories, with: checks write, contents write",
+    );
     said.has("ok    trusted issuers  octo-org has no list");
     said.has("ok    policy .github/chainguard/ci.sts.yaml in octo-org/hello  is valid, and gives: contents read");
     // What it read with is revoked.
@@ -400,7 +474,12 @@ async fn what_is_wrong_with_a_scope_or_its_policy() {
         }),
         ("octo-org/hello", "policy", "is not there", |_| {}),
         ("octo-org/hello", "policy", "breaks a rule: line 1", |surroundings| {
-            surroundings.github.put_file("octo-org", "hello", ".github/chainguard/ci.sts.yaml", "issuer: [");
+            surroundings.github.put_file(
+                "octo-org",
+                "hello",
+                ".github/chainguard/ci.sts.yaml",
+                "issuer: [",
+            );
         }),
         ("octo-org/hello", "policy", "the App lacks packages write (it has none)", |s| {
             let text = "issuer: https://i.example\nsubject: s\npermissions: {packages: write, contents: write}\n";
@@ -410,7 +489,12 @@ async fn what_is_wrong_with_a_scope_or_its_policy() {
             let path = ".github/chainguard/trusted-token-issuers.yaml";
             surroundings.github.put_file("octo-org", ".github", path, "issuers: 5\n");
             let text = "issuer: https://i.example\nsubject: s\npermissions: {contents: read}\n";
-            surroundings.github.put_file("octo-org", "hello", ".github/chainguard/ci.sts.yaml", text);
+            surroundings.github.put_file(
+                "octo-org",
+                "hello",
+                ".github/chainguard/ci.sts.yaml",
+                text,
+            );
         }),
     ];
     for (scope, what, words, change) in cases {

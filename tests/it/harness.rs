@@ -1,7 +1,7 @@
 //! A server with a GitHub, an issuer and a clock of its own, and callers on both wires.
 //!
-//! [`Setup::new`] is the happy path; a test changes one thing and calls [`Setup::start`]. Whatever is
-//! asked goes over gRPC and over REST, and the answers must agree.
+//! [`Setup::new`] is the happy path; a test changes one thing and calls [`Setup::start`]. Whatever
+//! is asked goes over gRPC and over REST, and the answers must agree.
 
 mod client;
 #[path = "../../src/tests.rs"]
@@ -55,8 +55,8 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// `octo-org` with a public `.github`, a private `hello` and a private `other`, an App installed on
-    /// all of them, and an issuer that stands in for GitHub Actions.
+    /// `octo-org` with a public `.github`, a private `hello` and a private `other`, an App
+    /// installed on all of them, and an issuer that stands in for GitHub Actions.
     pub async fn new() -> Self {
         let clock = ManualClock::at(UnixTime::from_secs(1_790_000_000));
         let github = GitHub::start(Arc::new(clock.clone())).await.unwrap();
@@ -91,13 +91,23 @@ impl Setup {
     /// Puts a policy into one of the organization's repositories. `${ISSUER}` is the issuer's URL.
     pub fn policy(&self, repo: &str, name: &str, text: &str) {
         let text = text.replace("${ISSUER}", &self.issuer.url());
-        self.github.put_file("octo-org", repo, &format!(".github/chainguard/{name}.sts.yaml"), &text);
+        self.github.put_file(
+            "octo-org",
+            repo,
+            &format!(".github/chainguard/{name}.sts.yaml"),
+            &text,
+        );
     }
 
     /// Puts the organization's list of trusted issuers where it belongs.
     pub fn list(&self, text: &str) {
         let text = text.replace("${ISSUER}", &self.issuer.url());
-        self.github.put_file("octo-org", ".github", ".github/chainguard/trusted-token-issuers.yaml", &text);
+        self.github.put_file(
+            "octo-org",
+            ".github",
+            ".github/chainguard/trusted-token-issuers.yaml",
+            &text,
+        );
     }
 
     /// Serves.
@@ -130,7 +140,8 @@ impl Setup {
 
 /// The settings that an environment means.
 pub fn settings(environment: &[(&str, &str)]) -> Settings {
-    let environment: Environment = environment.iter().map(|(name, value)| (*name, *value)).collect();
+    let environment: Environment =
+        environment.iter().map(|(name, value)| (*name, *value)).collect();
     Settings::new(&Config::read(&environment).unwrap())
 }
 
@@ -225,7 +236,10 @@ pub struct AuditLines(Arc<Mutex<Vec<Value>>>);
 impl AuditSink for AuditLines {
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         let lines = std::str::from_utf8(lines).unwrap().lines();
-        self.0.lock().unwrap().extend(lines.map(|line| serde_json::from_str::<Value>(line).unwrap()));
+        self.0
+            .lock()
+            .unwrap()
+            .extend(lines.map(|line| serde_json::from_str::<Value>(line).unwrap()));
         Ok(())
     }
 }
@@ -267,6 +281,7 @@ pub fn process(environment: &[(&str, &str)]) -> std::process::Command {
 
 /// Sends a signal by its name without `SIG`.
 pub fn signal(process: &std::process::Child, name: &str) {
-    let sent = std::process::Command::new("kill").args(["-s", name, &process.id().to_string()]).status();
+    let sent =
+        std::process::Command::new("kill").args(["-s", name, &process.id().to_string()]).status();
     assert!(sent.unwrap().success());
 }

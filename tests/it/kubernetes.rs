@@ -1,5 +1,5 @@
-//! Kubernetes: tokens as a real API server made them, a cluster that keeps its keys to itself, and what
-//! the issuers file makes of it all, on both wires.
+//! Kubernetes: tokens as a real API server made them, a cluster that keeps its keys to itself, and
+//! what the issuers file makes of it all, on both wires.
 
 use std::{
     io,
@@ -28,8 +28,10 @@ use crate::harness::{APP_PERMISSIONS, Ask, Folder, Setup, World, tls};
 const RECORDED: i64 = 1_795_301_421;
 const RS256: &str = include_str!("../fixtures/kubernetes/tokenrequest_rs256_aud.json");
 const ES256: &str = include_str!("../fixtures/kubernetes/tokenrequest_es256_aud.json");
-const POD_BOUND: &str = include_str!("../fixtures/kubernetes/tokenrequest_rs256_podbound_2aud.json");
-const DEFAULT_AUDIENCE: &str = include_str!("../fixtures/kubernetes/tokenrequest_rs256_defaultaud.json");
+const POD_BOUND: &str =
+    include_str!("../fixtures/kubernetes/tokenrequest_rs256_podbound_2aud.json");
+const DEFAULT_AUDIENCE: &str =
+    include_str!("../fixtures/kubernetes/tokenrequest_rs256_defaultaud.json");
 const JWKS: &str = include_str!("../fixtures/kubernetes/jwks.json");
 const ANONYMOUS: &str = include_str!("../fixtures/kubernetes/jwks_anonymous_403.json");
 
@@ -49,7 +51,8 @@ async fn setup(folder: &Folder, file: &str) -> Setup {
     setup.settings.oidc.private_networks = PrivateNetworks::Blocked;
     let pod = Pod { api_server: None, folder: folder.path().to_owned() };
     let text = file.replace("${ISSUER}", &setup.issuer.url());
-    let file = IssuersFile { path: folder.file("issuers.yaml", &text).into(), pod, plain_http: false };
+    let file =
+        IssuersFile { path: folder.file("issuers.yaml", &text).into(), pod, plain_http: false };
     let listed = file.load().unwrap();
     setup.settings.oidc.issuers_file = Some((file, listed));
     setup
@@ -64,10 +67,15 @@ struct ApiServer {
 
 impl ApiServer {
     async fn answer(self, request: Request<Incoming>) -> Response<Full<Bytes>> {
-        let may = request.headers().get("authorization").is_some_and(|shown| shown == "Bearer the-servers-own");
+        let may = request
+            .headers()
+            .get("authorization")
+            .is_some_and(|shown| shown == "Bearer the-servers-own");
         self.asked.lock().unwrap().push((request.uri().path().to_owned(), may));
-        let (status, body) = if may { (StatusCode::OK, JWKS) } else { (StatusCode::FORBIDDEN, ANONYMOUS) };
-        let reply = Response::builder().status(status).header("content-type", "application/jwk-set+json");
+        let (status, body) =
+            if may { (StatusCode::OK, JWKS) } else { (StatusCode::FORBIDDEN, ANONYMOUS) };
+        let reply =
+            Response::builder().status(status).header("content-type", "application/jwk-set+json");
         let reply = reply.header("cache-control", "public, max-age=3600");
         reply.body(Full::new(Bytes::from_static(body.as_bytes()))).unwrap()
     }
@@ -79,7 +87,9 @@ impl ApiServer {
         folder.file("ca.crt", &root);
         let (server, address) = (Self::default(), listener.local_addr().unwrap());
         let answering = server.clone();
-        tokio::spawn(tls::serve(listener, config, move |request| answering.clone().answer(request)));
+        tokio::spawn(tls::serve(listener, config, move |request| {
+            answering.clone().answer(request)
+        }));
         (server, format!("https://api.internal:{}/openid/v1/jwks", address.port()))
     }
 }
@@ -104,7 +114,9 @@ async fn reason(world: &World, identity: &str, token: &str) -> String {
 async fn tokens_of_a_real_cluster_are_verified_with_keys_that_are_written_down() {
     let folder = Folder::new();
     folder.file("keys.json", JWKS);
-    let setup = setup(&folder, "issuers: [{issuer: 'https://127.0.0.1:6444', jwks_file: keys.json}]\n").await;
+    let setup =
+        setup(&folder, "issuers: [{issuer: 'https://127.0.0.1:6444', jwks_file: keys.json}]\n")
+            .await;
     setup.clock.set(UnixTime::from_secs(RECORDED));
     setup.policy("hello", "builder", POLICY);
     setup.policy(
@@ -112,7 +124,11 @@ async fn tokens_of_a_real_cluster_are_verified_with_keys_that_are_written_down()
         "bound",
         &POLICY.replace("permissions", "claim_pattern: {kubernetes.io/pod/name: p1}\npermissions"),
     );
-    setup.policy("hello", "es", &POLICY.replace(":builder", ":[b]uilder").replace("subject:", "subject_pattern:"));
+    setup.policy(
+        "hello",
+        "es",
+        &POLICY.replace(":builder", ":[b]uilder").replace("subject:", "subject_pattern:"),
+    );
     let world = setup.start().await;
     for token in [RS256, ES256, POD_BOUND] {
         assert_eq!(reason(&world, "builder", &recorded(token)).await, "");
@@ -123,7 +139,10 @@ async fn tokens_of_a_real_cluster_are_verified_with_keys_that_are_written_down()
     assert_eq!(reason(&world, "bound", &recorded(RS256)).await, "POLICY_MISMATCH");
     // One that the cluster made for itself is not for us.
     let answer = world.exchange("octo-org/hello", "builder", &recorded(DEFAULT_AUDIENCE)).await;
-    assert_eq!((answer.reason(), &answer.rest.failed[..]), ("POLICY_MISMATCH", &["audience".to_owned()][..]));
+    assert_eq!(
+        (answer.reason(), &answer.rest.failed[..]),
+        ("POLICY_MISMATCH", &["audience".to_owned()][..])
+    );
     // An hour and the leeway later it is over.
     world.clock.set(UnixTime::from_secs(RECORDED + 3600 + 30));
     assert_eq!(reason(&world, "builder", &recorded(ES256)).await, "TOKEN_EXPIRED");
@@ -135,7 +154,9 @@ async fn keys_behind_authentication_and_a_ca_of_its_own_are_fetched_by_the_entry
     let folder = Folder::new();
     let (server, keys) = ApiServer::start(&folder).await;
     folder.file("token", "the-servers-own\n");
-    let entry = |more: &str| format!("issuers: [{{issuer: 'https://127.0.0.1:6444', jwks_uri: '{keys}'{more}}}]\n");
+    let entry = |more: &str| {
+        format!("issuers: [{{issuer: 'https://127.0.0.1:6444', jwks_uri: '{keys}'{more}}}]\n")
+    };
     for (more, wanted) in [
         (", ca_file: ca.crt, bearer_token_file: token, private_network: true", ""),
         (", bearer_token_file: token, private_network: true", "ISSUER_UNAVAILABLE"),
@@ -152,7 +173,10 @@ async fn keys_behind_authentication_and_a_ca_of_its_own_are_fetched_by_the_entry
     }
     // Fetched once for all that asked; refused for want of the token; else not even connected to.
     let asked = server.asked.lock().unwrap().clone();
-    assert_eq!(asked, [("/openid/v1/jwks".to_owned(), true), ("/openid/v1/jwks".to_owned(), false)]);
+    assert_eq!(
+        asked,
+        [("/openid/v1/jwks".to_owned(), true), ("/openid/v1/jwks".to_owned(), false)]
+    );
 }
 
 #[tokio::test]
@@ -189,7 +213,8 @@ const CLUSTER: &str = "issuers: [{issuer: '${ISSUER}', private_network: true}]\n
 /// A setup whose issuer is a cluster's and no longer that of GitHub Actions.
 async fn cluster(folder: &Folder, file: &str) -> Setup {
     let mut setup = setup(folder, file).await;
-    setup.settings.oidc.actions_issuer = "https://token.actions.githubusercontent.com".parse().unwrap();
+    setup.settings.oidc.actions_issuer =
+        "https://token.actions.githubusercontent.com".parse().unwrap();
     setup.settings.exchange.github_host = "github.com".into();
     setup
 }
@@ -211,15 +236,20 @@ async fn a_refusal_a_check_and_the_record_say_which_workload_it_was() {
     };
     for (identity, granted) in [("staging", false), ("production", true)] {
         let checked = world.check("octo-org/hello", identity, &token).await;
-        assert_eq!((checked.reply().granted, checked.reply().kubernetes.as_ref()), (granted, Some(&workload)));
+        assert_eq!(
+            (checked.reply().granted, checked.reply().kubernetes.as_ref()),
+            (granted, Some(&workload))
+        );
     }
     let refused = world.exchange("octo-org/hello", "staging", &token).await;
-    let subject = refused.rest.conditions.iter().find(|condition| condition.field == "subject").unwrap();
+    let subject =
+        refused.rest.conditions.iter().find(|condition| condition.field == "subject").unwrap();
     let hint = "the service account is that of another namespace: `production`, not `staging`";
     assert_eq!(subject.hint.as_deref(), Some(hint));
     let authorization = format!("Bearer {token}");
     let path = "/sts/exchange?scope=octo-org/hello&identity=staging";
-    let reply = world.client.send(http::Method::GET, path, &[("authorization", &authorization)], "").await;
+    let reply =
+        world.client.send(http::Method::GET, path, &[("authorization", &authorization)], "").await;
     let metadata = json!({
         "failed": "subject",
         "kubernetes_namespace": "production",
@@ -229,7 +259,8 @@ async fn a_refusal_a_check_and_the_record_say_which_workload_it_was() {
     });
     assert_eq!(reply.json()["details"][0]["metadata"], metadata);
     world.usual().await;
-    let record = world.audit.find(|record| record["verified"] == true && record["result"] == "denied").await;
+    let record =
+        world.audit.find(|record| record["verified"] == true && record["result"] == "denied").await;
     let names = json!({"namespace": "production", "service_account": "deployer", "pod": "web-1", "node": "node-a"});
     assert_eq!(record["kubernetes"], names);
 }
@@ -244,23 +275,41 @@ async fn hints_tell_of_audiences_and_claims_that_are_not_quite_right() {
     let mut claims = pod(&world);
     claims["aud"] = json!(["https://kubernetes.default.svc"]);
     let refused = world.exchange("octo-org/hello", "dotted", &world.issuer.sign(&claims)).await;
-    let hint =
-        |field: &str| refused.rest.conditions.iter().find(|condition| condition.field == field).unwrap().hint.clone();
+    let hint = |field: &str| {
+        refused
+            .rest
+            .conditions
+            .iter()
+            .find(|condition| condition.field == field)
+            .unwrap()
+            .hint
+            .clone()
+    };
     assert!(
-        hint("audience").unwrap().contains("project the token with the audience `https://github.com/octo-org/hello`")
+        hint("audience")
+            .unwrap()
+            .contains("project the token with the audience `https://github.com/octo-org/hello`")
     );
-    assert!(hint("claim_pattern.kubernetes.io.namespace").unwrap().contains("did you mean `kubernetes.io/namespace`?"));
+    assert!(
+        hint("claim_pattern.kubernetes.io.namespace")
+            .unwrap()
+            .contains("did you mean `kubernetes.io/namespace`?")
+    );
     assert!(world.issued().is_empty());
 }
 
 #[tokio::test]
 async fn only_listed_issuers_are_asked_and_strangers_learn_nothing_of_it() {
     let folder = Folder::new();
-    let setup =
-        cluster(&folder, &format!("{}only_listed: true\n", CLUSTER.replace("${ISSUER}", "${ISSUER}/listed"))).await;
+    let setup = cluster(
+        &folder,
+        &format!("{}only_listed: true\n", CLUSTER.replace("${ISSUER}", "${ISSUER}/listed")),
+    )
+    .await;
     let (listed, other) = (setup.issuer.at("/listed"), setup.issuer.at("/other"));
     for issuer in [&listed, &other] {
-        let policy = format!("issuer: {}\nsubject: s\npermissions: {{issues: write}}\n", issuer.url());
+        let policy =
+            format!("issuer: {}\nsubject: s\npermissions: {{issues: write}}\n", issuer.url());
         setup.policy("hello", issuer.url().rsplit('/').next().unwrap(), &policy);
     }
     setup.github.org("empty");
@@ -283,7 +332,11 @@ async fn only_listed_issuers_are_asked_and_strangers_learn_nothing_of_it() {
     }
     answers.dedup();
     assert_eq!(answers.len(), 1);
-    assert_eq!((world.issued().len(), world.calls()), (issued, calls), "nothing is looked up for them");
+    assert_eq!(
+        (world.issued().len(), world.calls()),
+        (issued, calls),
+        "nothing is looked up for them"
+    );
     let record = world.audit.find(|record| record["reason"] == "ISSUER_NOT_TRUSTED").await;
     assert_eq!(record["cause"], "the issuers file does not list the issuer");
 }
@@ -295,7 +348,11 @@ async fn rules_of_a_pattern_are_asked_of_a_stranger_once_its_signature_is_verifi
     let mut setup = cluster(&folder, file).await;
     setup.settings.oidc.private_networks = PrivateNetworks::All;
     let (issuer, forger) = (setup.issuer.at("/x"), setup.issuer.at("/y"));
-    setup.policy("hello", "x", &format!("issuer: {}\nsubject: s\npermissions: {{issues: write}}\n", issuer.url()));
+    setup.policy(
+        "hello",
+        "x",
+        &format!("issuer: {}\nsubject: s\npermissions: {{issues: write}}\n", issuer.url()),
+    );
     let world = setup.start().await;
     let claims = json!({"iss": issuer.url(), "sub": "s", "aud": ["sts.example.com"]});
     assert_eq!(reason(&world, "x", &forger.sign(&claims)).await, "ISSUER_NOT_TRUSTED");
@@ -312,13 +369,15 @@ async fn a_running_server_takes_up_a_changed_file() {
     let setup = cluster(&folder, &CLUSTER.replace("${ISSUER}", "${ISSUER}/old")).await;
     let (old, new) = (setup.issuer.at("/old"), setup.issuer.at("/new"));
     for (name, issuer) in [("old", &old), ("new", &new)] {
-        let policy = format!("issuer: {}\nsubject: s\npermissions: {{issues: write}}\n", issuer.url());
+        let policy =
+            format!("issuer: {}\nsubject: s\npermissions: {{issues: write}}\n", issuer.url());
         setup.policy("hello", name, &policy);
     }
     let world = setup.start().await;
     // One call at a time: between two the file may have been taken up.
     let ask = async |name: &str, issuer: &octo_sts::emulator::Issuer| {
-        let token = issuer.sign(&json!({"iss": issuer.url(), "sub": "s", "aud": ["sts.example.com"]}));
+        let token =
+            issuer.sign(&json!({"iss": issuer.url(), "sub": "s", "aud": ["sts.example.com"]}));
         world.client.rest(&Ask::new("octo-org/hello", name, &token)).await.reason
     };
     assert_eq!(ask("old", &old).await, "");
@@ -329,6 +388,8 @@ async fn a_running_server_takes_up_a_changed_file() {
             world.clock.advance(std::time::Duration::from_secs(10));
         }
     };
-    tokio::time::timeout(std::time::Duration::from_secs(30), wait).await.expect("the file is looked at");
+    tokio::time::timeout(std::time::Duration::from_secs(30), wait)
+        .await
+        .expect("the file is looked at");
     assert_eq!(ask("old", &old).await, "ISSUER_NOT_TRUSTED");
 }

@@ -1,4 +1,5 @@
-//! The memory of a server process whose caches are full of hostile files, against the chart's limit.
+//! The memory of a server process whose caches are full of hostile files, against the chart's
+//! limit.
 
 use std::{
     io::{BufRead, BufReader},
@@ -51,8 +52,12 @@ impl World {
             ("PORT", "0"),
             ("METRICS", "false"),
         ];
-        let mut server =
-            process(&environment).arg("serve").stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+        let mut server = process(&environment)
+            .arg("serve")
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let client = Client::new(address(&mut server));
         Self { github, issuer, app, server, client }
     }
@@ -64,18 +69,25 @@ impl World {
     }
 
     fn policy(&self, owner: &str, name: &str, patterns: impl Iterator<Item = String>) {
-        let patterns: String = patterns.enumerate().map(|(n, pattern)| format!("  c{n}: '{pattern}'\n")).collect();
+        let patterns: String =
+            patterns.enumerate().map(|(n, pattern)| format!("  c{n}: '{pattern}'\n")).collect();
         let issuer = self.issuer.url();
         let text = format!(
             "issuer: {issuer}\nsubject_pattern: '.*'\nclaim_pattern:\n{patterns}permissions: {{contents: read}}\n"
         );
-        self.github.put_file(owner, ".github", &format!(".github/chainguard/{name}.sts.yaml"), &text);
+        self.github.put_file(
+            owner,
+            ".github",
+            &format!(".github/chainguard/{name}.sts.yaml"),
+            &text,
+        );
     }
 
     fn token(&self, issuer: &Issuer, text: impl Fn(usize) -> String) -> String {
         let mut claims = claims::github_actions("octo-org", "hello", "refs/heads/main");
         claims["aud"] = json!(DOMAIN);
-        let texts: Map<String, Value> = (0..CLAIMS).map(|n| (format!("c{n}"), json!(text(n)))).collect();
+        let texts: Map<String, Value> =
+            (0..CLAIMS).map(|n| (format!("c{n}"), json!(text(n)))).collect();
         claims.as_object_mut().unwrap().extend(texts);
         issuer.sign(&claims)
     }
@@ -114,7 +126,8 @@ fn address(server: &mut Child) -> SocketAddr {
         let entry: Value = serde_json::from_str(&line).unwrap();
         if entry["message"] == "serving" {
             std::thread::spawn(move || std::io::copy(&mut log, &mut std::io::sink()));
-            let port = entry["address"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap();
+            let port =
+                entry["address"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap();
             return SocketAddr::from(([127, 0, 0, 1], port));
         }
     }
@@ -127,7 +140,8 @@ fn limit() -> usize {
     limits.split_once("Mi\n").unwrap().0.parse().unwrap()
 }
 
-/// A text of `a` and `b` in which no two stretches are alike, with an `a` where the pattern wants it.
+/// A text of `a` and `b` in which no two stretches are alike, with an `a` where the pattern wants
+/// it.
 fn stateful_text(n: usize) -> String {
     let mut random = fastrand::Rng::with_seed(n as u64);
     let mut letters: Vec<char> = (0..300).map(|_| if random.bool() { 'a' } else { 'b' }).collect();
@@ -143,9 +157,15 @@ async fn full_caches_of_hostile_files_stay_within_the_charts_limit() {
         let owner = format!("large-{n}");
         world.owner(&owner);
         let own = world.issuer.url();
-        let patterns = (0..5).map(|n| format!(r"  - 'https://{n}\pL{{50}}'{}", '\n')).collect::<String>();
+        let patterns =
+            (0..5).map(|n| format!(r"  - 'https://{n}\pL{{50}}'{}", '\n')).collect::<String>();
         let list = format!("issuers: ['{own}']\nissuer_patterns:\n{patterns}");
-        world.github.put_file(&owner, ".github", ".github/chainguard/trusted-token-issuers.yaml", &list);
+        world.github.put_file(
+            &owner,
+            ".github",
+            ".github/chainguard/trusted-token-issuers.yaml",
+            &list,
+        );
         for name in ["verified", "unverified"] {
             world.policy(&owner, name, large());
         }
@@ -158,10 +178,13 @@ async fn full_caches_of_hostile_files_stay_within_the_charts_limit() {
 
     let idle = world.memory();
     let token = world.token(&world.issuer, |_| "é".repeat(40));
-    let of_large = |name, token: &str| (0..OWNERS).map(|n| Ask::new(&format!("large-{n}"), name, token)).collect();
+    let of_large = |name, token: &str| {
+        (0..OWNERS).map(|n| Ask::new(&format!("large-{n}"), name, token)).collect()
+    };
     let unknown = world.issuer.at("/unknown");
     unknown.rotate(Alg::Es256);
-    let (codes, unverified) = world.ask(of_large("unverified", &world.token(&unknown, |_| String::new()))).await;
+    let (codes, unverified) =
+        world.ask(of_large("unverified", &world.token(&unknown, |_| String::new()))).await;
     assert_eq!(codes, [16; OWNERS]);
     let (codes, verified) = world.ask(of_large("verified", &token)).await;
     assert_eq!(codes, [0; OWNERS]);
@@ -176,7 +199,9 @@ async fn full_caches_of_hostile_files_stay_within_the_charts_limit() {
             stateful = stateful.max(memory);
         }
     }
-    let report = format!("MiB: idle {idle}, unverified {unverified}, verified {verified}, stateful {stateful}");
+    let report = format!(
+        "MiB: idle {idle}, unverified {unverified}, verified {verified}, stateful {stateful}"
+    );
     eprintln!("{report}");
     let most = unverified.max(verified).max(stateful);
     assert!(most + OTHER_CACHES < limit(), "{report}");

@@ -9,7 +9,8 @@ use crate::harness::{APP_PERMISSIONS, DOMAIN, POLICY, Setup};
 /// Serves these owners only.
 async fn serving(owners: &[&str]) -> Setup {
     let mut setup = Setup::with_policy(POLICY).await;
-    setup.settings.exchange.owners = Some(owners.iter().map(|owner| owner.parse().unwrap()).collect());
+    setup.settings.exchange.owners =
+        Some(owners.iter().map(|owner| owner.parse().unwrap()).collect());
     setup
 }
 
@@ -20,13 +21,20 @@ async fn an_owner_that_is_not_served_is_refused_before_github_is_called() {
     for scope in ["octo-org/hello", "OCTO-ORG/hello", "octo-org", "unknown-org/x"] {
         let answer = world.exchange(scope, "ci", &world.token(json!({}))).await.rest;
         assert_eq!((answer.code, answer.reason.as_str()), (5, "NO_APP"), "{scope}");
-        assert!(answer.message.starts_with("no GitHub App configured for org "), "{}", answer.message);
+        assert!(
+            answer.message.starts_with("no GitHub App configured for org "),
+            "{}",
+            answer.message
+        );
     }
     assert_eq!(world.calls(), (0, 0));
     assert!(world.issued().is_empty());
     let record = &world.audit.at_least(1).await[0];
     assert!(record["cause"].as_str().unwrap().contains("STS_OWNERS"), "{record}");
-    let forged = world.exchange("octo-org/hello", "ci", &world.issuer.at("/other").sign(&world.claims())).await.rest;
+    let forged = world
+        .exchange("octo-org/hello", "ci", &world.issuer.at("/other").sign(&world.claims()))
+        .await
+        .rest;
     assert_eq!(forged.code, 16, "an unverified caller does not learn it");
 }
 
@@ -56,7 +64,9 @@ async fn unverified_callers_cannot_tell_which_owners_are_served() {
 }
 
 fn organization_policy(repositories: &str) -> String {
-    format!("issuer: ${{ISSUER}}\nsubject_pattern: '.*'\npermissions: {{members: read}}\n{repositories}")
+    format!(
+        "issuer: ${{ISSUER}}\nsubject_pattern: '.*'\npermissions: {{members: read}}\n{repositories}"
+    )
 }
 
 #[tokio::test]
@@ -64,7 +74,8 @@ async fn the_operator_can_require_a_list_of_repositories() {
     let mut setup = Setup::with_policy(POLICY).await;
     let rules = octo_sts::policy::Rules { require_repositories: true, ..Default::default() };
     setup.settings.store.rules = std::sync::Arc::new(rules);
-    for (name, repositories) in [("absent", ""), ("empty", "repositories: []\n"), ("listed", "repositories: [hello]\n")]
+    for (name, repositories) in
+        [("absent", ""), ("empty", "repositories: []\n"), ("listed", "repositories: [hello]\n")]
     {
         setup.policy(".github", name, &organization_policy(repositories));
     }
@@ -100,7 +111,11 @@ async fn a_token_for_all_repositories_is_recorded_and_counted() {
     ];
     for (n, (scope, name, repositories)) in exchanges.iter().enumerate() {
         // Over both wires.
-        assert_eq!(world.exchange(scope, name, &world.token(json!({}))).await.rest.code, 0, "{scope} {name}");
+        assert_eq!(
+            world.exchange(scope, name, &world.token(json!({}))).await.rest.code,
+            0,
+            "{scope} {name}"
+        );
         let records = world.audit.at_least(2 * (n + 1)).await;
         let last: &Value = records.last().unwrap();
         assert_eq!(&last["token"]["repositories"], repositories, "{scope} {name}");

@@ -1,7 +1,7 @@
 //! What the server promises when something fails, one module for each thing that can.
 //!
-//! Time is injected wherever it decides. Where a test needs a caller to be waiting, it waits for the
-//! request to arrive at the emulator, never for a while.
+//! Time is injected wherever it decides. Where a test needs a caller to be waiting, it waits for
+//! the request to arrive at the emulator, never for a while.
 
 mod attempts;
 mod budgets;

@@ -52,13 +52,15 @@ impl Lines {
 
 /// Marks by which a secret would be known, whole or in part, as text or as bytes in a `Debug`.
 fn marks(secrets: &[String]) -> Vec<String> {
-    // The parts of a JWT start so (`{"alg"`, `{"typ"`, `{"kid"`, `{"iss"`, `{"iat"`, `{"exp"`), the App's and
-    // a caller's alike; a shorter mark would turn up in a digest by chance. An installation token starts with `ghs_`.
+    // The parts of a JWT start so (`{"alg"`, `{"typ"`, `{"kid"`, `{"iss"`, `{"iat"`, `{"exp"`), the
+    // App's and a caller's alike; a shorter mark would turn up in a digest by chance. An
+    // installation token starts with `ghs_`.
     let parts = ["eyJhbGci", "eyJ0eXAi", "eyJraWQi", "eyJpc3Mi", "eyJpYXQi", "eyJleHAi"];
     let others = ["101, 121, 74", "ghs_", "103, 104, 115, 95", "PRIVATE KEY"];
     let mut marks: Vec<String> = parts.into_iter().chain(others).map(str::to_owned).collect();
     for secret in secrets {
-        // The last part is the signature of a JWT; without dots it is the middle of a token or a key.
+        // The last part is the signature of a JWT; without dots it is the middle of a token or a
+        // key.
         let last = secret.rsplit('.').next().unwrap();
         let middle = last.len() / 2;
         marks.push(last[middle.saturating_sub(8)..middle + 8].to_owned());
@@ -94,14 +96,23 @@ async fn drive(world: &World, asks: Vec<Ask>, raw: Vec<Raw>) -> (Vec<String>, St
                 }
                 for answer in [client.grpc(ask).await, client.rest(ask).await] {
                     granted.extend(Some(answer.token.clone()).filter(|token| !token.is_empty()));
-                    told.push_str(&format!("{:?}\n", crate::harness::Answer { token: String::new(), ..answer }));
+                    told.push_str(&format!(
+                        "{:?}\n",
+                        crate::harness::Answer { token: String::new(), ..answer }
+                    ));
                 }
             }
             for (method, path, authorization, body) in &raw {
                 let kind = ("content-type", "application/x-www-form-urlencoded");
-                let reply = client.send(method.clone(), path, &[("authorization", authorization), kind], body).await;
+                let reply = client
+                    .send(method.clone(), path, &[("authorization", authorization), kind], body)
+                    .await;
                 assert_ne!(reply.status, 200);
-                told.push_str(&format!("{:?} {}\n", reply.headers, String::from_utf8_lossy(&reply.body)));
+                told.push_str(&format!(
+                    "{:?} {}\n",
+                    reply.headers,
+                    String::from_utf8_lossy(&reply.body)
+                ));
             }
             (granted, told)
         })
@@ -114,7 +125,10 @@ fn asks(world: &World) -> (Vec<String>, Vec<Ask>, Vec<Raw>) {
     let good = world.token(json!({}));
     let denied = world.token(json!({"sub": "repo:octo-org/hello:ref:refs/heads/evil"}));
     let expired = world.token(json!({"exp": 1_000_000_000}));
-    let forged = world.issuer.at("/forger").sign(&json!({"iss": world.issuer.url(), "sub": "x", "aud": "y"}));
+    let forged = world
+        .issuer
+        .at("/forger")
+        .sign(&json!({"iss": world.issuer.url(), "sub": "x", "aud": "y"}));
     let stranger = world.issuer.at("/stranger").sign(&json!({"sub": "x", "aud": "y"}));
     let cut = good[..good.len() - 40].to_owned();
     let long = format!("{good}{}", "A".repeat(40_000));
@@ -128,11 +142,15 @@ fn asks(world: &World) -> (Vec<String>, Vec<Ask>, Vec<Raw>) {
         long,
         "ghs_abcdefghijklmnopqrstuvwxyz0123456789".into(),
     ];
-    let mut asks: Vec<Ask> = tokens.iter().map(|token| Ask::new("octo-org/hello", "ci", token)).collect();
+    let mut asks: Vec<Ask> =
+        tokens.iter().map(|token| Ask::new("octo-org/hello", "ci", token)).collect();
     asks.push(Ask::new("octo-org/hello", "none", &good));
     asks.push(Ask::new("octo-org/none", "ci", &good));
     asks.push(Ask::new("nobody", "ci", &good));
-    asks.push(Ask { authorization: Some(format!("Basic {good}")), ..Ask::new("octo-org/hello", "ci", &good) });
+    asks.push(Ask {
+        authorization: Some(format!("Basic {good}")),
+        ..Ask::new("octo-org/hello", "ci", &good)
+    });
     let bearer = format!("Bearer {good}");
     let raw = vec![
         (
@@ -154,7 +172,12 @@ fn asks(world: &World) -> (Vec<String>, Vec<Ask>, Vec<Raw>) {
             bearer.clone(),
             format!("identity={good}"),
         ),
-        (Method::GET, format!("/sts/exchange?scope={good}&identity=ci"), bearer.clone(), String::new()),
+        (
+            Method::GET,
+            format!("/sts/exchange?scope={good}&identity=ci"),
+            bearer.clone(),
+            String::new(),
+        ),
         (Method::DELETE, format!("/sts/exchange/{good}"), bearer, String::new()),
     ];
     (tokens, asks, raw)
@@ -205,7 +228,10 @@ async fn silent(format: TokenFormat) {
     let (page, lines) = (metrics.render(), lines.text());
 
     // The eyes are open: this crate's lines, its libraries', and what callers did are all there.
-    assert!(lines.contains(" INFO ") && lines.contains("request refused") && lines.contains("hyper"), "{lines}");
+    assert!(
+        lines.contains(" INFO ") && lines.contains("request refused") && lines.contains("hyper"),
+        "{lines}"
+    );
     assert!(lines.contains("TRACE") && lines.lines().count() > 1_000);
     assert!(
         records.contains("GITHUB_UNAVAILABLE")
@@ -214,7 +240,9 @@ async fn silent(format: TokenFormat) {
     );
     assert!(secrets.iter().any(|secret| secret.starts_with("ghs_")));
     let marks = marks(&secrets);
-    for (what, text) in [("logs", lines), ("records", records), ("replies", told), ("metrics", page)] {
+    for (what, text) in
+        [("logs", lines), ("records", records), ("replies", told), ("metrics", page)]
+    {
         assert!(!text.contains("panicked"), "{what}");
         assert_silent(what, &text, &marks);
     }

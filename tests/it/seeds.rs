@@ -1,10 +1,12 @@
-//! The published guides' examples as they stand: policies under their real issuers, the `curl` line, and
-//! the claims that clusters put into their tokens.
+//! The published guides' examples as they stand: policies under their real issuers, the `curl`
+//! line, and the claims that clusters put into their tokens.
 //!
-//! The issuers are real in name only. A resolver leads their names to a server of this test that has a
-//! certificate for them, so tokens with the very `iss` of the guides are verified over TLS.
+//! The issuers are real in name only. A resolver leads their names to a server of this test that
+//! has a certificate for them, so tokens with the very `iss` of the guides are verified over TLS.
 
-use std::{collections::BTreeSet, future, io, net::IpAddr, path::PathBuf, process::Command, sync::Arc};
+use std::{
+    collections::BTreeSet, future, io, net::IpAddr, path::PathBuf, process::Command, sync::Arc,
+};
 
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -70,19 +72,23 @@ fn answer(issuer: &Issuer, request: &Request<Incoming>) -> Response<Full<Bytes>>
 /// A policy of the guides, as it stands but for the region: a host has no capitals.
 fn published(name: &str) -> String {
     let file = format!("{name}.sts.yaml");
-    let path: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/corpus/seed-policies", &file].iter().collect();
+    let path: PathBuf =
+        [env!("CARGO_MANIFEST_DIR"), "tests/corpus/seed-policies", &file].iter().collect();
     std::fs::read_to_string(path).unwrap().replace("REGION", "us-east-1")
 }
 
 /// The names of all those policies.
 fn all_published() -> BTreeSet<String> {
-    let folder: PathBuf = [env!("CARGO_MANIFEST_DIR"), "tests/corpus/seed-policies"].iter().collect();
-    let files = std::fs::read_dir(folder).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
+    let folder: PathBuf =
+        [env!("CARGO_MANIFEST_DIR"), "tests/corpus/seed-policies"].iter().collect();
+    let files = std::fs::read_dir(folder)
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap());
     files.map(|file| file.strip_suffix(".sts.yaml").unwrap().to_owned()).collect()
 }
 
-/// A server for `your-org/your-repo`, with every policy of the guides, and the issuers that they name.
-/// `None` where port 443 cannot be had.
+/// A server for `your-org/your-repo`, with every policy of the guides, and the issuers that they
+/// name. `None` where port 443 cannot be had.
 async fn guides() -> Option<World> {
     let listener = match TcpListener::bind((IpAddr::from(FRONT), 443)).await {
         Ok(listener) => listener,
@@ -102,7 +108,9 @@ async fn guides() -> Option<World> {
     }
     let (config, root) = tls::certificate(&HOSTS);
     let issuer = setup.issuer.clone();
-    tokio::spawn(tls::serve(listener, config, move |request| future::ready(answer(&issuer, &request))));
+    tokio::spawn(tls::serve(listener, config, move |request| {
+        future::ready(answer(&issuer, &request))
+    }));
     let folder = Folder::new();
     setup.settings.egress.resolver = Some(Arc::new(ToFront));
     setup.settings.egress.ca_files = vec![folder.file("root.pem", &root).into()];
@@ -132,7 +140,8 @@ fn person(email: &str) -> Value {
     json!({"iss": GOOGLE, "aud": DOMAIN, "sub": "110169484474386276334", "email": email, "email_verified": true})
 }
 
-/// The pod of the guide's `production-` pattern: its account is named in `default`, and its namespace is not.
+/// The pod of the guide's `production-` pattern: its account is named in `default`, and its
+/// namespace is not.
 fn of_namespace(namespace: &str) -> Value {
     let mut claims = pod(CLUSTER, "default", "github-automation");
     claims["kubernetes.io"]["namespace"] = json!(namespace);
@@ -151,7 +160,12 @@ fn examples() -> Vec<(&'static str, Value, Value, Value)> {
             workflow("refs/heads/other"),
             json!({"contents": "read", "issues": "write"}),
         ),
-        ("google", person("a@chainguard.dev"), person("a@chainguard.dev.evil.example"), read.clone()),
+        (
+            "google",
+            person("a@chainguard.dev"),
+            person("a@chainguard.dev.evil.example"),
+            read.clone(),
+        ),
         (
             "k8s-automation",
             cluster("default", "github-automation"),
@@ -170,8 +184,18 @@ fn examples() -> Vec<(&'static str, Value, Value, Value)> {
             cluster("pipeline", "other"),
             json!({"contents": "write", "pull_requests": "write"}),
         ),
-        ("any-namespace", cluster("staging", "github-automation"), cluster("staging", "other"), read.clone()),
-        ("namespace-claim", of_namespace("production-eu"), of_namespace("production"), json!({"contents": "write"})),
+        (
+            "any-namespace",
+            cluster("staging", "github-automation"),
+            cluster("staging", "other"),
+            read.clone(),
+        ),
+        (
+            "namespace-claim",
+            of_namespace("production-eu"),
+            of_namespace("production"),
+            json!({"contents": "write"}),
+        ),
         ("gke", named(GKE), pod(GKE, "NAMESPACE", "other"), read.clone()),
         ("eks", named(EKS), pod(EKS, "NAMESPACE", "other"), read.clone()),
         ("aks", named(AKS), pod(AKS, "NAMESPACE", "other"), read),
@@ -232,14 +256,25 @@ async fn a_decoded_token(world: &World) {
              audience: https://auth-service.internal\nclaim_pattern: {{{claim}: '{pattern}'}}\n\
              permissions: {{contents: read}}\n"
         );
-        world.github.put_file("your-org", "your-repo", &format!(".github/chainguard/pod-{n}.sts.yaml"), &policy);
+        world.github.put_file(
+            "your-org",
+            "your-repo",
+            &format!(".github/chainguard/pod-{n}.sts.yaml"),
+            &policy,
+        );
         let outcome = world.exchange(SCOPE, &format!("pod-{n}"), &world.issuer.sign(&claims)).await;
-        assert_eq!(outcome.rest.failed, Vec::from_iter(failed), "{claim} {pattern}: {}", outcome.rest.message);
+        assert_eq!(
+            outcome.rest.failed,
+            Vec::from_iter(failed),
+            "{claim} {pattern}: {}",
+            outcome.rest.message
+        );
         assert_eq!(outcome.reason().is_empty(), failed.is_none(), "{claim} {pattern}");
     }
 }
 
-/// The lines of the guide, with this server's address, and the workload's token where it reads its own.
+/// The lines of the guide, with this server's address, and the workload's token where it reads its
+/// own.
 const SCRIPT: &str = r#"
 RESPONSE=$(curl -s -H "Authorization: Bearer $SA_TOKEN" \
   "https://octo-sts.dev/sts/exchange?scope=${GITHUB_REPO}&identity=k8s-automation")

@@ -35,26 +35,36 @@ impl Server {
             ("PORT", "0"),
             ("METRICS", "false"),
         ];
-        let environment: Vec<(&str, &str)> = environment.into_iter().chain(more.iter().copied()).collect();
-        let mut process =
-            process(&environment).arg("serve").stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let environment: Vec<(&str, &str)> =
+            environment.into_iter().chain(more.iter().copied()).collect();
+        let mut process = process(&environment)
+            .arg("serve")
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
         let mut log = BufReader::new(process.stderr.take().unwrap());
         let address = loop {
             let mut line = String::new();
             assert!(log.read_line(&mut line).unwrap() > 0, "the server ended");
             let entry: Value = serde_json::from_str(&line).unwrap();
             if entry["message"] == "serving" {
-                let port = entry["address"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap();
+                let port =
+                    entry["address"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap();
                 break SocketAddr::from(([127, 0, 0, 1], port));
             }
         };
         Self { process, log, address }
     }
 
-    /// The exit code, while nobody reads what it writes. Less than the 25 s that a shutdown may take.
+    /// The exit code, while nobody reads what it writes. Less than the 25 s that a shutdown may
+    /// take.
     async fn end_unread(mut self) -> Option<i32> {
         let ended = tokio::task::spawn_blocking(move || self.process.wait().unwrap().code());
-        tokio::time::timeout(Duration::from_secs(10), ended).await.expect("the server ends").unwrap()
+        tokio::time::timeout(Duration::from_secs(10), ended)
+            .await
+            .expect("the server ends")
+            .unwrap()
     }
 
     /// Exit code, stdout and the rest of stderr.
@@ -91,13 +101,17 @@ async fn stdout_holds_audit_records_and_nothing_else() {
     let (code, out, _) = server.end();
     assert_eq!(code, Some(0));
     let record: Value = serde_json::from_str(out.trim_end()).unwrap();
-    assert_eq!((&record["type"], &record["reason"]), (&"audit".into(), &"CREDENTIAL_MISSING".into()));
+    assert_eq!(
+        (&record["type"], &record["reason"]),
+        (&"audit".into(), &"CREDENTIAL_MISSING".into())
+    );
 }
 
 #[tokio::test]
 async fn output_that_nobody_reads_holds_up_neither_requests_nor_the_end() {
     let github = Setup::new().await.github;
-    let server = Server::start_with(&github, &[("RUST_LOG", "trace"), ("STS_SHUTDOWN_TIMEOUT", "3s")]);
+    let server =
+        Server::start_with(&github, &[("RUST_LOG", "trace"), ("STS_SHUTDOWN_TIMEOUT", "3s")]);
     let client = Client::new(server.address);
     // A pipe holds 64 KiB. Each request writes a record, and several lines at this level.
     for _ in 0..300 {
@@ -173,7 +187,8 @@ fn each_mistake_alone_is_one() {
         ("RUST_LOG", "=x="),
     ];
     for (variable, value) in mistakes {
-        let mut environment: Vec<(&str, &str)> = good.into_iter().filter(|(name, _)| *name != variable).collect();
+        let mut environment: Vec<(&str, &str)> =
+            good.into_iter().filter(|(name, _)| *name != variable).collect();
         environment.push((variable, value));
         let (code, errors) = refused(&environment, &["serve"]);
         assert_eq!(code, Some(64), "{variable}: {errors}");
@@ -203,7 +218,8 @@ fn a_port_in_use_is_named_with_its_variable() {
         ("METRICS_PORT", "0"),
     ];
     for variable in ["PORT", "METRICS_PORT"] {
-        let mut environment: Vec<(&str, &str)> = good.into_iter().filter(|(name, _)| *name != variable).collect();
+        let mut environment: Vec<(&str, &str)> =
+            good.into_iter().filter(|(name, _)| *name != variable).collect();
         environment.push((variable, &port));
         let (code, errors) = refused(&environment, &["serve"]);
         assert_eq!(code, Some(64), "{errors}");

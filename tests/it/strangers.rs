@@ -3,13 +3,14 @@
 mod flood;
 
 use http::{HeaderMap, Method};
-use octo_sts::emulator::{Document, Fault, Fetches, Issuer, Misbehaviour, RouteKind, Selection, Visibility};
+use octo_sts::emulator::{
+    Document, Fault, Fetches, Issuer, Misbehaviour, RouteKind, Selection, Visibility,
+};
 use serde_json::{Value, json};
 
 use crate::harness::{Answer, Ask, DOMAIN, POLICY, Reply, Setup, World};
 
-const ANSWER: &str =
-    "issuer not trusted: check scope, identity, that the App is installed, and that the policy names this issuer";
+const ANSWER: &str = "issuer not trusted: check scope, identity, that the App is installed, and that the policy names this issuer";
 
 /// A cluster's issuer, which `octo-org/hello`'s policy `pod` names.
 async fn setup() -> (Setup, Issuer) {
@@ -32,8 +33,10 @@ fn claims() -> Value {
 async fn rest(world: &World, scope: &str, identity: &str, token: &str) -> Reply {
     let query = format!("scope={scope}&identity={identity}");
     let authorization = [("authorization", &*format!("Bearer {token}"))];
-    let checked = world.client.send(Method::POST, &format!("/sts/check?{query}"), &authorization, "").await;
-    let reply = world.client.send(Method::GET, &format!("/sts/exchange?{query}"), &authorization, "").await;
+    let checked =
+        world.client.send(Method::POST, &format!("/sts/check?{query}"), &authorization, "").await;
+    let reply =
+        world.client.send(Method::GET, &format!("/sts/exchange?{query}"), &authorization, "").await;
     assert_eq!(bare(checked), bare(reply.clone()), "{query}");
     reply
 }
@@ -55,8 +58,13 @@ fn bare(mut reply: Reply) -> (u16, Vec<(String, String)>, String) {
 
 #[track_caller]
 fn is_the_answer(answer: &Answer) {
-    assert_eq!((answer.code, answer.reason.as_str(), answer.message.as_str()), (16, "ISSUER_NOT_TRUSTED", ANSWER));
-    assert!(answer.conditions.is_empty() && answer.failed.is_empty() && answer.retry_after.is_none());
+    assert_eq!(
+        (answer.code, answer.reason.as_str(), answer.message.as_str()),
+        (16, "ISSUER_NOT_TRUSTED", ANSWER)
+    );
+    assert!(
+        answer.conditions.is_empty() && answer.failed.is_empty() && answer.retry_after.is_none()
+    );
 }
 
 #[tokio::test]
@@ -66,7 +74,10 @@ async fn an_issuer_that_the_policy_names_exactly_is_admitted() {
     for _ in 0..2 {
         let outcome = world.exchange("octo-org/hello", "pod", &tenant.sign(&claims())).await;
         for token in outcome.tokens() {
-            assert_eq!(world.github.token(token).unwrap().body["permissions"], json!({"contents": "read"}));
+            assert_eq!(
+                world.github.token(token).unwrap().body["permissions"],
+                json!({"contents": "read"})
+            );
         }
     }
     assert_eq!(tenant.fetches(), Fetches { discovery: 1, jwks: 1 });
@@ -86,9 +97,15 @@ async fn an_issuer_that_a_narrow_pattern_admits_is_admitted() {
     setup.policy("hello", "class", &policy(&pattern("ten[^x]+")));
     let world = setup.start().await;
     for identity in ["wide", "class"] {
-        is_the_answer(&world.exchange("octo-org/hello", identity, &tenant.sign(&claims())).await.rest);
+        is_the_answer(
+            &world.exchange("octo-org/hello", identity, &tenant.sign(&claims())).await.rest,
+        );
     }
-    assert_eq!(tenant.fetches(), Fetches::default(), "a pattern that can match `/` has nothing fetched");
+    assert_eq!(
+        tenant.fetches(),
+        Fetches::default(),
+        "a pattern that can match `/` has nothing fetched"
+    );
     world.exchange("octo-org/hello", "narrow", &tenant.sign(&claims())).await.tokens();
 }
 
@@ -114,9 +131,12 @@ async fn the_gate_is_asked_every_time_also_where_keys_are_held() {
     let world = setup.start().await;
     world.exchange("octo-org/hello", "pod", &tenant.sign(&claims())).await.tokens();
     // Elsewhere nobody named it.
-    for (scope, identity) in
-        [("octo-org/hello", "ci"), ("octo-org/other", "pod"), ("octo-org", "pod"), ("evil/x", "pod")]
-    {
+    for (scope, identity) in [
+        ("octo-org/hello", "ci"),
+        ("octo-org/other", "pod"),
+        ("octo-org", "pod"),
+        ("evil/x", "pod"),
+    ] {
         is_the_answer(&world.exchange(scope, identity, &tenant.sign(&claims())).await.rest);
     }
     world.github.remove_file("octo-org", "hello", ".github/chainguard/pod.sts.yaml");
@@ -174,7 +194,11 @@ async fn of_what_exists() -> Vec<Refusal> {
         ("another issuer's policy", "octo-org/hello", "other"),
         ("a known issuer's policy", "octo-org/hello", "ci"),
     ] {
-        all.push((why, rest(&world, scope, identity, &tenant.sign(&claims())).await, tenant.fetches()));
+        all.push((
+            why,
+            rest(&world, scope, identity, &tenant.sign(&claims())).await,
+            tenant.fetches(),
+        ));
     }
     all
 }
@@ -192,7 +216,9 @@ async fn of_what_fails() -> Vec<Refusal> {
         ("GitHub's limit", |setup, _| assert!(setup.github.spend_quota(setup.installation, 5_000))),
         ("mints limited", |setup, _| setup.github.set(|knobs| knobs.mints_per_minute = Some(0))),
         ("issuer is down", |_, tenant| tenant.misbehave(Document::Discovery, Misbehaviour::Cut)),
-        ("issuer publishes nonsense", |_, tenant| tenant.misbehave(Document::Jwks, Misbehaviour::Html)),
+        ("issuer publishes nonsense", |_, tenant| {
+            tenant.misbehave(Document::Jwks, Misbehaviour::Html)
+        }),
     ];
     let mut all = Vec::new();
     for (why, change) in changes {
@@ -219,7 +245,11 @@ async fn of_bad_signatures() -> Vec<Refusal> {
         let mut claims = claims();
         claims["iss"] = json!(tenant.url());
         let forged = world.issuer.at("/forger").sign_with(&header, &claims);
-        all.push(("bad signature", rest(&world, "octo-org/hello", "pod", &forged).await, Fetches::default()));
+        all.push((
+            "bad signature",
+            rest(&world, "octo-org/hello", "pod", &forged).await,
+            Fetches::default(),
+        ));
     }
     all
 }
@@ -252,14 +282,19 @@ async fn both_wires_give_that_answer_and_the_record_has_the_truth() {
     assert_eq!(cause(0), "the App is not installed for the owner");
     assert_eq!(cause(2), "the App does not see the repository");
     assert_eq!(cause(4), "no such policy");
-    assert!(records.iter().all(|record| record["verified"] == false && record["subject"].is_null()), "{records:?}");
+    assert!(
+        records.iter().all(|record| record["verified"] == false && record["subject"].is_null()),
+        "{records:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_check_tells_strangers_what_an_exchange_would_on_both_wires() {
     let (setup, tenant) = setup().await;
     let world = setup.start().await;
-    for (scope, identity) in [("nobody/hello", "pod"), ("octo-org/none", "pod"), ("octo-org/hello", "none")] {
+    for (scope, identity) in
+        [("nobody/hello", "pod"), ("octo-org/none", "pod"), ("octo-org/hello", "none")]
+    {
         let checked = world.check(scope, identity, &tenant.sign(&claims())).await;
         is_the_answer(checked.error.as_ref().unwrap());
     }
@@ -271,14 +306,19 @@ async fn a_check_tells_strangers_what_an_exchange_would_on_both_wires() {
     // The same token in the wrong place: nothing, though its keys are held.
     is_the_answer(world.check("octo-org/hello", "ci", &token).await.error.as_ref().unwrap());
     let records = world.stop().await.at_least(12).await;
-    assert!(records.iter().all(|record| record["operation"] == "check" && record["token"].is_null()), "{records:?}");
+    assert!(
+        records.iter().all(|record| record["operation"] == "check" && record["token"].is_null()),
+        "{records:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_check_costs_github_what_an_exchange_does_without_its_mint() {
-    for (scope, identity, good) in
-        [("octo-org/hello", "pod", true), ("octo-org/hello", "none", false), ("nobody/x", "pod", false)]
-    {
+    for (scope, identity, good) in [
+        ("octo-org/hello", "pod", true),
+        ("octo-org/hello", "none", false),
+        ("nobody/x", "pod", false),
+    ] {
         let mut costs = Vec::new();
         for is_check in [true, false] {
             let (setup, tenant) = setup().await;
@@ -291,7 +331,8 @@ async fn a_check_costs_github_what_an_exchange_does_without_its_mint() {
             }
             let calls = world.github.calls();
             let of_the_caller = usize::from(good && !is_check);
-            let (mints, all) = (calls.of(RouteKind::Mint) - of_the_caller, calls.total() - of_the_caller);
+            let (mints, all) =
+                (calls.of(RouteKind::Mint) - of_the_caller, calls.total() - of_the_caller);
             costs.push((mints, all, tenant.fetches()));
         }
         assert_eq!(costs[0], costs[1], "{scope} {identity}");
@@ -339,7 +380,12 @@ async fn one_tenants_keys_verify_no_others_tokens() {
     let mut forged = claims();
     forged["iss"] = json!(tenant.url());
     for header in [json!({}), json!({"kid": tenant.header()["kid"]})] {
-        is_the_answer(&world.exchange("octo-org/hello", "pod", &neighbour.sign_with(&header, &forged)).await.rest);
+        is_the_answer(
+            &world
+                .exchange("octo-org/hello", "pod", &neighbour.sign_with(&header, &forged))
+                .await
+                .rest,
+        );
     }
     // An issuer that is almost the one named.
     for iss in [

@@ -42,8 +42,15 @@ impl Caller {
     }
 
     /// An exchange over REST.
-    pub(super) async fn rest(&self, server: &str, token: &str, scope: &str, identity: &str) -> Result<Reply, String> {
-        self.call(Method::GET, &format!("{server}{}", rest_path(scope, identity)), token, None).await
+    pub(super) async fn rest(
+        &self,
+        server: &str,
+        token: &str,
+        scope: &str,
+        identity: &str,
+    ) -> Result<Reply, String> {
+        self.call(Method::GET, &format!("{server}{}", rest_path(scope, identity)), token, None)
+            .await
     }
 
     /// Any call with a bearer token.
@@ -77,17 +84,25 @@ impl Caller {
         identity: &str,
     ) -> Result<RawToken, String> {
         let origin = server.parse().map_err(|_| "the server's address is no URL".to_owned())?;
-        let message =
-            ExchangeRequest { scopes: vec![scope.to_owned()], identity: identity.to_owned(), ..Default::default() };
+        let message = ExchangeRequest {
+            scopes: vec![scope.to_owned()],
+            identity: identity.to_owned(),
+            ..Default::default()
+        };
         let mut request = tonic::Request::new(message);
-        let bearer = format!("Bearer {token}").parse().map_err(|_| "the token is no header value".to_owned())?;
+        let bearer = format!("Bearer {token}")
+            .parse()
+            .map_err(|_| "the token is no header value".to_owned())?;
         request.metadata_mut().insert("authorization", bearer);
         let reply = Service::with_origin(self.grpc.clone(), origin).exchange(request).await;
-        reply.map(tonic::Response::into_inner).map_err(|status| format!("{:?}: {}", status.code(), status.message()))
+        reply
+            .map(tonic::Response::into_inner)
+            .map_err(|status| format!("{:?}: {}", status.code(), status.message()))
     }
 }
 
-/// The path of an exchange over REST. Scopes and identities of policies that were found need no escapes.
+/// The path of an exchange over REST. Scopes and identities of policies that were found need no
+/// escapes.
 pub(super) fn rest_path(scope: &str, identity: &str) -> String {
     format!("/sts/exchange?scope={scope}&identity={identity}")
 }

@@ -22,7 +22,8 @@ pub(super) struct Page {
 impl Page {
     /// Colours only for a terminal that shows them, and not against the user's will (no-color.org).
     pub(super) fn on_stdout(environment: &Environment) -> Self {
-        let unwanted = environment.text("NO_COLOR").is_some() || environment.text("TERM") == Some("dumb");
+        let unwanted =
+            environment.text("NO_COLOR").is_some() || environment.text("TERM") == Some("dumb");
         Self { colour: io::stdout().is_terminal() && !unwanted, steps: 0 }
     }
 
@@ -63,7 +64,11 @@ impl Page {
     pub(super) fn welcome(&self, world: &World) {
         let name = |name: &str| self.paint(36, format_args!("{name:8}"));
         self.line(self.paint(1, "An exchange from end to end, on this machine alone\n"));
-        self.line(format_args!("   {} {}   octo-sts, gRPC and REST on one port", name("server"), world.server));
+        self.line(format_args!(
+            "   {} {}   octo-sts, gRPC and REST on one port",
+            name("server"),
+            world.server
+        ));
         self.line(format_args!(
             "   {} {}   emulated; the App is installed in octo-org",
             name("GitHub"),
@@ -107,7 +112,10 @@ impl Page {
                  {host} chainguard.platform.oidc.SecurityTokenService/Exchange"
             ),
         ];
-        self.line(self.paint(2, "   # a fresh OIDC token, good for 5 minutes; the same line gets the next one"));
+        self.line(self.paint(
+            2,
+            "   # a fresh OIDC token, good for 5 minutes; the same line gets the next one",
+        ));
         for line in lines {
             self.line(format_args!("   {line}"));
         }
@@ -126,9 +134,11 @@ impl Page {
         let plain = |text: &str| text.replace(char::is_control, "?");
         let text = |name: &str| plain(record.get(name).and_then(Value::as_str).unwrap_or("-"));
         let granted = text("result") == "granted";
-        let verdict = if granted { self.paint(32, "granted") } else { self.paint(31, text("result")) };
+        let verdict =
+            if granted { self.paint(32, "granted") } else { self.paint(31, text("result")) };
         let why = plain(record.get("cause").and_then(Value::as_str).unwrap_or_default());
-        let (time, reason) = (text("time"), if granted { String::new() } else { format!("  {}", text("reason")) });
+        let (time, reason) =
+            (text("time"), if granted { String::new() } else { format!("  {}", text("reason")) });
         let cause = if why.is_empty() { why } else { format!(": {why}") };
         self.line(format_args!(
             "   {time}  {}  {verdict}  {} {}  {}{reason}{cause}",

@@ -72,7 +72,9 @@ impl Policies {
         let mut policies = Self { files: Vec::new(), list: None, ignored: Vec::new() };
         for (kind, name, text) in SAMPLES {
             let file = PolicyFile::read(kind, name, text.to_owned());
-            policies.files.push(file.map_err(|wrong| DevError::Internal(format!("{name}: {wrong}")))?);
+            policies
+                .files
+                .push(file.map_err(|wrong| DevError::Internal(format!("{name}: {wrong}")))?);
         }
         Ok(policies)
     }
@@ -81,7 +83,10 @@ impl Policies {
     pub(super) fn read(folder: &Path) -> Result<Self, DevError> {
         let folder = policy_folder::PolicyFolder::read(folder);
         if !folder.errors.is_empty() {
-            return Err(DevError::Usage(format!("the policies have errors\n{}", folder.errors.join("\n"))));
+            return Err(DevError::Usage(format!(
+                "the policies have errors\n{}",
+                folder.errors.join("\n")
+            )));
         }
         let files = folder.policies.into_iter().map(|file| PolicyFile {
             written: Written::of(&file.text),
@@ -95,7 +100,11 @@ impl Policies {
 
     /// Every issuer that a policy names exactly.
     pub(super) fn issuers(&self) -> BTreeSet<String> {
-        self.files.iter().filter_map(|file| file.written.issuer.clone()).filter(|issuer| !issuer.is_empty()).collect()
+        self.files
+            .iter()
+            .filter_map(|file| file.written.issuer.clone())
+            .filter(|issuer| !issuer.is_empty())
+            .collect()
     }
 
     /// Puts another issuer wherever `written` stands.
@@ -125,7 +134,8 @@ impl Policies {
     pub(super) fn permissions(&self) -> BTreeMap<&str, &str> {
         let mut all = BTreeMap::from([("contents", "read"), ("issues", "read")]);
         for (name, level) in self.files.iter().flat_map(|file| &file.written.permissions) {
-            let width = |level: &str| ["read", "write", "admin"].iter().position(|known| *known == level);
+            let width =
+                |level: &str| ["read", "write", "admin"].iter().position(|known| *known == level);
             let held = all.entry(name).or_insert(level);
             if width(held) < width(level) {
                 *held = level;
@@ -155,7 +165,8 @@ impl Written {
 impl PolicyFile {
     fn read(kind: Kind, name: &str, text: String) -> Result<Self, String> {
         let name = name.parse::<PolicyName>().map_err(|error| error.to_string())?;
-        Policy::parse(text.as_bytes(), kind, &Rules::default()).map_err(|errors| errors.to_string())?;
+        Policy::parse(text.as_bytes(), kind, &Rules::default())
+            .map_err(|errors| errors.to_string())?;
         Ok(Self { kind, name, written: Written::of(&text), text, warnings: Vec::new() })
     }
 
@@ -173,7 +184,9 @@ impl PolicyFile {
     pub(super) fn claims(&self) -> Result<Value, &'static str> {
         let written = &self.written;
         if written.issuer.as_ref().is_none_or(String::is_empty) {
-            return Err("no token can be made up for it: an issuer on loopback does not match its issuer_pattern");
+            return Err(
+                "no token can be made up for it: an issuer on loopback does not match its issuer_pattern",
+            );
         }
         let unclear = "no token can be made up for it: its patterns are too intricate";
         let subject = either(&written.subject, &written.subject_pattern).ok_or(unclear)?;
@@ -227,7 +240,9 @@ fn actions_claims(repository: &str, context: &[&str]) -> Value {
     let mut claims = match context {
         ["ref", reference] => claims::github_actions(&owner, &repo, reference),
         ["pull_request"] => claims::github_actions_pull_request(&owner, &repo, 1),
-        ["environment", environment] => claims::github_actions_environment(&owner, &repo, environment),
+        ["environment", environment] => {
+            claims::github_actions_environment(&owner, &repo, environment)
+        }
         _ => return json!({}),
     };
     for (name, id) in [("repository_owner_id", owner_id), ("repository_id", repo_id)] {
@@ -240,10 +255,15 @@ fn actions_claims(repository: &str, context: &[&str]) -> Value {
 
 /// Whether a workflow's subject decides what a claim is: a real token cannot have another value.
 fn is_fixed(subject: &str, claim: &str) -> bool {
-    let Some((_, context)) = subject.strip_prefix("repo:").and_then(|rest| rest.split_once(':')) else { return false };
+    let Some((_, context)) = subject.strip_prefix("repo:").and_then(|rest| rest.split_once(':'))
+    else {
+        return false;
+    };
     let fixed: &[&str] = match context.split(':').next() {
         Some("ref") => &["ref", "ref_type", "repository", "repository_owner"],
-        Some("pull_request") => &["ref", "ref_type", "event_name", "repository", "repository_owner", "environment"],
+        Some("pull_request") => {
+            &["ref", "ref_type", "event_name", "repository", "repository_owner", "environment"]
+        }
         Some("environment") => &["environment", "repository", "repository_owner"],
         _ => &[],
     };
@@ -282,7 +302,10 @@ mod tests {
             "issuer: https://accounts.google.com\nsubject_pattern: '[0-9]+'\naudience: me\n\
              claim_pattern:\n  email: '.*@chainguard\\.dev'\npermissions:\n  contents: read\n",
         );
-        assert_eq!(file.claims().unwrap(), json!({"sub": "0", "aud": "me", "email": "a@chainguard.dev"}));
+        assert_eq!(
+            file.claims().unwrap(),
+            json!({"sub": "0", "aud": "me", "email": "a@chainguard.dev"})
+        );
     }
 
     #[test]
@@ -300,17 +323,35 @@ mod tests {
     fn claims_of_workflows_are_those_of_a_real_token() {
         let claims = |subject: &str, pattern: &str| {
             let issuer = format!("issuer: {ACTIONS}\nsubject: {subject}\n");
-            file(&format!("{issuer}claim_pattern: {pattern}\npermissions:\n  contents: read\n")).claims().unwrap()
+            file(&format!("{issuer}claim_pattern: {pattern}\npermissions:\n  contents: read\n"))
+                .claims()
+                .unwrap()
         };
         let pull = claims("repo:o/r:pull_request", "{ref: refs/heads/main, workflow: ci}");
-        assert_eq!((&pull["sub"], &pull["ref"]), (&json!("repo:o/r:pull_request"), &json!("refs/pull/1/merge")));
-        assert_eq!((&pull["event_name"], &pull["workflow"]), (&json!("pull_request"), &json!("ci")));
-        let deploy = claims("repo:o/r:environment:prod", "{environment: staging, ref: refs/heads/x}");
-        assert_eq!((&deploy["environment"], &deploy["ref"]), (&json!("prod"), &json!("refs/heads/x")));
+        assert_eq!(
+            (&pull["sub"], &pull["ref"]),
+            (&json!("repo:o/r:pull_request"), &json!("refs/pull/1/merge"))
+        );
+        assert_eq!(
+            (&pull["event_name"], &pull["workflow"]),
+            (&json!("pull_request"), &json!("ci"))
+        );
+        let deploy =
+            claims("repo:o/r:environment:prod", "{environment: staging, ref: refs/heads/x}");
+        assert_eq!(
+            (&deploy["environment"], &deploy["ref"]),
+            (&json!("prod"), &json!("refs/heads/x"))
+        );
         assert_eq!(deploy["sub"], "repo:o/r:environment:prod");
         let immutable = claims("repo:o@1/r@22:ref:refs/tags/v1", "{repository: o/r}");
-        assert_eq!((&immutable["repository_owner_id"], &immutable["repository_id"]), (&json!("1"), &json!("22")));
-        assert_eq!((&immutable["repository"], &immutable["ref_type"]), (&json!("o/r"), &json!("tag")));
+        assert_eq!(
+            (&immutable["repository_owner_id"], &immutable["repository_id"]),
+            (&json!("1"), &json!("22"))
+        );
+        assert_eq!(
+            (&immutable["repository"], &immutable["ref_type"]),
+            (&json!("o/r"), &json!("tag"))
+        );
     }
 
     #[test]
@@ -330,7 +371,9 @@ mod tests {
 
     #[test]
     fn an_issuer_pattern_is_beyond_loopback() {
-        let file = file("issuer_pattern: https://a\\.example\nsubject: s\npermissions:\n  contents: read\n");
+        let file = file(
+            "issuer_pattern: https://a\\.example\nsubject: s\npermissions:\n  contents: read\n",
+        );
         assert!(file.claims().unwrap_err().contains("issuer_pattern"));
     }
 
@@ -341,6 +384,10 @@ mod tests {
         policies.play(ACTIONS, "http://127.0.0.1:1");
         assert_eq!(policies.list.as_deref(), Some("issuers: [http://127.0.0.1:1]"));
         assert!(policies.files[0].text.contains("issuer: http://127.0.0.1:1\n"));
-        assert!(policies.files[1].text.contains("issuer: https://kubernetes.default.svc.cluster.local\n"));
+        assert!(
+            policies.files[1]
+                .text
+                .contains("issuer: https://kubernetes.default.svc.cluster.local\n")
+        );
     }
 }

@@ -32,10 +32,13 @@ fn write(hir: &Hir, text: &mut String) -> Option<()> {
 fn member(class: &Class) -> Option<char> {
     let usual = ('a'..='z').chain('0'..='9').chain('A'..='Z').chain('!'..='~');
     let has = |c: char| match class {
-        Class::Unicode(class) => class.ranges().iter().any(|range| range.start() <= c && c <= range.end()),
-        Class::Bytes(class) => {
-            class.ranges().iter().any(|range| char::from(range.start()) <= c && c <= char::from(range.end()))
+        Class::Unicode(class) => {
+            class.ranges().iter().any(|range| range.start() <= c && c <= range.end())
         }
+        Class::Bytes(class) => class
+            .ranges()
+            .iter()
+            .any(|range| char::from(range.start()) <= c && c <= char::from(range.end())),
     };
     usual.into_iter().find(|c| has(*c))
 }
@@ -47,7 +50,10 @@ mod tests {
     #[test]
     fn a_sample_matches_its_pattern() {
         let cases = [
-            (r"repo:octo-org/hello:ref:refs/heads/(main|release)", "repo:octo-org/hello:ref:refs/heads/main"),
+            (
+                r"repo:octo-org/hello:ref:refs/heads/(main|release)",
+                "repo:octo-org/hello:ref:refs/heads/main",
+            ),
             (r".*@chainguard\.dev", "a@chainguard.dev"),
             (r"[0-9]+", "0"),
             (r"production-.*", "production-a"),

@@ -1,8 +1,8 @@
 //! Fresh OIDC tokens on loopback, for whoever tries the lines that the tour ends with.
 //!
-//! `GET /token/IDENTITY` (and `/token/org/IDENTITY`) answers a token that satisfies the policy. Each
-//! query parameter sets a claim of it, so that denials can be tried too; `exp`, `iat` and `nbf` are
-//! numbers: `?exp=1600000000` is an expired token.
+//! `GET /token/IDENTITY` (and `/token/org/IDENTITY`) answers a token that satisfies the policy.
+//! Each query parameter sets a claim of it, so that denials can be tried too; `exp`, `iat` and
+//! `nbf` are numbers: `?exp=1600000000` is an expired token.
 
 use std::{collections::BTreeMap, convert::Infallible, net::Ipv4Addr, sync::Arc};
 
@@ -29,7 +29,8 @@ type Signers = Arc<BTreeMap<String, (Issuer, Value)>>;
 impl Tokens {
     /// Starts on a free port of loopback.
     pub(super) async fn start(world: &World) -> Result<Self, DevError> {
-        let unavailable = |error: std::io::Error| DevError::Unavailable(format!("the token endpoint: {error}"));
+        let unavailable =
+            |error: std::io::Error| DevError::Unavailable(format!("the token endpoint: {error}"));
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.map_err(unavailable)?;
         let address = listener.local_addr().map_err(unavailable)?;
         let mut signers = BTreeMap::new();
@@ -38,7 +39,11 @@ impl Tokens {
             if let (Ok(claims), Some(issuer)) = (file.claims(), &file.written.issuer) {
                 let folder = if file.kind == Kind::Organization { "org/" } else { "" };
                 let key = format!("{folder}{}", file.name);
-                offers.push((file.scope(), file.name.to_string(), format!("http://{address}/token/{key}")));
+                offers.push((
+                    file.scope(),
+                    file.name.to_string(),
+                    format!("http://{address}/token/{key}"),
+                ));
                 signers.insert(key, (world.issuer_of(issuer), claims));
             }
         }

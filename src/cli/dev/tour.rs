@@ -27,7 +27,9 @@ impl Tour<'_> {
     /// Through the samples. Whether everything went as told.
     pub(super) async fn of_samples(&mut self) -> bool {
         self.page.welcome(self.world);
-        let Some(index) = self.world.policies.files.iter().position(|file| file.kind == Kind::Repository) else {
+        let Some(index) =
+            self.world.policies.files.iter().position(|file| file.kind == Kind::Repository)
+        else {
             return self.page.check(false, "there is no sample for a repository");
         };
         let mut as_told = self.show_policy(index);
@@ -53,7 +55,8 @@ impl Tour<'_> {
         let mut as_told = true;
         for index in 0..self.world.policies.files.len() {
             let Some(file) = self.world.policies.files.get(index) else { break };
-            let (title, claims) = (format!("{} in {}", file.name, place_of(file.kind)), file.claims());
+            let (title, claims) =
+                (format!("{} in {}", file.name, place_of(file.kind)), file.claims());
             self.page.step(&title);
             for warning in &file.warnings {
                 self.page.warning(warning);
@@ -101,12 +104,18 @@ impl Tour<'_> {
             return (self.page.check(false, "no token can be made up"), None);
         };
         let (scope, identity) = (file.scope(), file.name.to_string());
-        self.page.note(format_args!("{wire} exchange, scope {scope}, identity {identity}, as {}", subject(file)));
+        self.page.note(format_args!(
+            "{wire} exchange, scope {scope}, identity {identity}, as {}",
+            subject(file)
+        ));
         let (server, caller) = (&self.world.server, &self.world.caller);
         let got = if wire == "gRPC" {
             caller.grpc(server, &token, &scope, &identity).await.map(|raw| Got {
                 token: raw.token,
-                until: UnixTime::from_secs(raw.expiry.map(|expiry| expiry.seconds).unwrap_or_default()).rfc3339(),
+                until: UnixTime::from_secs(
+                    raw.expiry.map(|expiry| expiry.seconds).unwrap_or_default(),
+                )
+                .rfc3339(),
             })
         } else {
             caller.rest(server, &token, &scope, &identity).await.and_then(|reply| granted(&reply))
@@ -127,7 +136,8 @@ impl Tour<'_> {
         (self.page.check(exact, seen), Some(got))
     }
 
-    /// Whether a token may do just what a policy says, and what it may do in words, as GitHub sees it.
+    /// Whether a token may do just what a policy says, and what it may do in words, as GitHub sees
+    /// it.
     fn may(&self, file: &PolicyFile, token: &str) -> (bool, String) {
         let Some(minted) = self.world.github.token(token) else {
             return (false, "GitHub does not know this token".to_owned());
@@ -147,9 +157,12 @@ impl Tour<'_> {
                 names
             })
         };
-        let exact = permissions == file.written.permissions && sorted(&minted.repositories) == sorted(&wanted);
-        let words: Vec<String> = permissions.iter().map(|(name, level)| format!("{name} {level}")).collect();
-        let where_to = minted.repositories.map_or_else(|| format!("all of {ORG}"), |names| names.join(", "));
+        let exact = permissions == file.written.permissions
+            && sorted(&minted.repositories) == sorted(&wanted);
+        let words: Vec<String> =
+            permissions.iter().map(|(name, level)| format!("{name} {level}")).collect();
+        let where_to =
+            minted.repositories.map_or_else(|| format!("all of {ORG}"), |names| names.join(", "));
         (exact, format!("{} on {where_to}", words.join(", ")))
     }
 
@@ -159,25 +172,43 @@ impl Tour<'_> {
         let mut as_told = self.seen(&read, 200, "reads README.md", |_| String::new());
         let issue = Some(json!({"title": "Hello from octo-sts dev"}));
         let opened = self.github(Method::POST, "hello/issues", token, issue).await;
-        as_told &= self.seen(&opened, 201, "opens an issue", |reply| format!(": {}", reply.text("/title")));
+        as_told &= self
+            .seen(&opened, 201, "opens an issue", |reply| format!(": {}", reply.text("/title")));
         let change = Some(json!({"message": "no", "content": "bm8="}));
         let written = self.github(Method::PUT, "hello/contents/new.txt", token, change).await;
-        as_told &= self.seen(&written, 403, "may not write a file", |reply| format!(": {}", reply.text("/message")));
+        as_told &= self.seen(&written, 403, "may not write a file", |reply| {
+            format!(": {}", reply.text("/message"))
+        });
         let other = self.github(Method::GET, "website", token, None).await;
         as_told
-            & self.seen(&other, 404, "does not see octo-org/website", |reply| format!(": {}", reply.text("/message")))
+            & self.seen(&other, 404, "does not see octo-org/website", |reply| {
+                format!(": {}", reply.text("/message"))
+            })
     }
 
-    async fn github(&self, method: Method, path: &str, token: &str, body: Option<Value>) -> Result<Reply, String> {
+    async fn github(
+        &self,
+        method: Method,
+        path: &str,
+        token: &str,
+        body: Option<Value>,
+    ) -> Result<Reply, String> {
         let url = format!("{}/repos/{ORG}/{path}", self.world.github.url());
         self.world.caller.call(method, &url, token, body).await
     }
 
-    fn seen(&self, reply: &Result<Reply, String>, status: u16, told: &str, more: impl Fn(&Reply) -> String) -> bool {
+    fn seen(
+        &self,
+        reply: &Result<Reply, String>,
+        status: u16,
+        told: &str,
+        more: impl Fn(&Reply) -> String,
+    ) -> bool {
         match reply {
-            Ok(reply) => self
-                .page
-                .check(reply.status == status, format_args!("{}  {told}{}", reply.status.as_u16(), more(reply))),
+            Ok(reply) => self.page.check(
+                reply.status == status,
+                format_args!("{}  {told}{}", reply.status.as_u16(), more(reply)),
+            ),
             Err(error) => self.page.check(false, format_args!("{told}: {error}")),
         }
     }
@@ -185,7 +216,9 @@ impl Tour<'_> {
     async fn another_branch(&mut self, index: usize) -> bool {
         self.page.step("A workflow on another branch gets nothing, and is told why");
         let other = "repo:octo-org/hello:ref:refs/heads/try-me";
-        let Some((file, token)) = self.workload(index, &[("sub", other), ("ref", "refs/heads/try-me")]) else {
+        let Some((file, token)) =
+            self.workload(index, &[("sub", other), ("ref", "refs/heads/try-me")])
+        else {
             return self.page.check(false, "no token can be made up");
         };
         let (scope, identity) = (file.scope(), file.name.to_string());
@@ -200,9 +233,12 @@ impl Tour<'_> {
         self.page.check(as_told, format_args!("{}  {reason}: {told}", reply.status.as_u16()));
         let conditions = reply.body.get("details").and_then(Value::as_array).into_iter().flatten();
         let mut explained = false;
-        for failed in conditions.filter(|detail| detail.get("satisfied").is_some_and(|satisfied| satisfied == false)) {
+        for failed in conditions
+            .filter(|detail| detail.get("satisfied").is_some_and(|satisfied| satisfied == false))
+        {
             let text = |name: &str| failed.get(name).and_then(Value::as_str).unwrap_or_default();
-            explained |= text("field") == "subject" && text("got") == other && !text("wanted").is_empty();
+            explained |=
+                text("field") == "subject" && text("got") == other && !text("wanted").is_empty();
             self.page.note(format_args!("         got    {}", text("got")));
             self.page.note(format_args!("         wanted {}", text("wanted")));
         }
@@ -213,7 +249,8 @@ impl Tour<'_> {
     }
 
     fn audited(&mut self, record: &str) -> bool {
-        self.page.step("Each attempt is one line of the audit log; this is the first one's, wrapped");
+        self.page
+            .step("Each attempt is one line of the audit log; this is the first one's, wrapped");
         let parsed: Value = serde_json::from_str(record).unwrap_or_default();
         self.page.wrapped(record);
         let complete = parsed.get("type").is_some_and(|kind| kind == "audit")
@@ -253,10 +290,12 @@ fn granted(reply: &Reply) -> Result<Got, String> {
 /// The conditions that failed, each with what came, what was wanted, and the hint.
 fn failed(reply: &Reply) -> impl Iterator<Item = String> {
     let details = reply.body.get("details").and_then(Value::as_array).into_iter().flatten();
-    details.filter(|detail| detail.get("satisfied").is_some_and(|satisfied| satisfied == false)).map(|detail| {
-        let text = |name: &str| detail.get(name).and_then(Value::as_str).unwrap_or_default();
-        let hint = text("hint");
-        let hint = if hint.is_empty() { String::new() } else { format!(" ({hint})") };
-        format!("{}: got {:?}, wanted {:?}{hint}", text("field"), text("got"), text("wanted"))
-    })
+    details
+        .filter(|detail| detail.get("satisfied").is_some_and(|satisfied| satisfied == false))
+        .map(|detail| {
+            let text = |name: &str| detail.get(name).and_then(Value::as_str).unwrap_or_default();
+            let hint = text("hint");
+            let hint = if hint.is_empty() { String::new() } else { format!(" ({hint})") };
+            format!("{}: got {:?}, wanted {:?}{hint}", text("field"), text("got"), text("wanted"))
+        })
 }

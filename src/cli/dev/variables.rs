@@ -13,9 +13,12 @@ use super::{super::workload::quoted, DevError, policies::DOMAIN, world::World};
 
 /// Writes the variables to a file; a new one is for its owner alone to read.
 pub(super) fn write(path: &Path, world: &World) -> Result<(), DevError> {
-    let text: String = variables(world).map(|(name, value)| format!("{name}={}\n", quoted(&value))).concat();
+    let text: String =
+        variables(world).map(|(name, value)| format!("{name}={}\n", quoted(&value))).concat();
     let written = replace(path, text.as_bytes());
-    written.map_err(|error| DevError::Unavailable(format!("{} cannot be written: {error}", path.display())))
+    written.map_err(|error| {
+        DevError::Unavailable(format!("{} cannot be written: {error}", path.display()))
+    })
 }
 
 fn variables(world: &World) -> [(&'static str, String); 8] {

@@ -54,11 +54,14 @@ impl World {
         token_life: Duration,
     ) -> Result<Self, DevError> {
         let clock = Arc::new(SystemClock);
-        let no_port = |error: io::Error| DevError::Unavailable(format!("an emulator cannot start: {error}"));
-        let github =
-            GitHub::start_with(clock.clone(), Knobs { token_life, ..Knobs::default() }).await.map_err(no_port)?;
+        let no_port =
+            |error: io::Error| DevError::Unavailable(format!("an emulator cannot start: {error}"));
+        let github = GitHub::start_with(clock.clone(), Knobs { token_life, ..Knobs::default() })
+            .await
+            .map_err(no_port)?;
         let issuer = Issuer::start(clock.clone()).await.map_err(no_port)?;
-        github.serve_git(std::env::temp_dir().join(format!("octo-sts-dev-{}", uuid::Uuid::new_v4())));
+        github
+            .serve_git(std::env::temp_dir().join(format!("octo-sts-dev-{}", uuid::Uuid::new_v4())));
         let (app_id, key) = github.app("octo-sts-dev");
         furnish(&github, app_id, &policies);
         let settings = settings(&github, (app_id, &key), &issuer, environment)?;
@@ -137,17 +140,17 @@ fn settings(
         ("GITHUB_BASE_URL", github.url()),
         ("RUST_LOG", environment.text("RUST_LOG").unwrap_or("warn").to_owned()),
     ];
-    let config = Config::read(&variables.into_iter().collect()).map_err(|wrong| DevError::Usage(wrong.to_string()))?;
+    let config = Config::read(&variables.into_iter().collect())
+        .map_err(|wrong| DevError::Usage(wrong.to_string()))?;
     // A test may have set up a log of its own; then that one is meant.
     telemetry::install_log(&config.log.filter, LogFormat::Text).ok();
     let mut settings = Settings::new(&config);
     // Policies may name repositories as the audience by the address that they have on GitHub.
     settings.exchange.github_host = "github.com".to_owned();
     settings.oidc.private_networks = PrivateNetworks::All;
-    settings.oidc.actions_issuer = issuer
-        .url()
-        .parse()
-        .map_err(|error: name::NameError| DevError::Internal(format!("the emulated issuer: {error}")))?;
+    settings.oidc.actions_issuer = issuer.url().parse().map_err(|error: name::NameError| {
+        DevError::Internal(format!("the emulated issuer: {error}"))
+    })?;
     Ok(settings)
 }
 

@@ -51,7 +51,12 @@ impl Finding {
     }
 
     /// Something to mend.
-    pub(super) fn fail(exit: Exit, what: impl Display, words: impl Display, todo: impl Display) -> Self {
+    pub(super) fn fail(
+        exit: Exit,
+        what: impl Display,
+        words: impl Display,
+        todo: impl Display,
+    ) -> Self {
         Self { level: Level::Fail(exit), ..Self::warn(what, words, todo) }
     }
 
@@ -112,14 +117,20 @@ impl Report {
     }
 
     fn exit(&self) -> Exit {
-        let is_found = |exit: &Exit| self.findings.iter().any(|finding| finding.level == Level::Fail(*exit));
+        let is_found =
+            |exit: &Exit| self.findings.iter().any(|finding| finding.level == Level::Fail(*exit));
         GRAVEST_FIRST.into_iter().find(is_found).unwrap_or(Exit::Done)
     }
 }
 
 impl Finding {
     fn to_json(&self) -> Json<'_> {
-        Json { level: self.level.as_str(), what: &self.what, words: &self.words, todo: self.todo.as_deref() }
+        Json {
+            level: self.level.as_str(),
+            what: &self.what,
+            words: &self.words,
+            todo: self.todo.as_deref(),
+        }
     }
 }
 
@@ -135,7 +146,8 @@ mod tests {
 
     #[test]
     fn what_has_to_be_mended_here_decides_how_it_ends() {
-        let end = |findings: &[Finding]| Report { as_json: false, findings: findings.to_vec() }.exit();
+        let end =
+            |findings: &[Finding]| Report { as_json: false, findings: findings.to_vec() }.exit();
         let fail = |exit| Finding::fail(exit, "a", "b", "c");
         let (ok, warn) = (Finding::ok("a", "b"), Finding::warn("a", "b", "c"));
         assert_eq!(end(&[ok.clone(), warn]), Exit::Done);

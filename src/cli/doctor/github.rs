@@ -8,7 +8,9 @@ use super::{
 };
 use crate::{
     config::Config,
-    github::{AboutApp, AboutInstallation, Error, GitHub, MAX_AHEAD, MAX_BEHIND, Refused, WORTH_A_WARNING},
+    github::{
+        AboutApp, AboutInstallation, Error, GitHub, MAX_AHEAD, MAX_BEHIND, Refused, WORTH_A_WARNING,
+    },
     policy::{Level, Permissions},
 };
 
@@ -54,7 +56,12 @@ fn reached(about: &Result<AboutApp, Refused>, config: &Config) -> Finding {
         Err(Refused::Other(error)) => {
             let todo = "check GITHUB_BASE_URL, HTTPS_PROXY, the way out of this network, and that the server's CA is in \
                 SSL_CERT_FILE";
-            Finding::fail(Exit::Unavailable, "github", format_args!("{which}, {api}: {error}"), todo)
+            Finding::fail(
+                Exit::Unavailable,
+                "github",
+                format_args!("{which}, {api}: {error}"),
+                todo,
+            )
         }
         Ok(_) | Err(_) => Finding::ok("github", format_args!("{which} answers at {api}")),
     }
@@ -70,7 +77,8 @@ fn clocks(drift: Option<i64>, about: &Result<AboutApp, Refused>) -> Finding {
     let words = format!("this machine's is {} s {which} GitHub's", off.as_secs());
     let todo = "set the clock by NTP";
     if off > most || matches!(about, Err(Refused::Clock(_))) {
-        let words = format!("{words}; GitHub takes the App's credential up to {} s", most.as_secs());
+        let words =
+            format!("{words}; GitHub takes the App's credential up to {} s", most.as_secs());
         Finding::fail(Exit::Refused, "clock", words, todo)
     } else if off >= WORTH_A_WARNING {
         Finding::warn("clock", words, todo)
@@ -125,7 +133,8 @@ fn told(app: &AboutApp, config: &Config) -> Vec<Finding> {
 
 /// Permissions in words.
 pub(super) fn listed(permissions: &Permissions) -> String {
-    let all: Vec<_> = permissions.iter().map(|(name, level)| format!("{name} {}", level.as_str())).collect();
+    let all: Vec<_> =
+        permissions.iter().map(|(name, level)| format!("{name} {}", level.as_str())).collect();
     if all.is_empty() { "nothing".to_owned() } else { all.join(", ") }
 }
 
@@ -136,7 +145,8 @@ fn installations(found: Result<(Vec<AboutInstallation>, bool), Error>, slug: &st
         Err(error) => return Finding::fail(Exit::Unavailable, "installations", error, "try again"),
     };
     if all.is_empty() {
-        let todo = format!("install it for an organization: the App's page, {slug}, has a button for it");
+        let todo =
+            format!("install it for an organization: the App's page, {slug}, has a button for it");
         return Finding::warn("installations", "the App is installed nowhere", todo);
     }
     let name = |about: &AboutInstallation| {
@@ -157,7 +167,8 @@ mod tests {
 
     #[test]
     fn a_clock_may_be_off_as_far_as_the_apps_credential_bears_it() {
-        let found = |seconds: i64| format!("{:?}", clocks(Some(seconds), &Err(Refused::Key("".into()))));
+        let found =
+            |seconds: i64| format!("{:?}", clocks(Some(seconds), &Err(Refused::Key("".into()))));
         for (seconds, level) in [
             (0, "Ok"),
             (29, "Ok"),
@@ -168,7 +179,11 @@ mod tests {
             (-90, "Warn"),
             (-91, "Fail"),
         ] {
-            assert!(found(seconds).contains(&format!("level: {level}")), "{seconds}: {}", found(seconds));
+            assert!(
+                found(seconds).contains(&format!("level: {level}")),
+                "{seconds}: {}",
+                found(seconds)
+            );
         }
     }
 }

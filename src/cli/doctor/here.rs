@@ -19,7 +19,11 @@ pub(super) fn mistake(Remark { variable, text }: &Remark) -> Finding {
 pub(super) fn look(config: &Config, clock: &dyn Clock) -> Vec<Finding> {
     let mut findings = vec![Finding::ok("configuration", "is complete and without mistakes")];
     let warn = |Remark { variable, text }: &Remark| {
-        Finding::warn("configuration", format_args!("{variable} {text}"), "look whether it is what you mean")
+        Finding::warn(
+            "configuration",
+            format_args!("{variable} {text}"),
+            "look whether it is what you mean",
+        )
     };
     findings.extend(config.warnings.iter().map(warn));
     findings.push(domain(config.domain.as_str()));
@@ -28,8 +32,15 @@ pub(super) fn look(config: &Config, clock: &dyn Clock) -> Vec<Finding> {
         |files| certificate(files, clock.now()),
     ));
     if let Some((file, listed)) = &config.tokens.issuers_file {
-        let only = if listed.only_listed() { "; no other issuer is taken, the built-in ones included" } else { "" };
-        findings.push(Finding::ok("issuers file", format_args!("{} is without mistakes{only}", file.path.display())));
+        let only = if listed.only_listed() {
+            "; no other issuer is taken, the built-in ones included"
+        } else {
+            ""
+        };
+        findings.push(Finding::ok(
+            "issuers file",
+            format_args!("{} is without mistakes{only}", file.path.display()),
+        ));
     }
     findings
 }
@@ -41,27 +52,41 @@ const WARN_BEFORE: Duration = Duration::from_secs(14 * 24 * 60 * 60);
 fn certificate(files: &TlsFiles, now: UnixTime) -> Finding {
     let todo = "renew the certificate and put it in the place of the old one; a running server takes it up";
     match files.ends_at() {
-        Err(error) => Finding::fail(Exit::Usage, "tls", error, "correct STS_TLS_CERT_FILE and STS_TLS_KEY_FILE"),
-        Ok(end) if end <= now => {
-            Finding::fail(Exit::Usage, "tls", format_args!("the certificate ended at {}", end.rfc3339()), todo)
-        }
+        Err(error) => Finding::fail(
+            Exit::Usage,
+            "tls",
+            error,
+            "correct STS_TLS_CERT_FILE and STS_TLS_KEY_FILE",
+        ),
+        Ok(end) if end <= now => Finding::fail(
+            Exit::Usage,
+            "tls",
+            format_args!("the certificate ended at {}", end.rfc3339()),
+            todo,
+        ),
         Ok(end) if end < now.plus(WARN_BEFORE) => {
             Finding::warn("tls", format_args!("the certificate ends at {}", end.rfc3339()), todo)
         }
-        Ok(end) => Finding::ok("tls", format_args!("the certificate and its key fit, until {}", end.rfc3339())),
+        Ok(end) => Finding::ok(
+            "tls",
+            format_args!("the certificate and its key fit, until {}", end.rfc3339()),
+        ),
     }
 }
 
 /// `STS_DOMAIN` is an audience, which may be any text; but callers take it for a host.
 fn domain(domain: &str) -> Finding {
-    let is_label = |label: &str| !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-');
+    let is_label = |label: &str| {
+        !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-')
+    };
     let host = domain.split_once(':').map_or(domain, |(host, _port)| host);
     let is_host = host.contains('.') && host.split('.').all(is_label);
     let is_address = host.parse::<std::net::IpAddr>().is_ok();
     if is_host && !is_address && domain.bytes().all(|b| !b.is_ascii_uppercase()) {
         Finding::ok("domain", format_args!("tokens are expected to have the audience {domain}"))
     } else {
-        let words = format!("STS_DOMAIN is {domain}, which is not a host's name in lowercase with a dot");
+        let words =
+            format!("STS_DOMAIN is {domain}, which is not a host's name in lowercase with a dot");
         let todo = "set it to the host by which callers reach the server, without https:// and path: it is the \
             audience that tokens must have, to the letter";
         Finding::warn("domain", words, todo)

@@ -27,15 +27,21 @@ pub(super) async fn look(
     };
     report.add(installation(&about));
     report.add(match store.trusted_issuers(scope.owner(), CallerTrust::Verified).await {
-        Ok(None) => {
-            Finding::ok("trusted issuers", format_args!("{} has no list: policies alone decide", scope.owner()))
-        }
-        Ok(Some(_)) => Finding::ok("trusted issuers", format_args!("{} has a list, and it is valid", scope.owner())),
+        Ok(None) => Finding::ok(
+            "trusted issuers",
+            format_args!("{} has no list: policies alone decide", scope.owner()),
+        ),
+        Ok(Some(_)) => Finding::ok(
+            "trusted issuers",
+            format_args!("{} has a list, and it is valid", scope.owner()),
+        ),
         Err(error) => of_store("trusted issuers", &error),
     });
     let Some(identity) = identity else { return };
     match store.policy(scope, identity, CallerTrust::Verified).await {
-        Ok(located) => policy(&located, &about.permissions).into_iter().for_each(|finding| report.add(finding)),
+        Ok(located) => {
+            policy(&located, &about.permissions).into_iter().for_each(|finding| report.add(finding))
+        }
         Err(error) => report.add(of_store(&format!("policy {identity}"), &error)),
     }
 }
@@ -58,7 +64,12 @@ fn not_installed(error: &Error, scope: &Scope) -> Finding {
     } else if matches!(error, Error::Suspended(_)) {
         (Exit::Refused, format!("unsuspend it in the settings of {owner}"))
     } else if matches!(error, Error::Refused(_) | Error::Forbidden(_)) {
-        (Exit::Refused, format!("let the App in: look at the IP allow list and the security settings of {owner}"))
+        (
+            Exit::Refused,
+            format!(
+                "let the App in: look at the IP allow list and the security settings of {owner}"
+            ),
+        )
     } else {
         let (exit, todo) = of_fault(error.reason());
         (exit, todo.to_owned())
@@ -90,9 +101,10 @@ fn policy(located: &Located, has: &Permissions) -> Vec<Finding> {
     let fail = |words: String, todo: &str| vec![Finding::fail(Exit::Refused, &what, words, todo)];
     match found {
         Found::Present(file) => present(&what, &file.policy, has),
-        Found::Absent => {
-            fail("is not there, on the default branch".into(), "put it there, or check the identity's spelling")
-        }
+        Found::Absent => fail(
+            "is not there, on the default branch".into(),
+            "put it there, or check the identity's spelling",
+        ),
         Found::Invalid(invalid) => {
             fail(format!("breaks a rule: {invalid}"), "correct it; docs/policies.md has the rules")
         }
@@ -110,15 +122,21 @@ fn policy(located: &Located, has: &Permissions) -> Vec<Finding> {
 /// The policy parses; whether the App can give what it promises.
 fn present(what: &str, policy: &Policy, has: &Permissions) -> Vec<Finding> {
     let asked = policy.permissions();
-    let mut findings = vec![Finding::ok(what, format_args!("is valid, and gives: {}", listed(asked)))];
-    let lacking: Vec<_> = asked.iter().filter(|(name, level)| has.get(*name).is_none_or(|has| has < *level)).collect();
+    let mut findings =
+        vec![Finding::ok(what, format_args!("is valid, and gives: {}", listed(asked)))];
+    let lacking: Vec<_> = asked
+        .iter()
+        .filter(|(name, level)| has.get(*name).is_none_or(|has| has < *level))
+        .collect();
     if !lacking.is_empty() {
         let lack = |(name, level): &(&String, &Level)| {
             let own = has.get(*name).map_or("none", |level| level.as_str());
             format!("{name} {} (it has {own})", level.as_str())
         };
-        let words = format!("the App lacks {}", lacking.iter().map(lack).collect::<Vec<_>>().join(", "));
-        let todo = "give the App what is missing in its settings, and accept it where it is installed";
+        let words =
+            format!("the App lacks {}", lacking.iter().map(lack).collect::<Vec<_>>().join(", "));
+        let todo =
+            "give the App what is missing in its settings, and accept it where it is installed";
         findings.push(Finding::fail(Exit::Refused, what, words, todo));
     }
     findings

@@ -1,7 +1,8 @@
 //! Tokens between two calls of git: a file each, for their owner alone.
 //!
-//! A cache is a convenience: whatever is wrong with it is told and then done without. What others can
-//! read or write is not trusted, so the folder must belong to us and be closed to everyone else.
+//! A cache is a convenience: whatever is wrong with it is told and then done without. What others
+//! can read or write is not trusted, so the folder must belong to us and be closed to everyone
+//! else.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},
@@ -54,7 +55,8 @@ impl Key {
     }
 
     fn is_name(stem: &str) -> bool {
-        stem.len() == 64 && stem.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
+        stem.len() == 64
+            && stem.bytes().all(|byte| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte))
     }
 }
 
@@ -93,7 +95,8 @@ impl Cache {
         Self { folder }
     }
 
-    /// Takes an entry for this process alone. `None`, and a word on stderr, if the folder cannot be used.
+    /// Takes an entry for this process alone. `None`, and a word on stderr, if the folder cannot be
+    /// used.
     pub(super) async fn slot(&self, key: &Key, clock: &Arc<dyn Clock>) -> Option<Slot> {
         match self.open(key) {
             Ok((slot, lock)) => slot.taken(lock, clock).await,
@@ -128,9 +131,9 @@ impl Cache {
         found
     }
 
-    /// Removes what is left of tokens that have ended and of processes that were killed. `own` is the
-    /// entry that stays. Only files that we name so are touched; what cannot be removed is left for the
-    /// next time.
+    /// Removes what is left of tokens that have ended and of processes that were killed. `own` is
+    /// the entry that stays. Only files that we name so are touched; what cannot be removed is
+    /// left for the next time.
     pub(super) fn prune(&self, own: &Slot, now: UnixTime) {
         let is_old = |path: &Path| {
             let modified = fs::symlink_metadata(path).and_then(|found| found.modified());
@@ -145,7 +148,10 @@ impl Cache {
             }
         }
         for path in self.files("lock") {
-            if path != own.path.with_extension("lock") && !path.with_extension("json").exists() && is_old(&path) {
+            if path != own.path.with_extension("lock")
+                && !path.with_extension("json").exists()
+                && is_old(&path)
+            {
                 remove_unless_locked(&path);
             }
         }
@@ -155,10 +161,17 @@ impl Cache {
 
     /// Our files with this ending.
     fn files(&self, ending: &str) -> Vec<PathBuf> {
-        let paths = fs::read_dir(&self.folder).into_iter().flatten().filter_map(|entry| Some(entry.ok()?.path()));
+        let paths = fs::read_dir(&self.folder)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()));
         let is_ours = |path: &PathBuf| {
             let stem = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default();
-            let named_by_us = if ending == "probe" { uuid::Uuid::try_parse(stem).is_ok() } else { Key::is_name(stem) };
+            let named_by_us = if ending == "probe" {
+                uuid::Uuid::try_parse(stem).is_ok()
+            } else {
+                Key::is_name(stem)
+            };
             named_by_us && path.extension().is_some_and(|found| found == ending)
         };
         paths.filter(is_ours).collect()
@@ -175,11 +188,17 @@ impl Cache {
 
     fn open(&self, key: &Key) -> io::Result<(Slot, File)> {
         let slot = self.unlocked(key, &self.prepare()?);
-        let lock = private_file().read(true).write(true).create(true).truncate(false).open(self.at(key, "lock"))?;
+        let lock = private_file()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(self.at(key, "lock"))?;
         Ok((slot, lock))
     }
 
-    /// Makes the folder, and makes sure that it is ours alone. Gives the metadata of a file of ours.
+    /// Makes the folder, and makes sure that it is ours alone. Gives the metadata of a file of
+    /// ours.
     fn prepare(&self) -> io::Result<fs::Metadata> {
         if let Some(parent) = self.folder.parent() {
             fs::create_dir_all(parent)?;
@@ -220,7 +239,9 @@ impl Slot {
         loop {
             match lock.try_lock() {
                 Ok(()) => return Some(Self { _lock: Some(lock), ..self }),
-                Err(TryLockError::WouldBlock) if clock.now().since(begun) < PATIENCE => clock.sleep(LOCK_AGAIN).await,
+                Err(TryLockError::WouldBlock) if clock.now().since(begun) < PATIENCE => {
+                    clock.sleep(LOCK_AGAIN).await
+                }
                 Err(TryLockError::WouldBlock) => {
                     return told(&self.path, &io::Error::other("another process holds it"));
                 }
@@ -255,7 +276,10 @@ impl Slot {
 
     /// Keeps a token: all of it or nothing.
     pub(super) fn write(&self, entry: &Entry) {
-        let stored = Stored { token: entry.token.expose_secret().to_owned(), expires_at: entry.expires_at.as_secs() };
+        let stored = Stored {
+            token: entry.token.expose_secret().to_owned(),
+            expires_at: entry.expires_at.as_secs(),
+        };
         let written = serde_json::to_vec(&stored).map_err(io::Error::other).map(Zeroizing::new);
         if let Err(error) = written.and_then(|text| self.replace(&text)) {
             told::<()>(&self.path, &error);
@@ -319,7 +343,9 @@ fn private(builder: &mut DirBuilder) {
 fn closed(found: &fs::Metadata) -> io::Result<()> {
     #[cfg(unix)]
     if std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o077 != 0 {
-        return Err(io::Error::other("others may use it: its mode must be 0700, that of a file in it 0600"));
+        return Err(io::Error::other(
+            "others may use it: its mode must be 0700, that of a file in it 0600",
+        ));
     }
     #[cfg(not(unix))]
     let _ = found;

@@ -1,7 +1,7 @@
 //! What git writes: lines of `name=value`, ended by a blank line.
 //!
-//! A value with a carriage return is refused, as git itself does: programs disagree on whether it ends a
-//! line, so a URL with one could make them see different hosts.
+//! A value with a carriage return is refused, as git itself does: programs disagree on whether it
+//! ends a line, so a URL with one could make them see different hosts.
 
 use secrecy::SecretString;
 
@@ -24,7 +24,9 @@ impl Wanted {
         let mut wanted = Self::default();
         for line in text.split('\n').take_while(|line| !line.is_empty()) {
             if line.contains(['\r', '\0']) {
-                return Err("what git wrote holds a carriage return or a NUL: expected lines of name=value");
+                return Err(
+                    "what git wrote holds a carriage return or a NUL: expected lines of name=value",
+                );
             }
             let Some((name, value)) = line.split_once('=') else { continue };
             match name {
@@ -66,7 +68,9 @@ impl Wanted {
         let path = path.strip_suffix(".git").unwrap_or(path);
         let path = path.strip_suffix(".wiki").unwrap_or(path);
         let scope = path.parse::<Scope>().ok().filter(|scope| scope.repo().is_some());
-        scope.ok_or("what git wants to reach is no OWNER/REPO: name the scope by --scope or STS_SCOPE")
+        scope.ok_or(
+            "what git wants to reach is no OWNER/REPO: name the scope by --scope or STS_SCOPE",
+        )
     }
 }
 
@@ -75,7 +79,8 @@ mod tests {
     use super::*;
 
     fn github(url: &str) -> GitHub {
-        let environment: crate::config::Environment = [("GITHUB_BASE_URL", url)].into_iter().collect();
+        let environment: crate::config::Environment =
+            [("GITHUB_BASE_URL", url)].into_iter().collect();
         crate::config::Outward::read(&environment).unwrap().github
     }
 
@@ -84,7 +89,9 @@ mod tests {
         let cloud = github("https://api.github.com");
         let server = github("https://ghes.example.com:8443/api/v3");
         let wanted = |text: &str| Wanted::parse(text).unwrap();
-        for text in ["protocol=https\nhost=github.com\n", "protocol=https\nhost=GitHub.com:443\n\nhost=x\n"] {
+        for text in
+            ["protocol=https\nhost=github.com\n", "protocol=https\nhost=GitHub.com:443\n\nhost=x\n"]
+        {
             assert!(wanted(text).is_of(&cloud), "{text}");
         }
         assert!(wanted("protocol=https\nhost=ghes.example.com:8443\n").is_of(&server));
@@ -105,11 +112,18 @@ mod tests {
 
     #[test]
     fn only_our_own_user_is_answered() {
-        let is_ours = |line: &str| Wanted::parse(&format!("{line}host=github.com\n")).unwrap().is_for("x-access-token");
+        let is_ours = |line: &str| {
+            Wanted::parse(&format!("{line}host=github.com\n")).unwrap().is_for("x-access-token")
+        };
         for line in ["", "username=x-access-token\n", "username=a\nusername=x-access-token\n"] {
             assert!(is_ours(line), "{line}");
         }
-        for line in ["username=octocat\n", "username=\n", "username=X-Access-Token\n", "username=x-access-token \n"] {
+        for line in [
+            "username=octocat\n",
+            "username=\n",
+            "username=X-Access-Token\n",
+            "username=x-access-token \n",
+        ] {
             assert!(!is_ours(line), "{line}");
         }
     }
@@ -131,8 +145,9 @@ mod tests {
 
     #[test]
     fn the_scope_is_in_the_path() {
-        let scope =
-            |path: &str| Wanted::parse(&format!("path={path}\n")).unwrap().scope().map(|scope| scope.to_string());
+        let scope = |path: &str| {
+            Wanted::parse(&format!("path={path}\n")).unwrap().scope().map(|scope| scope.to_string())
+        };
         for path in ["o/r", "o/r.git", "/o/r.git/", "o/r.git/info/lfs", "o/r.wiki.git"] {
             assert_eq!(scope(path), Ok("o/r".to_owned()), "{path}");
         }

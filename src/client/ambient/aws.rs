@@ -40,7 +40,9 @@ impl Region {
     fn parse(text: &str) -> Option<Self> {
         let text = text.trim();
         let fits = (3..=32).contains(&text.len())
-            && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+            && text
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
         fits.then(|| Self(text.to_owned()))
     }
 
@@ -53,18 +55,31 @@ impl Region {
 
 impl Aws {
     /// Looks for credentials; `forced` takes the machine's without a look at the firmware.
-    pub(super) fn find(environment: &Environment, places: &Places, forced: bool) -> Result<Option<Self>, NoIdentity> {
+    pub(super) fn find(
+        environment: &Environment,
+        places: &Places,
+        forced: bool,
+    ) -> Result<Option<Self>, NoIdentity> {
         let Some(origin) = Origin::find(environment, places, forced)? else { return Ok(None) };
-        let region = ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().find_map(|name| environment.text(name));
+        let region =
+            ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().find_map(|name| environment.text(name));
         let region = region
-            .map(|text| Region::parse(text).ok_or_else(|| NoIdentity::new("AWS_REGION is no name of a region")))
+            .map(|text| {
+                Region::parse(text)
+                    .ok_or_else(|| NoIdentity::new("AWS_REGION is no name of a region"))
+            })
             .transpose()?;
         if region.is_none() && !matches!(origin, Origin::Machine { .. }) {
             return Err(NoIdentity::new(
                 "AWS credentials are there, but AWS_REGION is not set, and STS gives out tokens in a region only",
             ));
         }
-        Ok(Some(Self { origin, region, machine: places.aws_machine.clone(), sts: places.aws_sts.clone() }))
+        Ok(Some(Self {
+            origin,
+            region,
+            machine: places.aws_machine.clone(),
+            sts: places.aws_sts.clone(),
+        }))
     }
 
     /// What tells one workload of a machine from another.
@@ -78,12 +93,17 @@ impl Aws {
     }
 
     /// A token for `audience` that says who signed for it.
-    pub(super) async fn token(&self, audience: &str, way: &Way<'_>) -> Result<IdentityToken, Error> {
+    pub(super) async fn token(
+        &self,
+        audience: &str,
+        way: &Way<'_>,
+    ) -> Result<IdentityToken, Error> {
         let region = match &self.region {
             Some(region) => region.clone(),
             None => {
                 let told = credentials::Machine::new(&self.machine, way).region().await?;
-                Region::parse(&told).ok_or_else(|| Error::internal("AWS's metadata server names no region"))?
+                Region::parse(&told)
+                    .ok_or_else(|| Error::internal("AWS's metadata server names no region"))?
             }
         };
         let sts = Sts { root: self.sts.clone().unwrap_or_else(|| region.sts()), way };
@@ -97,8 +117,10 @@ impl Aws {
         ]);
         let scope = sign::Scope { region: &region.0, service: "sts", now: way.clock.now() };
         let answer = sts.ask(&form, Some((&credentials, &scope))).await?;
-        let token = within(answer.text().unwrap_or_default(), "WebIdentityToken").unwrap_or_default();
-        IdentityToken::parse(token).map_err(|error| Error::internal(format!("AWS answered with {error}")))
+        let token =
+            within(answer.text().unwrap_or_default(), "WebIdentityToken").unwrap_or_default();
+        IdentityToken::parse(token)
+            .map_err(|error| Error::internal(format!("AWS answered with {error}")))
     }
 }
 
@@ -115,7 +137,11 @@ struct Sts<'a> {
 
 impl Sts<'_> {
     /// A POST, signed where there is something to sign with.
-    async fn ask(&self, form: &str, signed: Option<(&Credentials, &sign::Scope<'_>)>) -> Result<Answer, Error> {
+    async fn ask(
+        &self,
+        form: &str,
+        signed: Option<(&Credentials, &sign::Scope<'_>)>,
+    ) -> Result<Answer, Error> {
         let broken = |_| Error::internal("the address of AWS's STS is no URL");
         let mut request = Request::post(format!("{}/", self.root))
             .header(header::CONTENT_TYPE, FORM)
@@ -125,7 +151,8 @@ impl Sts<'_> {
             let host = request.uri().authority().map(ToString::to_string).unwrap_or_default();
             request.headers_mut().insert(
                 header::HOST,
-                HeaderValue::from_str(&host).map_err(|_| Error::internal("the address of AWS's STS is no URL"))?,
+                HeaderValue::from_str(&host)
+                    .map_err(|_| Error::internal("the address of AWS's STS is no URL"))?,
             );
             sign::sign(&mut request, credentials, scope)
                 .ok_or_else(|| Error::usage("the AWS credentials are not plain text"))?;
@@ -152,7 +179,10 @@ fn refused(answer: &Answer) -> Error {
         _ => "",
     };
     let told = code.map(|code| format!(", {code}{help}")).unwrap_or_default();
-    Error::of_status(answer.status, format!("AWS gives no ID token: STS answered {}{told}", answer.status.as_u16()))
+    Error::of_status(
+        answer.status,
+        format!("AWS gives no ID token: STS answered {}{told}", answer.status.as_u16()),
+    )
 }
 
 /// The text of the first element of that name: STS answers in XML, in which what we read is plain.
@@ -182,7 +212,15 @@ mod tests {
         ] {
             assert_eq!(Region::parse(region).unwrap().sts(), sts);
         }
-        for bad in ["", "a", "evil.example", "us-east-1/", "us-east-1.evil.example#", "US-EAST-1", "us east 1"] {
+        for bad in [
+            "",
+            "a",
+            "evil.example",
+            "us-east-1/",
+            "us-east-1.evil.example#",
+            "US-EAST-1",
+            "us east 1",
+        ] {
             assert_eq!(Region::parse(bad), None, "{bad}");
         }
     }

@@ -36,7 +36,9 @@ impl Actions {
         let url = environment.text("ACTIONS_ID_TOKEN_REQUEST_URL");
         let token = environment.text("ACTIONS_ID_TOKEN_REQUEST_TOKEN");
         match (url, token) {
-            (Some(url), Some(token)) => Ok(Some(Self { url: url.trim().into(), token: token.trim().into() })),
+            (Some(url), Some(token)) => {
+                Ok(Some(Self { url: url.trim().into(), token: token.trim().into() }))
+            }
             _ if environment.text("GITHUB_ACTIONS").is_some() => Err(NoIdentity::new(
                 "this job of GitHub Actions may not ask for an ID token. Give it `permissions: {id-token: write}`; \
                  the permissions that are not named are then none, so name `contents: read` too where it is needed",
@@ -50,9 +52,13 @@ impl Actions {
         &self.token
     }
 
-    pub(super) async fn token(&self, audience: &str, way: &Way<'_>) -> Result<IdentityToken, Error> {
-        let mut url =
-            Url::parse(self.url.expose_secret()).map_err(|_| Error::usage("ACTIONS_ID_TOKEN_REQUEST_URL is no URL"))?;
+    pub(super) async fn token(
+        &self,
+        audience: &str,
+        way: &Way<'_>,
+    ) -> Result<IdentityToken, Error> {
+        let mut url = Url::parse(self.url.expose_secret())
+            .map_err(|_| Error::usage("ACTIONS_ID_TOKEN_REQUEST_URL is no URL"))?;
         url.query_pairs_mut().append_pair("audience", audience);
         let request = Request::get(url.as_str())
             .header(header::AUTHORIZATION, bearer("Bearer", &self.token)?)
@@ -73,14 +79,19 @@ impl Buildkite {
         if environment.text("BUILDKITE").is_none() {
             return Ok(None);
         }
-        let missing =
-            |name: &str| NoIdentity(format!("this job of Buildkite has no {name}, by which it asks for a token"));
-        let needed = |name: &str| environment.text(name).map(str::trim).ok_or_else(|| missing(name));
+        let missing = |name: &str| {
+            NoIdentity(format!("this job of Buildkite has no {name}, by which it asks for a token"))
+        };
+        let needed =
+            |name: &str| environment.text(name).map(str::trim).ok_or_else(|| missing(name));
         let (job, token) = (needed("BUILDKITE_JOB_ID")?, needed("BUILDKITE_AGENT_ACCESS_TOKEN")?);
         if !job.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
             return Err(NoIdentity::new("BUILDKITE_JOB_ID is no id of a job"));
         }
-        let endpoint = environment.text("BUILDKITE_AGENT_ENDPOINT").unwrap_or("https://agent.buildkite.com/v3").trim();
+        let endpoint = environment
+            .text("BUILDKITE_AGENT_ENDPOINT")
+            .unwrap_or("https://agent.buildkite.com/v3")
+            .trim();
         let url = format!("{}/jobs/{job}/oidc/tokens", endpoint.trim_end_matches('/'));
         Ok(Some(Self { url, token: token.into() }))
     }
@@ -90,7 +101,11 @@ impl Buildkite {
         &self.url
     }
 
-    pub(super) async fn token(&self, audience: &str, way: &Way<'_>) -> Result<IdentityToken, Error> {
+    pub(super) async fn token(
+        &self,
+        audience: &str,
+        way: &Way<'_>,
+    ) -> Result<IdentityToken, Error> {
         let request = Request::post(&self.url)
             .header(header::AUTHORIZATION, bearer("Token", &self.token)?)
             .header(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))
@@ -106,7 +121,8 @@ async fn ask(
     request: Result<Request<Bytes>, http::Error>,
     member: &str,
 ) -> Result<IdentityToken, Error> {
-    let request = request.map_err(|_| Error::usage(format!("the address of {whom} in the environment is no URL")))?;
+    let request = request
+        .map_err(|_| Error::usage(format!("the address of {whom} in the environment is no URL")))?;
     let answer = way.far().send(request).await;
     let answer = answer.map_err(|failure| Error::unanswered(whom, failure))?;
     if !answer.status.is_success() {
@@ -115,8 +131,10 @@ async fn ask(
     }
     let body: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
     let token = body.get(member).and_then(Value::as_str);
-    let token = token.ok_or_else(|| Error::internal(format!("the answer of {whom} holds no ID token")))?;
-    IdentityToken::parse(token).map_err(|error| Error::internal(format!("{whom} answered with {error}")))
+    let token =
+        token.ok_or_else(|| Error::internal(format!("the answer of {whom} holds no ID token")))?;
+    IdentityToken::parse(token)
+        .map_err(|error| Error::internal(format!("{whom} answered with {error}")))
 }
 
 /// CircleCI gives each job a token for the organization, and a program that asks for others.
@@ -127,13 +145,21 @@ pub(super) struct Circleci {
 }
 
 impl Circleci {
-    pub(super) fn find(environment: &Environment, program: &Path) -> Result<Option<Self>, NoIdentity> {
+    pub(super) fn find(
+        environment: &Environment,
+        program: &Path,
+    ) -> Result<Option<Self>, NoIdentity> {
         if environment.text("CIRCLECI").is_none() {
             return Ok(None);
         }
-        let given = ["CIRCLE_OIDC_TOKEN_V2", "CIRCLE_OIDC_TOKEN"].iter().find_map(|name| environment.text(name));
+        let given = ["CIRCLE_OIDC_TOKEN_V2", "CIRCLE_OIDC_TOKEN"]
+            .iter()
+            .find_map(|name| environment.text(name));
         // What is not a token is not used; the program gives out others.
-        Ok(Some(Self { token: given.and_then(|text| IdentityToken::parse(text).ok()), program: program.to_owned() }))
+        Ok(Some(Self {
+            token: given.and_then(|text| IdentityToken::parse(text).ok()),
+            program: program.to_owned(),
+        }))
     }
 
     /// The job's own token.
@@ -141,19 +167,33 @@ impl Circleci {
         self.token.as_ref().map(IdentityToken::secret)
     }
 
-    pub(super) async fn token(&self, audience: &str, way: &Way<'_>) -> Result<IdentityToken, Error> {
-        if let Some(token) = self.token.as_ref().filter(|token| is_for(token.expose_secret(), audience)) {
+    pub(super) async fn token(
+        &self,
+        audience: &str,
+        way: &Way<'_>,
+    ) -> Result<IdentityToken, Error> {
+        if let Some(token) =
+            self.token.as_ref().filter(|token| is_for(token.expose_secret(), audience))
+        {
             return Ok(token.clone());
         }
         let asked = tokio::time::timeout(way.far, self.ask(audience)).await;
-        asked.unwrap_or_else(|_| Err(Error::unavailable("circleci gives no ID token: it does not end")))
+        asked.unwrap_or_else(|_| {
+            Err(Error::unavailable("circleci gives no ID token: it does not end"))
+        })
     }
 
     /// `circleci run oidc get`, as it is on every machine of CircleCI's.
     async fn ask(&self, audience: &str) -> Result<IdentityToken, Error> {
         let mut command = tokio::process::Command::new(&self.program);
-        command.args(["run", "oidc", "get", "--claims"]).arg(json!({ "aud": audience }).to_string());
-        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).kill_on_drop(true);
+        command
+            .args(["run", "oidc", "get", "--claims"])
+            .arg(json!({ "aud": audience }).to_string());
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
         let mut running = command.spawn().map_err(|error| {
             Error::usage(format!(
                 "circleci gives no ID token: the program cannot be run ({}). The job's own token, \
@@ -165,10 +205,15 @@ impl Circleci {
         if let Some(out) = running.stdout.take() {
             out.take(MAX_BYTES as u64).read_to_end(&mut told).await.ok();
         }
-        let ended = running.wait().await.map_err(|error| Error::internal(format!("circleci: {}", error.kind())))?;
+        let ended = running
+            .wait()
+            .await
+            .map_err(|error| Error::internal(format!("circleci: {}", error.kind())))?;
         let told = zeroize::Zeroizing::new(told);
         if !ended.success() {
-            return Err(Error::unavailable("circleci gives no ID token: `circleci run oidc get` failed"));
+            return Err(Error::unavailable(
+                "circleci gives no ID token: `circleci run oidc get` failed",
+            ));
         }
         let text = std::str::from_utf8(&told).unwrap_or_default();
         IdentityToken::parse(text)

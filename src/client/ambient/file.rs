@@ -23,7 +23,8 @@ impl TokenFile {
     /// Refuses the token by which the pod speaks to its own API server: whoever is shown it can act
     /// there as the pod, and it has the cluster's audience, not ours.
     pub(super) fn new(path: PathBuf) -> Result<Self, NoIdentity> {
-        let is_api_token = is_of_api_server(&path) || path.canonicalize().is_ok_and(|path| is_of_api_server(&path));
+        let is_api_token = is_of_api_server(&path)
+            || path.canonicalize().is_ok_and(|path| is_of_api_server(&path));
         if is_api_token {
             return Err(NoIdentity(format!(
                 "{} is the pod's token for its own API server, which must not be shown to anyone else. {PROJECT}",
@@ -39,12 +40,15 @@ impl TokenFile {
 
     /// The token that is there now.
     pub(super) fn read(&self) -> Result<IdentityToken, Error> {
-        IdentityToken::parse(&self.text()?).map_err(|error| Error::usage(format!("{} holds {error}", self.0.display())))
+        IdentityToken::parse(&self.text()?)
+            .map_err(|error| Error::usage(format!("{} holds {error}", self.0.display())))
     }
 
-    /// The credential that is there now, whatever its form: for a metadata server on this machine alone.
+    /// The credential that is there now, whatever its form: for a metadata server on this machine
+    /// alone.
     pub(super) fn read_credential(&self) -> Result<SecretString, Error> {
-        token(&self.text()?).ok_or_else(|| Error::usage(format!("{} holds no credential", self.0.display())))
+        token(&self.text()?)
+            .ok_or_else(|| Error::usage(format!("{} holds no credential", self.0.display())))
     }
 
     fn text(&self) -> Result<Zeroizing<String>, Error> {
@@ -70,5 +74,7 @@ pub(super) const PROJECT: &str = "Project a token of its own into the pod: a vol
 
 fn is_of_api_server(path: &Path) -> bool {
     let parts: Vec<_> = path.components().map(|part| part.as_os_str()).collect();
-    parts.windows(2).any(|pair| matches!(pair, [one, two] if *one == "kubernetes.io" && *two == "serviceaccount"))
+    parts.windows(2).any(
+        |pair| matches!(pair, [one, two] if *one == "kubernetes.io" && *two == "serviceaccount"),
+    )
 }

@@ -12,8 +12,8 @@ use crate::{config::Environment, egress::AddressRule};
 const FLAVOR: HeaderName = HeaderName::from_static("metadata-flavor");
 const GOOGLE: HeaderValue = HeaderValue::from_static("Google");
 
-/// Whether this machine is Google's, by its firmware or by what its own runtimes alone set. Nothing is
-/// sent to find out.
+/// Whether this machine is Google's, by its firmware or by what its own runtimes alone set. Nothing
+/// is sent to find out.
 pub(super) fn is_here(environment: &Environment, firmware: &Path) -> bool {
     ["CLOUD_RUN_JOB", "GAE_APPLICATION"].iter().any(|name| environment.text(name).is_some())
         || firmware_says(firmware, "product_name", "Google")
@@ -31,7 +31,11 @@ impl Gcp {
     }
 
     /// The token of the machine's default service account, with the machine's own claims.
-    pub(super) async fn token(&self, audience: &str, way: &Way<'_>) -> Result<IdentityToken, Error> {
+    pub(super) async fn token(
+        &self,
+        audience: &str,
+        way: &Way<'_>,
+    ) -> Result<IdentityToken, Error> {
         let path = "computeMetadata/v1/instance/service-accounts/default/identity";
         let query = form_urlencoded::Serializer::new(String::new())
             .append_pair("audience", audience)
@@ -42,10 +46,15 @@ impl Gcp {
             .body(Bytes::new())
             .map_err(|_| Error::internal("the metadata server's address is no URL"))?;
         let whom = "Google's metadata server";
-        let answer =
-            way.near(AddressRule::Metadata).send(request).await.map_err(|failure| Error::unanswered(whom, failure))?;
+        let answer = way
+            .near(AddressRule::Metadata)
+            .send(request)
+            .await
+            .map_err(|failure| Error::unanswered(whom, failure))?;
         if answer.headers.get(FLAVOR) != Some(&GOOGLE) {
-            return Err(Error::internal(format!("what answers at the address of {whom} is not it")));
+            return Err(Error::internal(format!(
+                "what answers at the address of {whom} is not it"
+            )));
         }
         match answer.status {
             StatusCode::OK => IdentityToken::parse(answer.text().unwrap_or_default())
@@ -54,9 +63,10 @@ impl Gcp {
                 answer.status,
                 format!("{whom} gives no ID token: this machine has no service account"),
             )),
-            status => {
-                Err(Error::of_status(status, format!("{whom} gives no ID token: it answered {}", status.as_u16())))
-            }
+            status => Err(Error::of_status(
+                status,
+                format!("{whom} gives no ID token: it answered {}", status.as_u16()),
+            )),
         }
     }
 }

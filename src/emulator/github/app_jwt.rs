@@ -50,7 +50,9 @@ fn verify(state: &State, jwt: &str) -> Result<(u64, Value), Reply> {
         _ => return Err(undecodable()),
     };
     let mut apps = state.apps.values();
-    let app = apps.find(|app| app.id.to_string() == issuer || (app.client_id == issuer && !issuer.is_empty()));
+    let app = apps.find(|app| {
+        app.id.to_string() == issuer || (app.client_id == issuer && !issuer.is_empty())
+    });
     let app = app.ok_or_else(|| Reply::error(404, "Integration not found", DOCS))?;
     if !app.keys.iter().any(|key| key.verifies(signed.as_bytes(), &signature)) {
         return Err(undecodable());
@@ -60,7 +62,8 @@ fn verify(state: &State, jwt: &str) -> Result<(u64, Value), Reply> {
 
 fn in_time(claims: &Value, now: UnixTime) -> Result<(), Reply> {
     let unauthorized = |message: &str| Err(Reply::error(401, message, DOCS));
-    let Some(expires) = claims.get("exp").and_then(whole_seconds).filter(|expires| *expires > now) else {
+    let Some(expires) = claims.get("exp").and_then(whole_seconds).filter(|expires| *expires > now)
+    else {
         return unauthorized(
             "'Expiration time' claim ('exp') must be a numeric value representing the future time at which the assertion expires",
         );

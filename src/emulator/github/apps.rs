@@ -13,7 +13,8 @@ use super::{
 
 /// `GET /app`
 pub(super) fn app(state: &State, id: u64) -> Answer {
-    let app = state.apps.get(&id).ok_or_else(|| Reply::not_found(RouteKind::App.documentation()))?;
+    let app =
+        state.apps.get(&id).ok_or_else(|| Reply::not_found(RouteKind::App.documentation()))?;
     Ok(Reply::json(200, shapes::app(state, app)))
 }
 
@@ -44,7 +45,9 @@ pub(super) fn installation(state: &State, app: u64, id: u64) -> Answer {
 /// `GET /users/{login}/installation`, which answers for organizations too, and
 /// `GET /orgs/{login}/installation`, which answers for nothing else.
 pub(super) fn of_account(state: &State, app: u64, login: &str, kind: RouteKind) -> Answer {
-    let account = state.account(login).filter(|account| account.is_org || kind == RouteKind::UserInstallation);
+    let account = state
+        .account(login)
+        .filter(|account| account.is_org || kind == RouteKind::UserInstallation);
     let found = account.and_then(|account| state.installation_of(app, account.id));
     let found = found.ok_or_else(|| Reply::not_found(kind.documentation()))?;
     Ok(Reply::json(200, shapes::installation(state, found)))
@@ -53,7 +56,10 @@ pub(super) fn of_account(state: &State, app: u64, login: &str, kind: RouteKind) 
 /// `GET /installation/repositories`
 pub(super) fn repositories(state: &State, access: &Access, request: &Request) -> Answer {
     let documentation = RouteKind::InstallationRepositories.documentation();
-    let installation = state.installations.get(&access.installation).ok_or_else(|| Reply::not_found(documentation))?;
+    let installation = state
+        .installations
+        .get(&access.installation)
+        .ok_or_else(|| Reply::not_found(documentation))?;
     let reached: Vec<Value> = state
         .covered(installation)
         .filter(|repository| access.reaches(state, repository))
@@ -87,14 +93,19 @@ impl Page {
     }
 
     fn cut(self, items: Vec<Value>) -> Vec<Value> {
-        items.into_iter().skip(self.number.saturating_sub(1).saturating_mul(self.size)).take(self.size).collect()
+        items
+            .into_iter()
+            .skip(self.number.saturating_sub(1).saturating_mul(self.size))
+            .take(self.size)
+            .collect()
     }
 
     /// The `Link` header (RFC 8288), where there is another page.
     fn link(self, url: &str, total: usize) -> Option<String> {
         let last = total.div_ceil(self.size).max(1);
-        let to =
-            |page: usize, relation: &str| format!("<{url}?per_page={}&page={page}>; rel=\"{relation}\"", self.size);
+        let to = |page: usize, relation: &str| {
+            format!("<{url}?per_page={}&page={page}>; rel=\"{relation}\"", self.size)
+        };
         let mut links = Vec::new();
         if self.number > 1 {
             links.push(to(self.number - 1, "prev"));

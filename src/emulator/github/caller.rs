@@ -42,7 +42,11 @@ enum Spread {
 }
 
 /// Authenticates by what the operation wants.
-pub(super) fn authenticate(state: &mut State, request: &Request, route: &Route) -> Result<Caller, Reply> {
+pub(super) fn authenticate(
+    state: &mut State,
+    request: &Request,
+    route: &Route,
+) -> Result<Caller, Reply> {
     let credential = request.header("authorization").and_then(|value| value.trim().split_once(' '));
     let present = request.headers.contains_key("authorization");
     match (route.audience(), credential) {
@@ -50,7 +54,9 @@ pub(super) fn authenticate(state: &mut State, request: &Request, route: &Route) 
             app_jwt::authenticate(state, jwt.trim()).map(Caller::App)
         }
         (Audience::App, _) => Err(app_jwt::undecodable()),
-        (_, Some((scheme, token))) if ["bearer", "token"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) => {
+        (_, Some((scheme, token)))
+            if ["bearer", "token"].iter().any(|known| scheme.eq_ignore_ascii_case(known)) =>
+        {
             by_token(state, token.trim()).map(Caller::Token)
         }
         (Audience::Anyone, None) if !present => Ok(Caller::Anonymous),
@@ -77,7 +83,9 @@ pub(super) fn by_token(state: &mut State, token: &str) -> Result<Access, Reply> 
     }
     match spread {
         Spread::Unknown => return Err(bad_credentials()),
-        Spread::WithoutPermissions => return Err(Reply::error(403, "Resource not accessible by integration", DOCS)),
+        Spread::WithoutPermissions => {
+            return Err(Reply::error(403, "Resource not accessible by integration", DOCS));
+        }
         Spread::WithoutRepositories | Spread::Everywhere => {}
     }
     Ok(Access {
@@ -100,12 +108,20 @@ fn spread(lag: Lag, uses: u32, minted_at: UnixTime, now: UnixTime) -> Spread {
         Lag::None => Spread::Everywhere,
         Lag::Requests { unauthorized, forbidden, not_found } => {
             let forbidden = unauthorized.saturating_add(forbidden);
-            reached([uses < unauthorized, uses < forbidden, uses < forbidden.saturating_add(not_found)])
+            reached([
+                uses < unauthorized,
+                uses < forbidden,
+                uses < forbidden.saturating_add(not_found),
+            ])
         }
         Lag::Time { unauthorized, forbidden, not_found } => {
             let age: Duration = now.since(minted_at);
             let forbidden = unauthorized.saturating_add(forbidden);
-            reached([age < unauthorized, age < forbidden, age < forbidden.saturating_add(not_found)])
+            reached([
+                age < unauthorized,
+                age < forbidden,
+                age < forbidden.saturating_add(not_found),
+            ])
         }
     }
 }
@@ -134,9 +150,9 @@ pub(super) fn sees(state: &State, caller: &Caller, repository: &Repository) -> b
     match caller {
         _ if !repository.private => true,
         Caller::Anonymous => false,
-        Caller::App(app) => {
-            state.installation_of(*app, repository.owner).is_some_and(|installation| installation.covers(repository))
-        }
+        Caller::App(app) => state
+            .installation_of(*app, repository.owner)
+            .is_some_and(|installation| installation.covers(repository)),
         Caller::Token(access) => !access.lagging && access.reaches(state, repository),
     }
 }
@@ -161,7 +177,8 @@ pub(super) fn demand(
     if granted {
         return Ok(());
     }
-    let accepted: Vec<String> = needed.iter().map(|(name, level)| format!("{name}={level}")).collect();
+    let accepted: Vec<String> =
+        needed.iter().map(|(name, level)| format!("{name}={level}")).collect();
     Err(Reply::error(403, "Resource not accessible by integration", DOCS)
         .with("x-accepted-github-permissions", accepted.join(",")))
 }

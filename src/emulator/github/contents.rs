@@ -1,4 +1,5 @@
-//! Files: reading them as JSON or raw, directories, links, submodules and what is too large; writing.
+//! Files: reading them as JSON or raw, directories, links, submodules and what is too large;
+//! writing.
 
 use std::collections::BTreeMap;
 
@@ -46,12 +47,18 @@ pub(super) fn get(state: &State, repository: &Repository, path: &str, request: &
     }
     if let Some(path) = path.strip_suffix('/') {
         let location = format!("{}/repositories/{}/contents/{path}", state.api, repository.id);
-        return Err(Reply::raw(302, "text/html;charset=utf-8", Bytes::new()).with("location", location));
+        return Err(
+            Reply::raw(302, "text/html;charset=utf-8", Bytes::new()).with("location", location)
+        );
     }
     let asked = request.query("ref").filter(|reference| !reference.is_empty());
     let reference = asked.unwrap_or_else(|| repository.default_branch.clone());
     let Some((_, tree)) = repository.resolve(&reference) else {
-        return Err(Reply::error(404, format!("No commit found for the ref {reference}"), DOCUMENTATION));
+        return Err(Reply::error(
+            404,
+            format!("No commit found for the ref {reference}"),
+            DOCUMENTATION,
+        ));
     };
     let media = media(request.header("accept").unwrap_or_default());
     let place = Place { state, repository, reference: &reference };
@@ -74,20 +81,25 @@ fn item(place: &Place<'_>, tree: &Tree, path: &str, placed: &Placed, media: Medi
     match placed {
         Placed::File(content) => file(place, path, placed, content.clone(), media),
         Placed::Zeros(size) if *size <= MAX_FILE => {
-            let content = usize::try_from(*size).map(|size| Bytes::from(vec![0; size])).unwrap_or_default();
+            let content =
+                usize::try_from(*size).map(|size| Bytes::from(vec![0; size])).unwrap_or_default();
             file(place, path, placed, content, media)
         }
         Placed::Zeros(_) => Err(too_large()),
-        Placed::Symlink(target) => match resolve(path, target).and_then(|path| tree.get_key_value(&path)) {
-            // A link to a file in the repository is answered with the file it leads to.
-            Some((path, placed @ (Placed::File(_) | Placed::Zeros(_)))) => item(place, tree, path, placed, media),
-            _ if media == Media::Raw => Ok(Reply::raw(200, RAW, target.clone())),
-            _ => {
-                let mut shape = place.entry(path, "symlink", &placed.sha(), placed.size());
-                set(&mut shape, "target", json!(target));
-                Ok(Reply::json(200, shape))
+        Placed::Symlink(target) => {
+            match resolve(path, target).and_then(|path| tree.get_key_value(&path)) {
+                // A link to a file in the repository is answered with the file it leads to.
+                Some((path, placed @ (Placed::File(_) | Placed::Zeros(_)))) => {
+                    item(place, tree, path, placed, media)
+                }
+                _ if media == Media::Raw => Ok(Reply::raw(200, RAW, target.clone())),
+                _ => {
+                    let mut shape = place.entry(path, "symlink", &placed.sha(), placed.size());
+                    set(&mut shape, "target", json!(target));
+                    Ok(Reply::json(200, shape))
+                }
             }
-        },
+        }
         Placed::Submodule(url) => {
             let mut shape = place.entry(path, "submodule", &placed.sha(), 0);
             set(&mut shape, "submodule_git_url", json!(url));
@@ -153,7 +165,9 @@ fn resolve(link: &str, target: &str) -> Option<String> {
 fn directory(place: &Place<'_>, tree: &Tree, path: &str, media: Media) -> Answer {
     let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
     let mut entries: BTreeMap<&str, Value> = BTreeMap::new();
-    for (file, placed) in tree.range(prefix.clone()..).take_while(|(file, _)| file.starts_with(&prefix)) {
+    for (file, placed) in
+        tree.range(prefix.clone()..).take_while(|(file, _)| file.starts_with(&prefix))
+    {
         let Some(below) = file.strip_prefix(&prefix) else { continue };
         let Some((name, _)) = below.split_once('/') else {
             let kind = match placed {
@@ -165,7 +179,9 @@ fn directory(place: &Place<'_>, tree: &Tree, path: &str, media: Media) -> Answer
             continue;
         };
         let child = format!("{prefix}{name}");
-        entries.entry(name).or_insert_with(|| place.entry(&child, "dir", &tree_id(tree, &child), 0));
+        entries
+            .entry(name)
+            .or_insert_with(|| place.entry(&child, "dir", &tree_id(tree, &child), 0));
     }
     if entries.is_empty() && !path.is_empty() {
         return Err(Reply::not_found(DOCUMENTATION));
@@ -182,13 +198,20 @@ fn directory(place: &Place<'_>, tree: &Tree, path: &str, media: Media) -> Answer
 /// An id that changes with anything below the directory; not git's tree id.
 fn tree_id(tree: &Tree, path: &str) -> String {
     let below = tree.iter().filter(|(file, _)| file.starts_with(path));
-    git_id("tree", below.map(|(file, placed)| format!("{file} {}\n", placed.sha())).collect::<String>().as_bytes())
+    git_id(
+        "tree",
+        below
+            .map(|(file, placed)| format!("{file} {}\n", placed.sha()))
+            .collect::<String>()
+            .as_bytes(),
+    )
 }
 
 impl Place<'_> {
     /// The fields that all kinds of items share.
     fn entry(&self, path: &str, kind: &str, sha: &str, size: u64) -> Value {
-        let full_name = format!("{}/{}", self.state.login(self.repository.owner), self.repository.name);
+        let full_name =
+            format!("{}/{}", self.state.login(self.repository.owner), self.repository.name);
         let (api, reference) = (format!("{}/repos/{full_name}", self.state.api), self.reference);
         let (leaf, branch) = if kind == "dir" { ("trees", "tree") } else { ("blobs", "blob") };
         let url = format!("{api}/contents/{path}?ref={reference}");
@@ -211,7 +234,12 @@ impl Place<'_> {
 }
 
 /// `PUT /repos/{owner}/{repo}/contents/{path}`
-pub(super) fn put(state: &mut State, caller: &Caller, (id, path): (u64, &str), request: &Request) -> Answer {
+pub(super) fn put(
+    state: &mut State,
+    caller: &Caller,
+    (id, path): (u64, &str),
+    request: &Request,
+) -> Answer {
     let documentation = RouteKind::PutContents.documentation();
     let now = state.now();
     let not_found = || Reply::not_found(documentation);
@@ -222,10 +250,11 @@ pub(super) fn put(state: &mut State, caller: &Caller, (id, path): (u64, &str), r
     };
     let repository = state.repositories.get(&id).ok_or_else(not_found)?;
     caller::demand(state, caller, repository, needed)?;
-    let body: Value =
-        serde_json::from_slice(&request.body).map_err(|_| Reply::error(400, "Problems parsing JSON", documentation))?;
+    let body: Value = serde_json::from_slice(&request.body)
+        .map_err(|_| Reply::error(400, "Problems parsing JSON", documentation))?;
     let text = |name: &str| body.get(name).and_then(Value::as_str);
-    let message = text("message").ok_or_else(|| Reply::invalid("Commit", "message", "missing_field", documentation))?;
+    let message = text("message")
+        .ok_or_else(|| Reply::invalid("Commit", "message", "missing_field", documentation))?;
     let content = text("content").map(|content| content.replace('\n', ""));
     let content = content.and_then(|content| BASE64_STANDARD.decode(content).ok());
     let Some(content) = content.filter(|_| safe(path)) else {
@@ -235,7 +264,11 @@ pub(super) fn put(state: &mut State, caller: &Caller, (id, path): (u64, &str), r
     let held = repository.head(&branch).and_then(|tree| tree.get(path)).map(Placed::sha);
     match (&held, text("sha")) {
         (Some(_), None) => {
-            return Err(Reply::error(422, "Invalid request.\n\n\"sha\" wasn't supplied.", documentation));
+            return Err(Reply::error(
+                422,
+                "Invalid request.\n\n\"sha\" wasn't supplied.",
+                documentation,
+            ));
         }
         (Some(held), Some(sha)) if held != sha => {
             return Err(Reply::error(409, format!("{path} does not match {sha}"), documentation));

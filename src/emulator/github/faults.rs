@@ -1,7 +1,7 @@
 //! Misbehaviour that a test asks for: GitHub slow, broken, or lying about what it granted.
 //!
-//! The rest of the emulator answers from state alone. A fault stands for what state cannot explain: a
-//! bad gateway, a cut connection, a reply that is wider than the request.
+//! The rest of the emulator answers from state alone. A fault stands for what state cannot explain:
+//! a bad gateway, a cut connection, a reply that is wider than the request.
 
 use std::{sync::Arc, time::Duration};
 
@@ -76,7 +76,15 @@ impl Fault {
 
     /// For all requests, unknown ones too.
     pub fn anything() -> Self {
-        Self { kind: None, method: None, path: None, skip: 0, times: None, after_effect: false, action: Action::Pass }
+        Self {
+            kind: None,
+            method: None,
+            path: None,
+            skip: 0,
+            times: None,
+            after_effect: false,
+            action: Action::Pass,
+        }
     }
 
     /// Only for requests of this method.
@@ -156,9 +164,10 @@ impl Fault {
         self.then(Action::Stall(None))
     }
 
-    /// What [`Fault::status`], [`Fault::answer`], [`Fault::html`], [`Fault::stall`], [`Fault::stall_for`] and
-    /// [`Fault::cut`] do, they do after the request took effect: a token is minted, and nobody learns of it
-    /// in time. Without this the request has no effect, or a late one.
+    /// What [`Fault::status`], [`Fault::answer`], [`Fault::html`], [`Fault::stall`],
+    /// [`Fault::stall_for`] and [`Fault::cut`] do, they do after the request took effect: a
+    /// token is minted, and nobody learns of it in time. Without this the request has no
+    /// effect, or a late one.
     #[must_use]
     pub fn after_effect(mut self) -> Self {
         self.after_effect = true;
@@ -210,12 +219,18 @@ impl Fault {
     fn applies(&self, request: &Request, kind: Option<RouteKind>) -> bool {
         self.kind.is_none_or(|wanted| kind == Some(wanted))
             && self.method.as_ref().is_none_or(|wanted| *wanted == request.method)
-            && self.path.as_ref().is_none_or(|part| request.path.to_ascii_lowercase().contains(part))
+            && self
+                .path
+                .as_ref()
+                .is_none_or(|part| request.path.to_ascii_lowercase().contains(part))
     }
 }
 
 fn reason(status: u16) -> &'static str {
-    http::StatusCode::from_u16(status).ok().and_then(|status| status.canonical_reason()).unwrap_or("Error")
+    http::StatusCode::from_u16(status)
+        .ok()
+        .and_then(|status| status.canonical_reason())
+        .unwrap_or("Error")
 }
 
 /// The faults that are in place.
@@ -231,8 +246,8 @@ impl Default for Faults {
     }
 }
 
-/// What to do with a request: first wait, then perhaps something instead of the answer, then perhaps
-/// something to it.
+/// What to do with a request: first wait, then perhaps something instead of the answer, then
+/// perhaps something to it.
 #[derive(Debug, Default)]
 pub(super) struct Plan {
     pub(super) wait: Option<Wait>,
@@ -289,7 +304,10 @@ impl Faults {
                 Action::Stall(None) => plan.wait = Some(Wait::Release(self.released.subscribe())),
                 Action::Answer(reply) => plan.instead = Some(Instead::Answer(reply)),
                 Action::Cut => plan.instead = Some(Instead::Cut),
-                action @ (Action::Truncated | Action::Padded(_) | Action::Half(_) | Action::Lie(_)) => {
+                action @ (Action::Truncated
+                | Action::Padded(_)
+                | Action::Half(_)
+                | Action::Lie(_)) => {
                     plan.after = Some(action);
                 }
             }
@@ -313,7 +331,8 @@ impl Plan {
         match self.after {
             Some(Action::Truncated) => {
                 let bytes = reply.bytes();
-                reply.body = Body::Raw("application/json; charset=utf-8", bytes.slice(..bytes.len() / 2));
+                reply.body =
+                    Body::Raw("application/json; charset=utf-8", bytes.slice(..bytes.len() / 2));
             }
             Some(Action::Padded(size)) => {
                 let (mut text, spaces) = (reply.bytes().to_vec(), size);
@@ -325,7 +344,10 @@ impl Plan {
                     lie.tell(body);
                 }
             }
-            Some(Action::Pass | Action::Answer(_) | Action::Stall(_) | Action::Cut | Action::Half(_)) | None => {}
+            Some(
+                Action::Pass | Action::Answer(_) | Action::Stall(_) | Action::Cut | Action::Half(_),
+            )
+            | None => {}
         }
         reply
     }
@@ -347,7 +369,8 @@ impl Lie {
                 if let Some(Value::Array(listed)) = body.get_mut("repositories") {
                     let mut extra = listed.first().cloned().unwrap_or_else(|| json!({}));
                     place(&mut extra, &["name"], json!(name));
-                    let owner = extra.pointer("/owner/login").and_then(Value::as_str).unwrap_or_default();
+                    let owner =
+                        extra.pointer("/owner/login").and_then(Value::as_str).unwrap_or_default();
                     let full_name = json!(format!("{owner}/{name}"));
                     place(&mut extra, &["full_name"], full_name);
                     place(&mut extra, &["id"], json!(1));
@@ -359,7 +382,11 @@ impl Lie {
             Self::NoPermissions => remove(body, "/permissions"),
             Self::Set(pointer, value) => match body.pointer_mut(pointer) {
                 Some(found) => *found = value.clone(),
-                None => place(body, &pointer.trim_start_matches('/').split('/').collect::<Vec<_>>(), value.clone()),
+                None => place(
+                    body,
+                    &pointer.trim_start_matches('/').split('/').collect::<Vec<_>>(),
+                    value.clone(),
+                ),
             },
             Self::Remove(pointer) => remove(body, pointer),
         }

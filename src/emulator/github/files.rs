@@ -67,15 +67,30 @@ impl Repository {
     }
 
     /// Commits one change to a branch, made from the default branch if it is new; the commit's id.
-    pub(super) fn commit(&mut self, branch: &str, path: &str, placed: Option<Placed>, now: UnixTime) -> String {
-        let parent = self.branches.get(branch).or_else(|| self.branches.get(&self.default_branch)).cloned();
-        let mut tree = parent.as_ref().and_then(|commit| self.commits.get(commit)).map(|tree| Tree::clone(tree));
+    pub(super) fn commit(
+        &mut self,
+        branch: &str,
+        path: &str,
+        placed: Option<Placed>,
+        now: UnixTime,
+    ) -> String {
+        let parent =
+            self.branches.get(branch).or_else(|| self.branches.get(&self.default_branch)).cloned();
+        let mut tree = parent
+            .as_ref()
+            .and_then(|commit| self.commits.get(commit))
+            .map(|tree| Tree::clone(tree));
         let files = tree.get_or_insert_default();
         match placed {
             Some(placed) => drop(files.insert(path.into(), placed)),
             None => drop(files.remove(path)),
         }
-        let text = format!("{}/{}/{branch}/{path}/{}", self.id, parent.unwrap_or_default(), self.commits.len());
+        let text = format!(
+            "{}/{}/{branch}/{path}/{}",
+            self.id,
+            parent.unwrap_or_default(),
+            self.commits.len()
+        );
         let id = git_id("commit", text.as_bytes());
         self.commits.insert(id.clone(), Arc::new(tree.unwrap_or_default()));
         self.branches.insert(branch.into(), id.clone());
@@ -157,7 +172,10 @@ mod tests {
     fn blob_ids_are_gits() {
         // `git hash-object` of an empty file and of "hello\n".
         assert_eq!(Placed::File(Bytes::new()).sha(), "e69de29bb2d1d6434b8b29ae775ad8c2e48c5391");
-        assert_eq!(Placed::File("hello\n".into()).sha(), "ce013625030ba8dba906f756967f9e9ca394464a");
+        assert_eq!(
+            Placed::File("hello\n".into()).sha(),
+            "ce013625030ba8dba906f756967f9e9ca394464a"
+        );
     }
 
     #[test]
@@ -167,12 +185,19 @@ mod tests {
         assert!(repository.is_empty());
         let first = repository.commit("main", "a", Some(Placed::File("1".into())), now);
         let second = repository.commit("dev", "b", Some(Placed::File("2".into())), now);
-        for (reference, commit) in
-            [("main", &first), ("refs/heads/main", &first), ("heads/dev", &second), (&*first, &first)]
-        {
+        for (reference, commit) in [
+            ("main", &first),
+            ("refs/heads/main", &first),
+            ("heads/dev", &second),
+            (&*first, &first),
+        ] {
             assert_eq!(repository.resolve(reference).unwrap().0, commit);
         }
-        assert_eq!(repository.head("dev").unwrap().len(), 2, "a new branch starts from the default one");
+        assert_eq!(
+            repository.head("dev").unwrap().len(),
+            2,
+            "a new branch starts from the default one"
+        );
         assert!(repository.resolve("nope").is_none());
     }
 }

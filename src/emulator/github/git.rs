@@ -1,8 +1,8 @@
 //! git over HTTP: cloning, fetching and pushing, as far as a token may.
 //!
-//! The protocol is git's own `http-backend`, which is run as a CGI program (RFC 3875) on bare copies
-//! of the repositories; see `disk`. Who may is decided here, from the state, before it runs. A push
-//! that changes workflows needs no permission of its own, other than on GitHub.
+//! The protocol is git's own `http-backend`, which is run as a CGI program (RFC 3875) on bare
+//! copies of the repositories; see `disk`. Who may is decided here, from the state, before it runs.
+//! A push that changes workflows needs no permission of its own, other than on GitHub.
 
 mod disk;
 
@@ -36,8 +36,8 @@ pub(super) struct Asked {
 }
 
 impl GitHub {
-    /// Serves git at `/OWNER/REPO.git` too, with copies of the repositories in this folder: it is made,
-    /// and removed with the emulator. Needs git on this machine.
+    /// Serves git at `/OWNER/REPO.git` too, with copies of the repositories in this folder: it is
+    /// made, and removed with the emulator. Needs git on this machine.
     pub fn serve_git(&self, folder: PathBuf) {
         self.shared.lock().git = Some(Arc::new(Mutex::new(Disk::at(folder))));
     }
@@ -64,7 +64,12 @@ impl Asked {
 }
 
 /// Answers git.
-pub(super) async fn answer(shared: &Shared, copies: &Copies, asked: &Asked, request: &Request) -> (Reply, Caller) {
+pub(super) async fn answer(
+    shared: &Shared,
+    copies: &Copies,
+    asked: &Asked,
+    request: &Request,
+) -> (Reply, Caller) {
     let mut disk = copies.lock().await;
     let (caller, repository) = {
         let mut state = shared.lock();
@@ -72,14 +77,16 @@ pub(super) async fn answer(shared: &Shared, copies: &Copies, asked: &Asked, requ
             Ok(caller) => caller,
             Err(refused) => return (refused, Caller::Anonymous),
         };
-        let allowed = authorize(&state, &caller, asked).map(|id| state.repositories.get(&id).cloned());
+        let allowed =
+            authorize(&state, &caller, asked).map(|id| state.repositories.get(&id).cloned());
         match allowed {
             Ok(Some(repository)) => (caller, repository),
             Ok(None) => return (not_found(), caller),
             Err(refused) => return (refused, caller),
         }
     };
-    let broken = |error: std::io::Error| Reply::raw(500, TEXT, format!("git on this machine: {error}\n"));
+    let broken =
+        |error: std::io::Error| Reply::raw(500, TEXT, format!("git on this machine: {error}\n"));
     let before = match disk.copy_in(&repository).await {
         Ok(branches) => branches,
         Err(error) => return (broken(error), caller),
@@ -96,8 +103,8 @@ pub(super) async fn answer(shared: &Shared, copies: &Copies, asked: &Asked, requ
 
 const TEXT: &str = "text/plain; charset=utf-8";
 
-/// Basic authentication (RFC 7617) with the token as the password. Nobody is asked for a token before
-/// it matters.
+/// Basic authentication (RFC 7617) with the token as the password. Nobody is asked for a token
+/// before it matters.
 fn authenticate(state: &mut State, request: &Request) -> Result<Caller, Reply> {
     let Some(header) = request.header("authorization") else { return Ok(Caller::Anonymous) };
     let basic = header.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("basic"));
@@ -105,7 +112,9 @@ fn authenticate(state: &mut State, request: &Request) -> Result<Caller, Reply> {
     let pair = pair.and_then(|pair| String::from_utf8(pair).ok());
     let token = pair.as_deref().and_then(|pair| pair.split_once(':')).map(|(_, token)| token);
     let access = caller::by_token(state, token.ok_or_else(unauthorized)?);
-    access.map(Caller::Token).map_err(|refused| if refused.status == 401 { unauthorized() } else { forbidden() })
+    access
+        .map(Caller::Token)
+        .map_err(|refused| if refused.status == 401 { unauthorized() } else { forbidden() })
 }
 
 /// The repository's id, if the caller may do that on it.
@@ -120,11 +129,13 @@ fn authorize(state: &State, caller: &Caller, asked: &Asked) -> Result<u64, Reply
     {
         return Err(hidden());
     }
-    if asked.writes && caller::demand(state, caller, repository, &[("contents", "write")]).is_err() {
+    if asked.writes && caller::demand(state, caller, repository, &[("contents", "write")]).is_err()
+    {
         return Err(if anonymous { unauthorized() } else { forbidden() });
     }
     if held.is_none() {
-        let to = format!("/{}/{}.git/{}", state.login(repository.owner), repository.name, asked.rest);
+        let to =
+            format!("/{}/{}.git/{}", state.login(repository.owner), repository.name, asked.rest);
         let service = if asked.writes { "git-receive-pack" } else { "git-upload-pack" };
         return Err(Reply::empty(301).with("location", format!("{to}?service={service}")));
     }
@@ -132,7 +143,8 @@ fn authorize(state: &State, caller: &Caller, asked: &Asked) -> Result<u64, Reply
 }
 
 fn unauthorized() -> Reply {
-    Reply::raw(401, TEXT, "Invalid username or token.\n").with("www-authenticate", "Basic realm=\"GitHub\"")
+    Reply::raw(401, TEXT, "Invalid username or token.\n")
+        .with("www-authenticate", "Basic realm=\"GitHub\"")
 }
 
 fn forbidden() -> Reply {
@@ -144,7 +156,12 @@ fn not_found() -> Reply {
 }
 
 /// Runs git on the copy.
-async fn backend(disk: &mut Disk, id: u64, asked: &Asked, request: &Request) -> std::io::Result<Reply> {
+async fn backend(
+    disk: &mut Disk,
+    id: u64,
+    asked: &Asked,
+    request: &Request,
+) -> std::io::Result<Reply> {
     let mut git: Command = disk.git(&["http-backend"]);
     git.env("GIT_PROJECT_ROOT", disk.folder())
         .env("GIT_HTTP_EXPORT_ALL", "1")
@@ -184,7 +201,9 @@ fn cgi(output: &[u8]) -> Option<Reply> {
         let (name, value) = line.split_once(": ")?;
         match name {
             "Status" => reply.status = value.split(' ').next()?.parse().ok()?,
-            "Content-Type" => reply = reply.of_type(TYPES.into_iter().find(|known| *known == value)?),
+            "Content-Type" => {
+                reply = reply.of_type(TYPES.into_iter().find(|known| *known == value)?)
+            }
             "Cache-Control" => reply.headers.push(("cache-control", value.into())),
             _ => {}
         }

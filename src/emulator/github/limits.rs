@@ -85,12 +85,17 @@ impl Standing {
 /// The answer when the primary limit is used up; `whose` completes the message.
 pub(super) fn primary(style: LimitStyle, whose: &str, now: UnixTime, standing: Standing) -> Reply {
     let reply = Reply::error(style.status, format!("API rate limit exceeded for {whose}."), DOCS);
-    if style.retry_after { reply.with("retry-after", standing.reset.since(now).as_secs().to_string()) } else { reply }
+    if style.retry_after {
+        reply.with("retry-after", standing.reset.since(now).as_secs().to_string())
+    } else {
+        reply
+    }
 }
 
 /// The answer when a secondary limit is exceeded.
 pub(super) fn secondary(style: LimitStyle) -> Reply {
-    let message = "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.";
+    let message =
+        "You have exceeded a secondary rate limit. Please wait a few minutes before you try again.";
     let docs = format!("{DOCS}#about-secondary-rate-limits");
     let reply = Reply::error(style.status, message, &docs);
     if style.retry_after { reply.with("retry-after", MINUTE.as_secs().to_string()) } else { reply }

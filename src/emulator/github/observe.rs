@@ -23,7 +23,8 @@ pub struct TokenRecord {
     pub body: Value,
     /// What it may do.
     pub permissions: Permissions,
-    /// The repositories it was narrowed to, by their present names; `None` is all that the installation covers.
+    /// The repositories it was narrowed to, by their present names; `None` is all that the
+    /// installation covers.
     pub repositories: Option<Vec<String>>,
     /// The token's SHA-256 in lowercase hexadecimal.
     pub sha256: String,
@@ -55,7 +56,8 @@ impl GitHub {
         self.shared.lock().record.log()
     }
 
-    /// Method and path of each request that the emulator has no answer to. A test insists that there are none.
+    /// Method and path of each request that the emulator has no answer to. A test insists that
+    /// there are none.
     pub fn unknown_requests(&self) -> Vec<String> {
         self.shared.lock().record.unknown.clone()
     }
@@ -73,7 +75,9 @@ impl GitHub {
     /// The tokens that still work.
     pub fn live_tokens(&self) -> Vec<TokenRecord> {
         self.tokens_where(|state, token| {
-            !token.revoked && token.expires_at > state.now() && state.installations.contains_key(&token.installation)
+            !token.revoked
+                && token.expires_at > state.now()
+                && state.installations.contains_key(&token.installation)
         })
     }
 

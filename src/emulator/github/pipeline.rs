@@ -21,7 +21,8 @@ use super::{
 
 /// Answers one request.
 pub(super) async fn handle(shared: Shared, request: Request) -> Result<Response, Cut> {
-    let by_git_now = git::Asked::parse(&request).and_then(|asked| Some((asked, shared.lock().git.clone()?)));
+    let by_git_now =
+        git::Asked::parse(&request).and_then(|asked| Some((asked, shared.lock().git.clone()?)));
     if let Some((asked, copies)) = by_git_now {
         return Ok(by_git(&shared, &copies, &asked, &request).await);
     }
@@ -57,7 +58,12 @@ pub(super) async fn handle(shared: Shared, request: Request) -> Result<Response,
 }
 
 /// Git over HTTP: beside the API, without its limits and faults.
-async fn by_git(shared: &Shared, copies: &git::Copies, asked: &git::Asked, request: &Request) -> Response {
+async fn by_git(
+    shared: &Shared,
+    copies: &git::Copies,
+    asked: &git::Asked,
+    request: &Request,
+) -> Response {
     let number = arrived(&mut shared.lock(), request, Some(RouteKind::Git));
     let (reply, caller) = git::answer(shared, copies, asked, request).await;
     let mut state = shared.lock();
@@ -66,7 +72,8 @@ async fn by_git(shared: &Shared, copies: &git::Copies, asked: &git::Asked, reque
 }
 
 fn arrived(state: &mut State, request: &Request, kind: Option<RouteKind>) -> usize {
-    let query = if request.query.is_empty() { String::new() } else { format!("?{}", request.query) };
+    let query =
+        if request.query.is_empty() { String::new() } else { format!("?{}", request.query) };
     let call = Call {
         at: state.now(),
         method: request.method.clone(),
@@ -111,7 +118,12 @@ fn acceptable(request: &Request) -> Result<Version, Reply> {
 }
 
 /// The answer, within the primary limit and with its headers. Calls of the App itself have neither.
-fn limited(state: &mut State, (request, version): (&Request, Version), route: &Route, caller: &Caller) -> Reply {
+fn limited(
+    state: &mut State,
+    (request, version): (&Request, Version),
+    route: &Route,
+    caller: &Caller,
+) -> Reply {
     let now = state.now();
     let Some((standing, whose)) = standing(state, caller) else {
         let reply = version.shape(route.kind(), flat(dispatch(state, request, route, caller)));
@@ -125,7 +137,8 @@ fn limited(state: &mut State, (request, version): (&Request, Version), route: &R
     let reply = version.shape(route.kind(), flat(dispatch(state, request, route, caller)));
     let reply = conditional(request, caller, reply, "private, max-age=60, s-maxage=60");
     // What has not changed costs nothing.
-    let spent = Standing { used: standing.used + u64::from(reply.status != 304 && !free), ..standing };
+    let spent =
+        Standing { used: standing.used + u64::from(reply.status != 304 && !free), ..standing };
     spend(state, caller, spent.used - standing.used);
     spent.headers(reply)
 }
@@ -151,7 +164,10 @@ pub(super) fn standing(state: &mut State, caller: &Caller) -> Option<(Standing, 
         Caller::Token(access) => {
             let limit = state.knobs.hourly_limit;
             let installation = state.installations.get_mut(&access.installation)?;
-            Some((installation.quota.standing(now, limit), format!("installation ID {}", access.installation)))
+            Some((
+                installation.quota.standing(now, limit),
+                format!("installation ID {}", access.installation),
+            ))
         }
     }
 }
@@ -178,13 +194,18 @@ fn dispatch(state: &mut State, request: &Request, route: &Route, caller: &Caller
         (Route::UserInstallation(login) | Route::OrgInstallation(login), Caller::App(app)) => {
             apps::of_account(state, *app, login, route.kind())
         }
-        (Route::InstallationRepositories, Caller::Token(access)) => apps::repositories(state, access, request),
+        (Route::InstallationRepositories, Caller::Token(access)) => {
+            apps::repositories(state, access, request)
+        }
         (Route::Revoke, Caller::Token(access)) => Ok(tokens::revoke(state, access)),
         (Route::RateLimit, _) => Ok(rate_limit(state, caller)),
         (Route::Meta, _) => Ok(meta(state)),
-        (Route::Repo { on, action, rest }, _) => {
-            repos::answer(state, caller, on, &Operation { action, kind: route.kind(), rest, request })
-        }
+        (Route::Repo { on, action, rest }, _) => repos::answer(
+            state,
+            caller,
+            on,
+            &Operation { action, kind: route.kind(), rest, request },
+        ),
         // Authentication lets nobody else come here.
         _ => Err(forbidden()),
     }
@@ -193,7 +214,11 @@ fn dispatch(state: &mut State, request: &Request, route: &Route, caller: &Caller
 /// `GET /rate_limit`, which costs nothing.
 fn rate_limit(state: &mut State, caller: &Caller) -> Reply {
     let Some((standing, _)) = standing(state, caller) else {
-        return Reply::error(404, "Rate limiting is not enabled.", RouteKind::RateLimit.documentation());
+        return Reply::error(
+            404,
+            "Rate limiting is not enabled.",
+            RouteKind::RateLimit.documentation(),
+        );
     };
     let core = serde_json::json!({
         "limit": standing.limit,
@@ -202,7 +227,10 @@ fn rate_limit(state: &mut State, caller: &Caller) -> Reply {
         "reset": standing.reset.as_secs(),
     });
     let search = serde_json::json!({"limit": 30, "used": 0, "remaining": 30, "reset": standing.reset.as_secs()});
-    Reply::json(200, serde_json::json!({"resources": {"core": core, "search": search}, "rate": core}))
+    Reply::json(
+        200,
+        serde_json::json!({"resources": {"core": core, "search": search}, "rate": core}),
+    )
 }
 
 /// `GET /meta`
@@ -222,9 +250,14 @@ fn meta(state: &State) -> Reply {
 
 const ENTERPRISE_VERSION: &str = "3.19.0";
 
-/// Gives what was read an entity tag, and answers 304 if the caller has it. The tag differs for each
-/// token, so that a new token never finds its predecessor's copy unchanged.
-fn conditional(request: &Request, caller: &Caller, reply: Reply, cache_control: &'static str) -> Reply {
+/// Gives what was read an entity tag, and answers 304 if the caller has it. The tag differs for
+/// each token, so that a new token never finds its predecessor's copy unchanged.
+fn conditional(
+    request: &Request,
+    caller: &Caller,
+    reply: Reply,
+    cache_control: &'static str,
+) -> Reply {
     if reply.status != 200 || !matches!(request.method, http::Method::GET | http::Method::HEAD) {
         return reply;
     }
@@ -243,7 +276,8 @@ fn conditional(request: &Request, caller: &Caller, reply: Reply, cache_control: 
         Caller::Token(_) | Caller::Anonymous => format!("W/\"{digest}\""),
     };
     let known = request.header("if-none-match").is_some_and(|tags| {
-        tags.split(',').any(|known| known.trim().trim_start_matches("W/") == tag.trim_start_matches("W/"))
+        tags.split(',')
+            .any(|known| known.trim().trim_start_matches("W/") == tag.trim_start_matches("W/"))
     });
     let reply = if known { Reply::empty(304) } else { reply };
     reply
@@ -259,8 +293,15 @@ fn dress(state: &State, request: &Request, number: usize, reply: Reply) -> Reply
     let reply = reply
         .with("date", state.now().http_date())
         .with("server", "github.com")
-        .with("x-github-request-id", format!("{first:04X}:{second:04X}:{number:06X}:{number:06X}:{number:08X}"))
+        .with(
+            "x-github-request-id",
+            format!("{first:04X}:{second:04X}:{number:06X}:{number:06X}:{number:08X}"),
+        )
         .with("x-github-api-version-selected", version.name())
         .with("x-github-media-type", "github.v3; format=json");
-    if state.knobs.enterprise_server { reply.with("x-github-enterprise-version", ENTERPRISE_VERSION) } else { reply }
+    if state.knobs.enterprise_server {
+        reply.with("x-github-enterprise-version", ENTERPRISE_VERSION)
+    } else {
+        reply
+    }
 }

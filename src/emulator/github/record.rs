@@ -1,4 +1,5 @@
-//! What was asked: a log without credentials, counters by operation, and requests that nobody knows.
+//! What was asked: a log without credentials, counters by operation, and requests that nobody
+//! knows.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -92,7 +93,9 @@ impl Record {
         call.status = Some(status);
         match caller {
             Some(Caller::App(app)) => call.app = Some(AppId(*app)),
-            Some(Caller::Token(access)) => call.installation = Some(InstallationId(access.installation)),
+            Some(Caller::Token(access)) => {
+                call.installation = Some(InstallationId(access.installation))
+            }
             Some(Caller::Anonymous) | None => {}
         }
     }

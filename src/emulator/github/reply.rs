@@ -1,4 +1,5 @@
-//! Answers with GitHub's shapes: JSON bodies, and errors with message, documentation link and status.
+//! Answers with GitHub's shapes: JSON bodies, and errors with message, documentation link and
+//! status.
 
 use bytes::Bytes;
 use serde_json::{Value, json};

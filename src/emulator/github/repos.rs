@@ -23,7 +23,12 @@ pub(super) struct Operation<'a> {
 }
 
 /// Finds the repository, checks what the caller may, and answers.
-pub(super) fn answer(state: &mut State, caller: &Caller, on: &RepoRef, operation: &Operation<'_>) -> Answer {
+pub(super) fn answer(
+    state: &mut State,
+    caller: &Caller,
+    on: &RepoRef,
+    operation: &Operation<'_>,
+) -> Answer {
     let id = find(state, caller, on, operation)?;
     let request = operation.request;
     match operation.action {
@@ -46,7 +51,12 @@ pub(super) fn answer(state: &mut State, caller: &Caller, on: &RepoRef, operation
 }
 
 /// The repository, if the caller has the permission on it.
-fn allowed<'a>(state: &'a State, caller: &Caller, id: u64, needed: (&str, &str)) -> Result<&'a Repository, Reply> {
+fn allowed<'a>(
+    state: &'a State,
+    caller: &Caller,
+    id: u64,
+    needed: (&str, &str),
+) -> Result<&'a Repository, Reply> {
     let repository = state.repositories.get(&id).ok_or_else(|| Reply::not_found(DOCS))?;
     caller::demand(state, caller, repository, &[needed])?;
     Ok(repository)
@@ -57,12 +67,19 @@ fn installation(state: &State, caller: &Caller, id: u64) -> Answer {
     let not_found = || Reply::not_found(RouteKind::RepoInstallation.documentation());
     let repository = state.repositories.get(&id).ok_or_else(not_found)?;
     let Caller::App(app) = caller else { return Err(not_found()) };
-    let found = state.installation_of(*app, repository.owner).filter(|found| found.covers(repository));
+    let found =
+        state.installation_of(*app, repository.owner).filter(|found| found.covers(repository));
     Ok(Reply::json(200, shapes::installation(state, found.ok_or_else(not_found)?)))
 }
 
-/// The repository's id; a redirect if the name is a former one; 404 if the caller may not know of it.
-fn find(state: &State, caller: &Caller, on: &RepoRef, operation: &Operation<'_>) -> Result<u64, Reply> {
+/// The repository's id; a redirect if the name is a former one; 404 if the caller may not know of
+/// it.
+fn find(
+    state: &State,
+    caller: &Caller,
+    on: &RepoRef,
+    operation: &Operation<'_>,
+) -> Result<u64, Reply> {
     let (id, moved) = match on {
         RepoRef::Id(id) => (Some(*id), false),
         RepoRef::Name(owner, name) => match state.repository_id(owner, name) {
@@ -82,7 +99,8 @@ fn redirect(state: &State, repository: &Repository, operation: &Operation<'_>) -
     if !operation.request.query.is_empty() {
         url = format!("{url}?{}", operation.request.query);
     }
-    let reading = operation.request.method == http::Method::GET || operation.request.method == http::Method::HEAD;
+    let reading = operation.request.method == http::Method::GET
+        || operation.request.method == http::Method::HEAD;
     let body = json!({
         "message": "Moved Permanently",
         "url": url,
@@ -104,9 +122,10 @@ fn create_issue(state: &mut State, caller: &Caller, id: u64, request: &Request) 
     let repository = state.repositories.get(&id).ok_or_else(not_found)?;
     caller::demand(state, caller, repository, &[("issues", "write")])?;
     let Caller::Token(access) = caller else { return Err(not_found()) };
-    let by_app = state.installations.get(&access.installation).map_or(0, |installation| installation.app);
-    let body: Value =
-        serde_json::from_slice(&request.body).map_err(|_| Reply::error(400, "Problems parsing JSON", DOCS))?;
+    let by_app =
+        state.installations.get(&access.installation).map_or(0, |installation| installation.app);
+    let body: Value = serde_json::from_slice(&request.body)
+        .map_err(|_| Reply::error(400, "Problems parsing JSON", DOCS))?;
     let Some(title) = body.get("title").and_then(Value::as_str) else {
         return Err(Reply::invalid("Issue", "title", "missing_field", documentation));
     };

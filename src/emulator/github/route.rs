@@ -102,8 +102,12 @@ impl Route {
             ["app"] if get => Some(Self::App),
             ["app", "installations"] if get => Some(Self::Installations),
             ["app", "installations", id] if get => Some(Self::Installation(number(id)?)),
-            ["app", "installations", id, "access_tokens"] if method == Method::POST => Some(Self::Mint(number(id)?)),
-            ["users", login, "installation"] if get => Some(Self::UserInstallation(decoded(login)?)),
+            ["app", "installations", id, "access_tokens"] if method == Method::POST => {
+                Some(Self::Mint(number(id)?))
+            }
+            ["users", login, "installation"] if get => {
+                Some(Self::UserInstallation(decoded(login)?))
+            }
             ["orgs", login, "installation"] if get => Some(Self::OrgInstallation(decoded(login)?)),
             ["installation", "repositories"] if get => Some(Self::InstallationRepositories),
             ["installation", "token"] if method == Method::DELETE => Some(Self::Revoke),
@@ -112,7 +116,9 @@ impl Route {
             ["repos", owner, repo, rest @ ..] => {
                 Self::repository(method, RepoRef::Name(decoded(owner)?, decoded(repo)?), rest)
             }
-            ["repositories", id, rest @ ..] => Self::repository(method, RepoRef::Id(number(id)?), rest),
+            ["repositories", id, rest @ ..] => {
+                Self::repository(method, RepoRef::Id(number(id)?), rest)
+            }
             _ => None,
         }
     }
@@ -125,7 +131,11 @@ impl Route {
             ["issues"] if get => RepoAction::Issues,
             ["issues"] if method == Method::POST => RepoAction::CreateIssue,
             ["contents", file @ ..] if get || method == Method::PUT => {
-                let path = file.iter().map(|segment| decoded(segment)).collect::<Option<Vec<_>>>()?.join("/");
+                let path = file
+                    .iter()
+                    .map(|segment| decoded(segment))
+                    .collect::<Option<Vec<_>>>()?
+                    .join("/");
                 if get { RepoAction::Contents(path) } else { RepoAction::PutContents(path) }
             }
             _ => return None,
@@ -191,7 +201,9 @@ impl RouteKind {
             Self::Installation => {
                 "https://docs.github.com/rest/apps/apps#get-an-installation-for-the-authenticated-app"
             }
-            Self::Mint => "https://docs.github.com/rest/apps/apps#create-an-installation-access-token-for-an-app",
+            Self::Mint => {
+                "https://docs.github.com/rest/apps/apps#create-an-installation-access-token-for-an-app"
+            }
             Self::UserInstallation => {
                 "https://docs.github.com/rest/apps/apps#get-a-user-installation-for-the-authenticated-app"
             }
@@ -204,10 +216,14 @@ impl RouteKind {
             Self::InstallationRepositories => {
                 "https://docs.github.com/rest/apps/installations#list-repositories-accessible-to-the-app-installation"
             }
-            Self::Revoke => "https://docs.github.com/rest/apps/installations#revoke-an-installation-access-token",
+            Self::Revoke => {
+                "https://docs.github.com/rest/apps/installations#revoke-an-installation-access-token"
+            }
             Self::Repository => "https://docs.github.com/rest/repos/repos#get-a-repository",
             Self::Contents => "https://docs.github.com/rest/repos/contents#get-repository-content",
-            Self::PutContents => "https://docs.github.com/rest/repos/contents#create-or-update-file-contents",
+            Self::PutContents => {
+                "https://docs.github.com/rest/repos/contents#create-or-update-file-contents"
+            }
             Self::Issues => "https://docs.github.com/rest/issues/issues#list-repository-issues",
             Self::CreateIssue => "https://docs.github.com/rest/issues/issues#create-an-issue",
             Self::Git => "https://docs.github.com/get-started/git-basics/about-remote-repositories",

@@ -95,7 +95,13 @@ impl GitHub {
         self.commit(owner, repo, None, (path, None));
     }
 
-    fn commit(&self, owner: &str, repo: &str, branch: Option<&str>, (path, placed): (&str, Option<Placed>)) {
+    fn commit(
+        &self,
+        owner: &str,
+        repo: &str,
+        branch: Option<&str>,
+        (path, placed): (&str, Option<Placed>),
+    ) {
         let mut state = self.shared.lock();
         let (id, now) = (state.repository_or_new(owner, repo), state.now());
         if let Some(repository) = state.repositories.get_mut(&id) {
@@ -114,7 +120,12 @@ impl GitHub {
         self.on_repository(owner, repo, |found| found.default_branch = branch.into())
     }
 
-    fn on_repository(&self, owner: &str, repo: &str, change: impl FnOnce(&mut super::files::Repository)) -> bool {
+    fn on_repository(
+        &self,
+        owner: &str,
+        repo: &str,
+        change: impl FnOnce(&mut super::files::Repository),
+    ) -> bool {
         let mut state = self.shared.lock();
         let id = state.repository_id(owner, repo);
         id.and_then(|id| state.repositories.get_mut(&id)).map(change).is_some()
@@ -143,7 +154,12 @@ impl GitHub {
         selection: &Selection,
         permissions: &[(&str, &str)],
     ) -> InstallationId {
-        InstallationId(self.shared.lock().install(app.0, owner, selection, permissions_of(permissions)))
+        InstallationId(self.shared.lock().install(
+            app.0,
+            owner,
+            selection,
+            permissions_of(permissions),
+        ))
     }
 
     /// Suspends an installation.
@@ -157,7 +173,11 @@ impl GitHub {
     }
 
     /// Gives an installation other permissions.
-    pub fn set_permissions(&self, installation: InstallationId, permissions: &[(&str, &str)]) -> bool {
+    pub fn set_permissions(
+        &self,
+        installation: InstallationId,
+        permissions: &[(&str, &str)],
+    ) -> bool {
         let mut permissions = permissions_of(permissions);
         permissions.entry("metadata".into()).or_insert_with(|| "read".into());
         self.on_installation(installation, |found, _| found.permissions = permissions)
@@ -166,7 +186,10 @@ impl GitHub {
     /// Changes which repositories an installation covers.
     pub fn select(&self, installation: InstallationId, selection: &Selection) -> bool {
         let mut state = self.shared.lock();
-        let Some(account) = state.installations.get(&installation.0).map(|found| found.account) else { return false };
+        let Some(account) = state.installations.get(&installation.0).map(|found| found.account)
+        else {
+            return false;
+        };
         let owner = state.login(account).to_owned();
         let only = state.selected(&owner, selection);
         state.installations.get_mut(&installation.0).map(|found| found.only = only).is_some()

@@ -1,5 +1,5 @@
-//! The JSON of accounts, repositories, installations, Apps and issues, with every field that GitHub's
-//! OpenAPI description requires.
+//! The JSON of accounts, repositories, installations, Apps and issues, with every field that
+//! GitHub's OpenAPI description requires.
 
 use serde_json::{Map, Value, json};
 
@@ -21,7 +21,8 @@ pub(super) fn account(state: &State, account: &Account) -> Value {
     let (api, login) = (&state.api, &account.login);
     // A bot's login ends in `[bot]`, and its page is its App's.
     let own = format!("{api}/users/{}", login.replace('[', "%5B").replace(']', "%5D"));
-    let page = login.strip_suffix("[bot]").map_or_else(|| login.clone(), |slug| format!("apps/{slug}"));
+    let page =
+        login.strip_suffix("[bot]").map_or_else(|| login.clone(), |slug| format!("apps/{slug}"));
     let mut shape = json!({
         "login": login,
         "id": account.id,
@@ -38,7 +39,8 @@ pub(super) fn account(state: &State, account: &Account) -> Value {
         "site_admin": false,
     });
     for name in ["followers", "subscriptions", "orgs", "repos", "received_events"] {
-        let field = if name == "orgs" { "organizations_url".to_owned() } else { format!("{name}_url") };
+        let field =
+            if name == "orgs" { "organizations_url".to_owned() } else { format!("{name}_url") };
         insert(&mut shape, &field, format!("{own}/{name}"));
     }
     shape
@@ -79,7 +81,9 @@ pub(super) fn repository(state: &State, repository: &Repository) -> Value {
     for name in ["description", "homepage", "language", "license", "mirror_url"] {
         insert(&mut shape, name, Value::Null);
     }
-    for (name, value) in [("fork", false), ("archived", false), ("disabled", false), ("is_template", false)] {
+    for (name, value) in
+        [("fork", false), ("archived", false), ("disabled", false), ("is_template", false)]
+    {
         insert(&mut shape, name, value);
     }
     for (name, value) in [
@@ -245,5 +249,8 @@ pub(super) fn issue(state: &State, repository: &Repository, number: usize, issue
 }
 
 fn insert(shape: &mut Value, name: &str, value: impl Into<Value>) {
-    shape.as_object_mut().map_or(&mut Map::new(), |members| members).insert(name.into(), value.into());
+    shape
+        .as_object_mut()
+        .map_or(&mut Map::new(), |members| members)
+        .insert(name.into(), value.into());
 }

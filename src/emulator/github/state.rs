@@ -1,7 +1,7 @@
 //! What the emulated GitHub knows: Apps, accounts, repositories, installations and tokens.
 //!
-//! Names compare without ASCII case. Identifiers come from ranges of their own, so that one taken for
-//! another never happens to exist.
+//! Names compare without ASCII case. Identifiers come from ranges of their own, so that one taken
+//! for another never happens to exist.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -169,7 +169,8 @@ impl State {
     pub(super) fn add_app(&mut self, slug: &str) -> u64 {
         let owner = self.account_or_new("app-owner", true);
         let (id, created_at) = (self.fresh(300_000), self.now());
-        let client_id = format!("Iv23li{}", hex(sha256(slug.as_bytes())).get(..14).unwrap_or_default());
+        let client_id =
+            format!("Iv23li{}", hex(sha256(slug.as_bytes())).get(..14).unwrap_or_default());
         let app = App {
             id,
             slug: slug.into(),
@@ -301,7 +302,9 @@ impl State {
     pub(super) fn selected(&mut self, owner: &str, selection: &Selection) -> Option<BTreeSet<u64>> {
         match selection {
             Selection::All => None,
-            Selection::Only(names) => Some(names.iter().map(|name| self.repository_or_new(owner, name)).collect()),
+            Selection::Only(names) => {
+                Some(names.iter().map(|name| self.repository_or_new(owner, name)).collect())
+            }
         }
     }
 
@@ -315,7 +318,10 @@ impl State {
     }
 
     /// The repositories that an installation covers, oldest first.
-    pub(super) fn covered<'a>(&'a self, installation: &'a Installation) -> impl Iterator<Item = &'a Repository> {
+    pub(super) fn covered<'a>(
+        &'a self,
+        installation: &'a Installation,
+    ) -> impl Iterator<Item = &'a Repository> {
         self.repositories.values().filter(|repository| installation.covers(repository))
     }
 
@@ -341,7 +347,8 @@ impl State {
 
 impl Installation {
     pub(super) fn covers(&self, repository: &Repository) -> bool {
-        repository.owner == self.account && self.only.as_ref().is_none_or(|only| only.contains(&repository.id))
+        repository.owner == self.account
+            && self.only.as_ref().is_none_or(|only| only.contains(&repository.id))
     }
 }
 

@@ -21,7 +21,8 @@ use super::{
 use crate::policy::permission;
 
 const MAX_REPOSITORIES: usize = 500;
-const DOCUMENTATION: &str = "https://docs.github.com/rest/apps/apps#create-an-installation-access-token-for-an-app";
+const DOCUMENTATION: &str =
+    "https://docs.github.com/rest/apps/apps#create-an-installation-access-token-for-an-app";
 
 /// A mint request after the checks.
 struct Asked {
@@ -92,8 +93,11 @@ fn asked(state: &State, installation: &Installation, body: &[u8]) -> Result<Aske
     if body.is_empty() {
         return Ok(Asked { body: Value::Null, permissions: None, repositories: None });
     }
-    let body: Value = serde_json::from_slice(body).map_err(|_| bad_request("Problems parsing JSON"))?;
-    let Value::Object(members) = &body else { return Err(bad_request("Body should be a JSON object")) };
+    let body: Value =
+        serde_json::from_slice(body).map_err(|_| bad_request("Problems parsing JSON"))?;
+    let Value::Object(members) = &body else {
+        return Err(bad_request("Body should be a JSON object"));
+    };
     let repositories = asked_repositories(state, installation, members)?;
     let permissions = match members.get("permissions") {
         None | Some(Value::Null) => None,
@@ -120,9 +124,16 @@ fn asked_permissions(
         // GitHub answers the same to a name that does not exist and to one that is not granted.
         if permission::known(name).is_none() || !allows(&installation.permissions, name, level) {
             let raised = state.knobs.level_wording && installation.permissions.contains_key(name);
-            let what =
-                if raised { "level of access for permissions requested are" } else { "permissions requested are" };
-            return Err(Reply::error(422, format!("The {what} not granted to this installation."), DOCUMENTATION));
+            let what = if raised {
+                "level of access for permissions requested are"
+            } else {
+                "permissions requested are"
+            };
+            return Err(Reply::error(
+                422,
+                format!("The {what} not granted to this installation."),
+                DOCUMENTATION,
+            ));
         }
         granted.insert(name.clone(), level.into());
     }
@@ -141,7 +152,9 @@ fn asked_repositories(
         (None, None) => return Ok(None),
         (Some(Value::Array(names)), None) => names,
         (None, Some(Value::Array(ids))) => ids,
-        (Some(_), Some(_)) => return Err(undocumented("repositories together with repository_ids")),
+        (Some(_), Some(_)) => {
+            return Err(undocumented("repositories together with repository_ids"));
+        }
         _ => return Err(bad_request("Problems parsing JSON")),
     };
     if listed.is_empty() {
@@ -149,14 +162,17 @@ fn asked_repositories(
     }
     if listed.len() > MAX_REPOSITORIES {
         // GitHub's message starts so and names the maximum; the rest of its wording is not known.
-        let message = format!("Too many repositories for installation: the maximum is {MAX_REPOSITORIES}.");
+        let message =
+            format!("Too many repositories for installation: the maximum is {MAX_REPOSITORIES}.");
         return Err(Reply::error(422, message, DOCUMENTATION));
     }
     let owner = state.login(installation.account);
     let mut ids = BTreeSet::new();
     for item in listed {
         let id = item.as_u64().or_else(|| state.repository_id(owner, item.as_str()?));
-        let covered = id.and_then(|id| state.repositories.get(&id)).filter(|found| installation.covers(found));
+        let covered = id
+            .and_then(|id| state.repositories.get(&id))
+            .filter(|found| installation.covers(found));
         let Some(covered) = covered else {
             return Err(Reply::error(
                 422,
@@ -187,7 +203,9 @@ fn token_text(format: TokenFormat, app: u64, installation: u64) -> String {
     const LETTERS: &[u8; 62] = b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz";
     match format {
         TokenFormat::Classic => {
-            let letter = |byte: u8| LETTERS.get(usize::from(byte) % LETTERS.len()).copied().map_or('0', char::from);
+            let letter = |byte: u8| {
+                LETTERS.get(usize::from(byte) % LETTERS.len()).copied().map_or('0', char::from)
+            };
             random::<36>()
                 .into_iter()
                 .map(letter)
@@ -195,9 +213,11 @@ fn token_text(format: TokenFormat, app: u64, installation: u64) -> String {
         }
         TokenFormat::Stateless => {
             let header = base64url(r#"{"alg":"HS256","typ":"JWT"}"#);
-            let payload = json!({"installation": installation, "jti": base64url(random::<210>())}).to_string();
+            let payload = json!({"installation": installation, "jti": base64url(random::<210>())})
+                .to_string();
             let signed = format!("{header}.{}", base64url(payload));
-            let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &random::<32>()), signed.as_bytes());
+            let tag =
+                hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &random::<32>()), signed.as_bytes());
             format!("ghs_{app}_{signed}.{}", base64url(tag.as_ref()))
         }
     }

@@ -1,5 +1,5 @@
-//! API versions: the state answers with everything, and here an answer becomes what the version that
-//! the request asked for has.
+//! API versions: the state answers with everything, and here an answer becomes what the version
+//! that the request asked for has.
 
 use serde_json::Value;
 
@@ -23,7 +23,9 @@ impl Version {
         match request.header("x-github-api-version") {
             None | Some("2022-11-28") => Ok(Self::V2022),
             Some("2026-03-10") => Ok(Self::V2026),
-            Some(other) => Err(Reply::error(400, format!("The API version {other} is not supported."), DOCS)),
+            Some(other) => {
+                Err(Reply::error(400, format!("The API version {other} is not supported."), DOCS))
+            }
         }
     }
 

@@ -35,7 +35,11 @@ impl Keyring {
     }
 
     pub(super) fn publish(&mut self, kid: &str, published: bool) -> bool {
-        self.keys.iter_mut().find(|key| key.kid == kid).map(|key| key.published = published).is_some()
+        self.keys
+            .iter_mut()
+            .find(|key| key.kid == kid)
+            .map(|key| key.published = published)
+            .is_some()
     }
 
     /// The header of a token that the current key signs.
@@ -50,7 +54,8 @@ impl Keyring {
     /// A JWS in compact form (RFC 7515 section 7.1).
     pub(super) fn sign(&self, header: &str, payload: &str) -> String {
         let signed = format!("{}.{}", base64url(header), base64url(payload));
-        let signature = self.keys.get(self.current).and_then(|key| key.pair.sign(key.alg, signed.as_bytes()));
+        let signature =
+            self.keys.get(self.current).and_then(|key| key.pair.sign(key.alg, signed.as_bytes()));
         format!("{signed}.{}", base64url(signature.unwrap_or_default()))
     }
 
@@ -61,7 +66,8 @@ impl Keyring {
 
     /// The algorithms of the published keys, each once.
     pub(super) fn algs(&self) -> Vec<&'static str> {
-        let mut names: Vec<_> = self.keys.iter().filter(|key| key.published).map(|key| key.alg.name()).collect();
+        let mut names: Vec<_> =
+            self.keys.iter().filter(|key| key.published).map(|key| key.alg.name()).collect();
         names.sort_unstable();
         names.dedup();
         names

@@ -76,12 +76,21 @@ fn refused(tenant: &Tenant, request: &Request) -> Option<Response> {
     let wanted = tenant.bearer.as_ref()?;
     match request.header("authorization") {
         Some(given) if given.strip_prefix("Bearer ") == Some(wanted) => None,
-        Some(_) => Some(json_response(401, &json!({"kind": "Status", "reason": "Unauthorized", "code": 401}))),
-        None => Some(json_response(403, &json!({"kind": "Status", "reason": "Forbidden", "code": 403}))),
+        Some(_) => Some(json_response(
+            401,
+            &json!({"kind": "Status", "reason": "Unauthorized", "code": 401}),
+        )),
+        None => {
+            Some(json_response(403, &json!({"kind": "Status", "reason": "Forbidden", "code": 403})))
+        }
     }
 }
 
-fn publish(tenant: &Tenant, document: Document, how: Option<&Misbehaviour>) -> Result<Response, Cut> {
+fn publish(
+    tenant: &Tenant,
+    document: Document,
+    how: Option<&Misbehaviour>,
+) -> Result<Response, Cut> {
     let mut body = match document {
         Document::Discovery => discovery(tenant),
         Document::Jwks => tenant.keys.jwks(),
@@ -90,10 +99,17 @@ fn publish(tenant: &Tenant, document: Document, how: Option<&Misbehaviour>) -> R
     match how {
         None | Some(Misbehaviour::Stall | Misbehaviour::Slow(_)) => {}
         Some(Misbehaviour::Cut) => return Err(Cut),
-        Some(Misbehaviour::Status(status)) => return Ok(json_response(*status, &json!({"error": "server_error"}))),
+        Some(Misbehaviour::Status(status)) => {
+            return Ok(json_response(*status, &json!({"error": "server_error"})));
+        }
         Some(Misbehaviour::Redirect(to)) => {
             let headers = vec![("location", to.clone())];
-            return Ok(Response { status: 302, headers, body: bytes::Bytes::new(), end: End::Whole });
+            return Ok(Response {
+                status: 302,
+                headers,
+                body: bytes::Bytes::new(),
+                end: End::Whole,
+            });
         }
         Some(Misbehaviour::Html) => {
             let headers = vec![("content-type", "text/html; charset=utf-8".into())];
@@ -109,15 +125,7 @@ fn publish(tenant: &Tenant, document: Document, how: Option<&Misbehaviour>) -> R
         Some(Misbehaviour::Gzip) => encoding = Some("gzip"),
         Some(Misbehaviour::ContentEncoding(name)) => encoding = Some(name.as_str()),
         Some(Misbehaviour::Replace(other)) => body = other.clone(),
-        Some(Misbehaviour::Member(name, value)) => {
-            if let Value::Object(members) = &mut body {
-                if value.is_null() {
-                    drop(members.remove(name))
-                } else {
-                    drop(members.insert(name.clone(), value.clone()))
-                }
-            }
-        }
+        Some(Misbehaviour::Member(name, value)) => set_member(&mut body, name, value),
         Some(Misbehaviour::OddKeys) => {
             if let Some(Value::Array(keys)) = body.get_mut("keys") {
                 let good = std::mem::replace(keys, odd_keys());
@@ -141,6 +149,16 @@ fn publish(tenant: &Tenant, document: Document, how: Option<&Misbehaviour>) -> R
         response.headers.push(("cache-control", value.clone()));
     }
     Ok(response)
+}
+
+/// Sets a member of the document, or removes it if the value is null.
+fn set_member(body: &mut Value, name: &str, value: &Value) {
+    let Value::Object(members) = body else { return };
+    if value.is_null() {
+        members.remove(name);
+    } else {
+        members.insert(name.to_owned(), value.clone());
+    }
 }
 
 fn gzip(content: &[u8]) -> bytes::Bytes {

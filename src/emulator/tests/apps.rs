@@ -24,15 +24,24 @@ async fn the_windows_of_the_app_jwt() {
         (json!({"iat": now, "exp": now + 60}), GARBAGE),
         (json!([1]), GARBAGE),
     ] {
-        let answer = world.send(Method::GET, "/app", &format!("Bearer {}", world.jwt_of(&claims)), None).await;
+        let answer = world
+            .send(Method::GET, "/app", &format!("Bearer {}", world.jwt_of(&claims)), None)
+            .await;
         assert_eq!((answer.status, answer.message().as_str()), (401, message), "{claims}");
         assert_eq!(answer.json()["status"], "401");
     }
     let on_the_edge = world.jwt_of(&json!({"iss": app, "iat": now, "exp": now + 600}));
-    assert_eq!(world.send(Method::GET, "/app", &format!("bearer {on_the_edge}"), None).await.status, 200);
+    assert_eq!(
+        world.send(Method::GET, "/app", &format!("bearer {on_the_edge}"), None).await.status,
+        200
+    );
     world.advance(600);
     let late = world.send(Method::GET, "/app", &format!("Bearer {on_the_edge}"), None).await;
-    assert_eq!(late.message(), EXPIRED, "a signature that was seen before does not outlive its time");
+    assert_eq!(
+        late.message(),
+        EXPIRED,
+        "a signature that was seen before does not outlive its time"
+    );
 }
 
 #[tokio::test]
@@ -43,7 +52,10 @@ async fn the_issuer_is_the_id_or_the_client_id() {
         let jwt = world.jwt_of(&json!({"iss": issuer, "iat": now, "exp": now + 60}));
         let answer = world.send(Method::GET, "/app", &format!("Bearer {jwt}"), None).await;
         assert_eq!((answer.status, &answer.json()["slug"]), (200, &json!("octo-sts")), "{issuer}");
-        assert!(!answer.headers.contains_key("x-ratelimit-limit"), "calls of the App have no quota");
+        assert!(
+            !answer.headers.contains_key("x-ratelimit-limit"),
+            "calls of the App have no quota"
+        );
     }
     let jwt = world.jwt_of(&json!({"iss": 5, "iat": now, "exp": now + 60}));
     let answer = world.send(Method::GET, "/app", &format!("Bearer {jwt}"), None).await;
@@ -83,7 +95,8 @@ async fn only_the_apps_keys_sign_for_it() {
 async fn installations_are_found_by_owner_and_repository() {
     let world = World::new().await;
     world.github.user("mona");
-    let of_mona = world.github.install(world.app, "mona", &Selection::Only(vec!["one".into()]), &[]);
+    let of_mona =
+        world.github.install(world.app, "mona", &Selection::Only(vec!["one".into()]), &[]);
     world.github.repo("mona", "two", Visibility::Public);
     for (path, found) in [
         ("/orgs/OCTO-org/installation", Some(world.installation)),
@@ -100,11 +113,18 @@ async fn installations_are_found_by_owner_and_repository() {
         let wanted = found.map_or((404, Value::Null), |id| (200, json!(id.0)));
         assert_eq!((answer.status, answer.json()["id"].clone()), wanted, "{path}");
     }
-    let mona = world.as_app(Method::GET, &format!("/app/installations/{of_mona}"), None).await.json();
-    assert_eq!((&mona["target_type"], &mona["repository_selection"]), (&json!("User"), &json!("selected")));
+    let mona =
+        world.as_app(Method::GET, &format!("/app/installations/{of_mona}"), None).await.json();
+    assert_eq!(
+        (&mona["target_type"], &mona["repository_selection"]),
+        (&json!("User"), &json!("selected"))
+    );
     assert_eq!((&mona["app_id"], &mona["account"]["login"]), (&json!(world.app.0), &json!("mona")));
     assert!(world.github.uninstall(of_mona));
-    assert_eq!(world.as_app(Method::GET, "/users/mona/installation", None).await.message(), "Not Found");
+    assert_eq!(
+        world.as_app(Method::GET, "/users/mona/installation", None).await.message(),
+        "Not Found"
+    );
 }
 
 #[tokio::test]
@@ -118,7 +138,9 @@ async fn lists_come_in_pages() {
     assert!(first.header("link").contains("page=2>; rel=\"next\""), "{}", first.header("link"));
     let second = world.as_app(Method::GET, "/app/installations?page=2", None).await;
     assert_eq!(second.json().as_array().unwrap().len(), 5);
-    assert!(second.header("link").contains("rel=\"prev\"") && !second.header("link").contains("next"));
+    assert!(
+        second.header("link").contains("rel=\"prev\"") && !second.header("link").contains("next")
+    );
     let one = world.as_app(Method::GET, "/app/installations?per_page=100", None).await;
     assert_eq!((one.json().as_array().unwrap().len(), one.header("link")), (35, ""));
 }

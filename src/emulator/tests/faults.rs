@@ -19,9 +19,18 @@ async fn statuses_pages_and_broken_bodies() {
     let limited = world.get("/repos/octo-org/hello", &token).await;
     assert_eq!((limited.status, limited.header("retry-after")), (429, "7"));
     world.github.fault(repository.clone().times(1).html(503));
-    assert!(world.get("/repos/octo-org/hello", &token).await.header("content-type").starts_with("text/html"));
+    assert!(
+        world
+            .get("/repos/octo-org/hello", &token)
+            .await
+            .header("content-type")
+            .starts_with("text/html")
+    );
     world.github.fault(repository.clone().times(1).truncated());
-    assert!(serde_json::from_slice::<Value>(&world.get("/repos/octo-org/hello", &token).await.body).is_err());
+    assert!(
+        serde_json::from_slice::<Value>(&world.get("/repos/octo-org/hello", &token).await.body)
+            .is_err()
+    );
     world.github.fault(repository.clone().times(1).padded(1 << 20));
     let padded = world.get("/repos/octo-org/hello", &token).await;
     assert_eq!((padded.body.len(), &padded.json()["name"]), (1 << 20, &json!("hello")));
@@ -63,7 +72,9 @@ async fn an_answer_is_lost_after_the_request_took_effect() {
     world.github.fault(Fault::on(RouteKind::Mint).times(1).stall().after_effect());
     let mut late = Box::pin(mint());
     while world.github.minted().len() == 1 {
-        assert!(tokio::time::timeout(std::time::Duration::from_millis(5), &mut late).await.is_err());
+        assert!(
+            tokio::time::timeout(std::time::Duration::from_millis(5), &mut late).await.is_err()
+        );
     }
     world.github.release();
     assert_eq!((late.await.unwrap().status, world.github.minted().len()), (201, 2));
@@ -75,7 +86,8 @@ async fn stalled_requests_do_not_hold_others() {
     let token = world.mint(Value::Null).await;
     world.github.fault(Fault::on(RouteKind::Repository).path_with("hello").stall());
     let (http, github, url) = (world.http.clone(), world.github.clone(), world.github.url());
-    let stalled = tokio::spawn(async move { http.get(&format!("{url}/repos/octo-org/hello")).await.status });
+    let stalled =
+        tokio::spawn(async move { http.get(&format!("{url}/repos/octo-org/hello")).await.status });
     while github.calls().of(RouteKind::Repository) == 0 {
         tokio::task::yield_now().await;
     }
@@ -104,8 +116,16 @@ async fn replies_that_are_wider_than_the_truth() {
     let world = World::new().await;
     let asked = json!({"permissions": {"contents": "read"}, "repositories": ["hello"]});
     for (lie, pointer, told) in [
-        (Lie::ExtraPermission("members".into(), "write".into()), "/permissions/members", json!("write")),
-        (Lie::Level("admin".into()), "/permissions", json!({"contents": "admin", "metadata": "read"})),
+        (
+            Lie::ExtraPermission("members".into(), "write".into()),
+            "/permissions/members",
+            json!("write"),
+        ),
+        (
+            Lie::Level("admin".into()),
+            "/permissions",
+            json!({"contents": "admin", "metadata": "read"}),
+        ),
         (Lie::ExtraRepository("secret".into()), "/repositories/1/name", json!("secret")),
         (Lie::SelectionAll, "/repository_selection", json!("all")),
         (Lie::NoRepositories, "/repositories", Value::Null),

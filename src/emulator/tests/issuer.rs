@@ -20,22 +20,40 @@ fn verified(jwks: Value, token: &str) -> Option<Value> {
     jsonwebtoken::decode(token, &key, &validation).ok().map(|token| token.claims)
 }
 
-const ALGS: [Alg; 9] =
-    [Alg::Rs256, Alg::Rs384, Alg::Rs512, Alg::Ps256, Alg::Ps384, Alg::Ps512, Alg::Es256, Alg::Es384, Alg::EdDsa];
+const ALGS: [Alg; 9] = [
+    Alg::Rs256,
+    Alg::Rs384,
+    Alg::Rs512,
+    Alg::Ps256,
+    Alg::Ps384,
+    Alg::Ps512,
+    Alg::Es256,
+    Alg::Es384,
+    Alg::EdDsa,
+];
 
 #[tokio::test]
 async fn published_keys_verify_what_is_signed() {
     let (issuer, http, _) = issuer().await;
     for alg in ALGS {
         issuer.rotate(alg);
-        let discovery = http.get(&format!("{}/.well-known/openid-configuration", issuer.url())).await.json();
+        let discovery =
+            http.get(&format!("{}/.well-known/openid-configuration", issuer.url())).await.json();
         assert_eq!(discovery["issuer"], issuer.url());
-        assert!(discovery["id_token_signing_alg_values_supported"].as_array().unwrap().contains(&json!(alg.name())));
+        assert!(
+            discovery["id_token_signing_alg_values_supported"]
+                .as_array()
+                .unwrap()
+                .contains(&json!(alg.name()))
+        );
         let jwks = http.get(discovery["jwks_uri"].as_str().unwrap()).await.json();
         let token = issuer.sign(&json!({"sub": "someone", "nbf": null}));
         let claims = verified(jwks, &token).unwrap_or_else(|| panic!("{}", alg.name()));
         assert_eq!((&claims["iss"], &claims["sub"]), (&json!(issuer.url()), &json!("someone")));
-        assert_eq!((&claims["iat"], &claims["exp"]), (&json!(1_767_225_600), &json!(1_767_225_900)));
+        assert_eq!(
+            (&claims["iat"], &claims["exp"]),
+            (&json!(1_767_225_600), &json!(1_767_225_900))
+        );
         assert_eq!(claims.get("nbf"), None);
     }
     assert_eq!(issuer.fetches(), Fetches { discovery: ALGS.len(), jwks: ALGS.len() });
@@ -49,14 +67,20 @@ async fn keys_come_and_go() {
     let by_old = issuer.sign(&json!({}));
     let new = issuer.rotate(Alg::Es256);
     assert_ne!(old, new);
-    assert!(verified(issuer.jwks(), &by_old).is_some() && verified(issuer.jwks(), &issuer.sign(&json!({}))).is_some());
+    assert!(
+        verified(issuer.jwks(), &by_old).is_some()
+            && verified(issuer.jwks(), &issuer.sign(&json!({}))).is_some()
+    );
     assert!(issuer.withdraw(&old));
     assert!(verified(issuer.jwks(), &by_old).is_none());
     assert!(issuer.use_key(&old) && issuer.publish(&old) && !issuer.use_key("nothing"));
     assert!(verified(issuer.jwks(), &issuer.sign(&json!({}))).is_some());
     let odd = issuer.sign_with(&json!({"typ": null, "crit": ["b64"]}), &json!({}));
     let header = keys::from_base64url(odd.split('.').next().unwrap()).unwrap();
-    assert_eq!(serde_json::from_slice::<Value>(&header).unwrap(), json!({"alg": "RS256", "kid": old, "crit": ["b64"]}));
+    assert_eq!(
+        serde_json::from_slice::<Value>(&header).unwrap(),
+        json!({"alg": "RS256", "kid": old, "crit": ["b64"]})
+    );
     assert_eq!(
         issuer.sign_text("x", r#"{"a":1,"a":2}"#).split('.').nth(1).unwrap(),
         keys::base64url(r#"{"a":1,"a":2}"#)
@@ -67,13 +91,27 @@ async fn keys_come_and_go() {
 async fn issuers_by_path_have_keys_of_their_own() {
     let (issuer, http, _) = issuer().await;
     let (a, b) = (issuer.at("/tenant-a"), issuer.at("/tenant-b/"));
-    assert_eq!((a.url(), b.url()), (format!("{}/tenant-a", issuer.url()), format!("{}/tenant-b/", issuer.url())));
-    let discovery = http.get(&format!("{}/tenant-b/.well-known/openid-configuration", issuer.url())).await.json();
+    assert_eq!(
+        (a.url(), b.url()),
+        (format!("{}/tenant-a", issuer.url()), format!("{}/tenant-b/", issuer.url()))
+    );
+    let discovery = http
+        .get(&format!("{}/tenant-b/.well-known/openid-configuration", issuer.url()))
+        .await
+        .json();
     assert_eq!(discovery["issuer"], b.url());
-    assert!(verified(a.jwks(), &a.sign(&json!({}))).is_some() && verified(b.jwks(), &a.sign(&json!({}))).is_none());
+    assert!(
+        verified(a.jwks(), &a.sign(&json!({}))).is_some()
+            && verified(b.jwks(), &a.sign(&json!({}))).is_none()
+    );
     assert_eq!((a.fetches().discovery, b.fetches().discovery), (0, 1));
     assert_eq!(issuer.at("/tenant-a").jwks(), a.jwks(), "the same issuer again");
-    assert_eq!(http.get(&format!("{}/tenant-c/.well-known/openid-configuration", issuer.url())).await.status, 404);
+    assert_eq!(
+        http.get(&format!("{}/tenant-c/.well-known/openid-configuration", issuer.url()))
+            .await
+            .status,
+        404
+    );
     assert_eq!(issuer.unknown_requests(), ["GET /tenant-c/.well-known/openid-configuration"]);
 }
 
@@ -120,11 +158,15 @@ async fn a_stalled_issuer_answers_when_it_behaves() {
     let (issuer, http, _) = issuer().await;
     issuer.misbehave(Document::Jwks, Misbehaviour::Stall);
     let (client, url) = (http.clone(), issuer.url());
-    let stalled = tokio::spawn(async move { client.get(&format!("{url}/.well-known/jwks")).await.status });
+    let stalled =
+        tokio::spawn(async move { client.get(&format!("{url}/.well-known/jwks")).await.status });
     while issuer.fetches().jwks == 0 {
         tokio::task::yield_now().await;
     }
-    assert_eq!(http.get(&format!("{}/.well-known/openid-configuration", issuer.url())).await.status, 200);
+    assert_eq!(
+        http.get(&format!("{}/.well-known/openid-configuration", issuer.url())).await.status,
+        200
+    );
     issuer.at("/other").behave();
     tokio::time::sleep(Duration::from_millis(10)).await;
     assert!(!stalled.is_finished());
@@ -136,7 +178,10 @@ async fn a_stalled_issuer_answers_when_it_behaves() {
 fn example_claims_are_consistent() {
     let actions = claims::github_actions("octo-org", "hello", "refs/heads/main");
     assert_eq!(actions["sub"], "repo:octo-org/hello:ref:refs/heads/main");
-    assert_eq!((&actions["repository"], &actions["repository_owner"]), (&json!("octo-org/hello"), &json!("octo-org")));
+    assert_eq!(
+        (&actions["repository"], &actions["repository_owner"]),
+        (&json!("octo-org/hello"), &json!("octo-org"))
+    );
     let pod = claims::kubernetes("default", "builder");
     assert_eq!(pod["sub"], "system:serviceaccount:default:builder");
     assert_eq!(pod["kubernetes.io"]["namespace"], "default");

@@ -18,14 +18,23 @@ async fn the_primary_limit_of_an_installation() {
         world.advance(60 * u64::from(retry_after));
         let answer = world.get("/repos/octo-org/hello", &token).await;
         assert_eq!((answer.status, answer.message()), (status, message.clone()));
-        assert_eq!((answer.header("x-ratelimit-remaining"), answer.header("retry-after")), ("0", told));
+        assert_eq!(
+            (answer.header("x-ratelimit-remaining"), answer.header("retry-after")),
+            ("0", told)
+        );
         assert_eq!(answer.header("x-ratelimit-reset"), "1767229200");
     }
     let free = world.get("/rate_limit", &token).await.json();
-    assert_eq!((&free["resources"]["core"]["remaining"], &free["rate"]["limit"]), (&json!(0), &json!(3)));
+    assert_eq!(
+        (&free["resources"]["core"]["remaining"], &free["rate"]["limit"]),
+        (&json!(0), &json!(3))
+    );
     world.advance(3_540);
     let token = world.mint(Value::Null).await;
-    assert_eq!(world.get("/repos/octo-org/hello", &token).await.header("x-ratelimit-remaining"), "2");
+    assert_eq!(
+        world.get("/repos/octo-org/hello", &token).await.header("x-ratelimit-remaining"),
+        "2"
+    );
     assert!(world.github.spend_quota(world.installation, 2));
     assert_eq!(world.get("/repos/octo-org/hello", &token).await.status, 429);
     assert_eq!(world.try_mint(Value::Null).await.status, 201, "minting draws on no quota");
@@ -34,7 +43,9 @@ async fn the_primary_limit_of_an_installation() {
 #[tokio::test]
 async fn the_secondary_limit_on_minting() {
     let style = LimitStyle { status: 403, retry_after: true };
-    let world = World::with(Knobs { mints_per_minute: Some(2), limit_style: style, ..Knobs::default() }).await;
+    let world =
+        World::with(Knobs { mints_per_minute: Some(2), limit_style: style, ..Knobs::default() })
+            .await;
     for _ in 0..2 {
         world.mint(Value::Null).await;
     }
@@ -52,20 +63,36 @@ async fn the_secondary_limit_on_minting() {
 #[tokio::test]
 async fn what_every_request_needs() {
     let world = World::new().await;
-    let bare = http::Request::get(format!("{}/meta", world.github.url())).body(Full::default()).unwrap();
+    let bare =
+        http::Request::get(format!("{}/meta", world.github.url())).body(Full::default()).unwrap();
     assert_eq!(world.http.try_send(bare).await.unwrap().status, 403);
     let token = world.mint(Value::Null).await;
     let answer = world.get_with("/meta", &token, ("x-github-api-version", "2026-03-10")).await;
-    assert_eq!((answer.status, answer.header("x-github-api-version-selected")), (200, "2026-03-10"));
+    assert_eq!(
+        (answer.status, answer.header("x-github-api-version-selected")),
+        (200, "2026-03-10")
+    );
     assert!(!answer.header("x-github-request-id").is_empty());
-    assert_eq!(world.get_with("/meta", &token, ("x-github-api-version", "2020-01-01")).await.status, 400);
-    let repository =
-        world.get_with("/repos/octo-org/hello", &token, ("x-github-api-version", "2026-03-10")).await.json();
+    assert_eq!(
+        world.get_with("/meta", &token, ("x-github-api-version", "2020-01-01")).await.status,
+        400
+    );
+    let repository = world
+        .get_with("/repos/octo-org/hello", &token, ("x-github-api-version", "2026-03-10"))
+        .await
+        .json();
     assert!(repository.get("has_downloads").is_none() && repository.get("name").is_some());
-    let rate = world.get_with("/rate_limit", &token, ("x-github-api-version", "2026-03-10")).await.json();
+    let rate =
+        world.get_with("/rate_limit", &token, ("x-github-api-version", "2026-03-10")).await.json();
     assert!(rate.get("rate").is_none() && rate.get("resources").is_some());
-    assert_eq!(world.get("/installation/repositories", "").await.message(), "Requires authentication");
-    assert_eq!(world.send(Method::GET, "/meta", "Digest x", None).await.message(), "Bad credentials");
+    assert_eq!(
+        world.get("/installation/repositories", "").await.message(),
+        "Requires authentication"
+    );
+    assert_eq!(
+        world.send(Method::GET, "/meta", "Digest x", None).await.message(),
+        "Bad credentials"
+    );
 }
 
 #[tokio::test]
@@ -76,7 +103,8 @@ async fn an_enterprise_server() {
     let answer = world.get("/repos/octo-org/hello", &token).await;
     assert!(answer.json()["url"].as_str().unwrap().starts_with(&world.github.url()));
     assert!(
-        !answer.headers.contains_key("x-ratelimit-limit") && answer.headers.contains_key("x-github-enterprise-version")
+        !answer.headers.contains_key("x-ratelimit-limit")
+            && answer.headers.contains_key("x-github-enterprise-version")
     );
     assert!(world.get("/meta", &token).await.json()["installed_version"].is_string());
     assert_eq!(world.get("/rate_limit", &token).await.status, 404);
@@ -91,9 +119,15 @@ async fn requests_are_counted_and_logged_without_credentials() {
     let token = world.mint(json!({"repositories": ["hello"]})).await;
     world.get("/repos/octo-org/hello?x=1", &token).await;
     let calls = world.github.calls().since(&before);
-    assert_eq!((calls.of(RouteKind::Mint), calls.of(RouteKind::Repository), calls.total()), (1, 1, 2));
+    assert_eq!(
+        (calls.of(RouteKind::Mint), calls.of(RouteKind::Repository), calls.total()),
+        (1, 1, 2)
+    );
     let log = world.github.log();
     assert_eq!((log[0].app, log[0].status), (Some(world.app), Some(201)));
-    assert_eq!((log[1].installation, log[1].path.as_str()), (Some(world.installation), "/repos/octo-org/hello?x=1"));
+    assert_eq!(
+        (log[1].installation, log[1].path.as_str()),
+        (Some(world.installation), "/repos/octo-org/hello?x=1")
+    );
     assert!(!format!("{log:?}{:?}", world.github.minted()).contains(&token));
 }

@@ -9,7 +9,8 @@ const PATH: &str = ".github/chainguard/ci.sts.yaml";
 async fn reader() -> (World, String) {
     let world = World::new().await;
     world.github.put_file("octo-org", "hello", PATH, "issuer: x\n");
-    let token = world.mint(json!({"repositories": ["hello"], "permissions": {"contents": "read"}})).await;
+    let token =
+        world.mint(json!({"repositories": ["hello"], "permissions": {"contents": "read"}})).await;
     (world, token)
 }
 
@@ -31,7 +32,8 @@ async fn a_file_as_json_and_raw() {
     );
     let long = "x".repeat(100);
     world.github.put_file("octo-org", "hello", "long", &long);
-    let content = world.get("/repos/octo-org/hello/contents/long", &token).await.json()["content"].clone();
+    let content =
+        world.get("/repos/octo-org/hello/contents/long", &token).await.json()["content"].clone();
     assert_eq!(content.as_str().unwrap().lines().map(str::len).collect::<Vec<_>>(), [60, 60, 16]);
     for (path, message) in [
         ("/repos/octo-org/hello/contents/nothing", "Not Found"),
@@ -43,7 +45,10 @@ async fn a_file_as_json_and_raw() {
         assert_eq!((answer.status, answer.message().as_str()), (404, message), "{path}");
     }
     world.github.empty_repo("octo-org", "void", Visibility::Public);
-    assert_eq!(world.get("/repos/octo-org/void/contents/a", &token).await.message(), "This repository is empty.");
+    assert_eq!(
+        world.get("/repos/octo-org/void/contents/a", &token).await.message(),
+        "This repository is empty."
+    );
 }
 
 #[tokio::test]
@@ -57,14 +62,24 @@ async fn what_is_no_plain_file() {
     place("mb", Placed::Zeros(1 << 20));
     place("mb1", Placed::Zeros((1 << 20) + 1));
     place("huge", Placed::Zeros((100 << 20) + 1));
-    let get = async |path: &str| world.get(&format!("/repos/octo-org/hello/contents/{path}"), &token).await;
+    let get = async |path: &str| {
+        world.get(&format!("/repos/octo-org/hello/contents/{path}"), &token).await
+    };
     let good = get("links/good").await.json();
-    assert_eq!((&good["type"], &good["path"]), (&json!("file"), &json!(PATH)), "the file that it leads to");
+    assert_eq!(
+        (&good["type"], &good["path"]),
+        (&json!("file"), &json!(PATH)),
+        "the file that it leads to"
+    );
     for (path, target) in [("links/out", "../../README.md"), ("links/dir", "../.github")] {
         let body = get(path).await.json();
         assert_eq!((&body["type"], &body["target"]), (&json!("symlink"), &json!(target)));
     }
-    assert_eq!(get("links/dir/chainguard").await.status, 404, "a path does not lead through a link");
+    assert_eq!(
+        get("links/dir/chainguard").await.status,
+        404,
+        "a path does not lead through a link"
+    );
     let module = get("module").await.json();
     assert_eq!(
         (&module["type"], &module["submodule_git_url"]),
@@ -100,10 +115,15 @@ async fn a_directory_lists_what_is_in_it() {
     assert_eq!(shown, [("dir", ".github/chainguard"), ("file", ".github/sub")]);
     assert!(listed[0].get("content").is_none());
     let newer = ("x-github-api-version", "2026-03-10");
-    let listed = world.get_with("/repos/octo-org/hello/contents/.github", &token, newer).await.json();
+    let listed =
+        world.get_with("/repos/octo-org/hello/contents/.github", &token, newer).await.json();
     assert_eq!(listed[1]["type"], "submodule");
     let object = world
-        .get_with("/repos/octo-org/hello/contents/.github", &token, ("accept", "application/vnd.github.object+json"))
+        .get_with(
+            "/repos/octo-org/hello/contents/.github",
+            &token,
+            ("accept", "application/vnd.github.object+json"),
+        )
         .await
         .json();
     assert_eq!((&object["type"], object["entries"].as_array().unwrap().len()), (&json!("dir"), 2));
@@ -122,10 +142,18 @@ async fn entity_tags_belong_to_one_token_and_unchanged_is_free() {
     let tag = first.header("etag").to_owned();
     let used = world.github.installation(world.installation).unwrap().quota_used;
     let unchanged = world.get_with(FILE, &token, ("if-none-match", &tag)).await;
-    assert_eq!((unchanged.status, unchanged.body.len(), unchanged.header("etag")), (304, 0, tag.as_str()));
+    assert_eq!(
+        (unchanged.status, unchanged.body.len(), unchanged.header("etag")),
+        (304, 0, tag.as_str())
+    );
     assert_eq!(unchanged.header("x-ratelimit-used"), used.to_string());
-    let other = world.mint(json!({"repositories": ["hello"], "permissions": {"contents": "read"}})).await;
-    assert_eq!(world.get_with(FILE, &other, ("if-none-match", &tag)).await.status, 200, "another token");
+    let other =
+        world.mint(json!({"repositories": ["hello"], "permissions": {"contents": "read"}})).await;
+    assert_eq!(
+        world.get_with(FILE, &other, ("if-none-match", &tag)).await.status,
+        200,
+        "another token"
+    );
     let raw = world.get_with(FILE, &token, ("accept", "application/vnd.github.raw+json")).await;
     assert_ne!(raw.header("etag"), tag);
     world.github.put_file("octo-org", "hello", PATH, "issuer: y\n");
@@ -142,19 +170,39 @@ async fn a_moved_repository_redirects_until_its_name_is_taken() {
     assert!(world.github.rename("octo-org", "hello", "renamed"));
     let moved = world.get(&format!("{FILE}?ref=main"), &token).await;
     let to = format!("{}/repositories/{id}/contents/{PATH}?ref=main", world.github.url());
-    assert_eq!((moved.status, moved.header("location"), &moved.json()["url"]), (301, to.as_str(), &json!(to)));
+    assert_eq!(
+        (moved.status, moved.header("location"), &moved.json()["url"]),
+        (301, to.as_str(), &json!(to))
+    );
     assert_eq!(moved.message(), "Moved Permanently");
     let path = to.strip_prefix(&world.github.url()).unwrap();
     assert_eq!(world.get(path, &token).await.json()["path"], PATH);
-    let posted =
-        world.send(Method::POST, "/repos/octo-org/hello/issues", &format!("token {token}"), Some(json!({}))).await;
+    let posted = world
+        .send(
+            Method::POST,
+            "/repos/octo-org/hello/issues",
+            &format!("token {token}"),
+            Some(json!({})),
+        )
+        .await;
     assert_eq!(posted.status, 307);
-    assert_eq!(world.as_app(Method::GET, "/repos/octo-org/hello/installation", None).await.status, 301);
-    assert_eq!(world.get("/repos/octo-org/hello", "").await.status, 404, "who may not see it learns nothing");
+    assert_eq!(
+        world.as_app(Method::GET, "/repos/octo-org/hello/installation", None).await.status,
+        301
+    );
+    assert_eq!(
+        world.get("/repos/octo-org/hello", "").await.status,
+        404,
+        "who may not see it learns nothing"
+    );
 
     let taken = world.github.repo("octo-org", "hello", Visibility::Private);
     assert_ne!(taken, id);
-    assert_eq!(world.get("/repos/octo-org/hello", &token).await.status, 404, "another repository, not the token's");
+    assert_eq!(
+        world.get("/repos/octo-org/hello", &token).await.status,
+        404,
+        "another repository, not the token's"
+    );
     assert!(world.github.delete_repo("octo-org", "hello"));
     assert_eq!(
         world.get("/repos/octo-org/hello", &token).await.status,
@@ -173,23 +221,47 @@ async fn writing_a_file() {
     let token = world.mint(json!({"permissions": {"contents": "write"}})).await;
     let put = async |path: &str, body: Value| {
         world
-            .send(Method::PUT, &format!("/repos/octo-org/hello/contents/{path}"), &format!("token {token}"), Some(body))
+            .send(
+                Method::PUT,
+                &format!("/repos/octo-org/hello/contents/{path}"),
+                &format!("token {token}"),
+                Some(body),
+            )
             .await
     };
     let made = put("new.txt", json!({"message": "m", "content": "aGk="})).await;
     assert_eq!(made.status, 201);
     let sha = made.json()["content"]["sha"].clone();
     assert_eq!(put("new.txt", json!({"message": "m", "content": "aGk="})).await.status, 422);
-    assert_eq!(put("new.txt", json!({"message": "m", "content": "aGk=", "sha": "0"})).await.status, 409);
-    assert_eq!(put("new.txt", json!({"message": "m", "content": "eW8=", "sha": sha})).await.status, 200);
-    assert_eq!(world.get("/repos/octo-org/hello/contents/new.txt", &token).await.json()["content"], "eW8=\n");
+    assert_eq!(
+        put("new.txt", json!({"message": "m", "content": "aGk=", "sha": "0"})).await.status,
+        409
+    );
+    assert_eq!(
+        put("new.txt", json!({"message": "m", "content": "eW8=", "sha": sha})).await.status,
+        200
+    );
+    assert_eq!(
+        world.get("/repos/octo-org/hello/contents/new.txt", &token).await.json()["content"],
+        "eW8=\n"
+    );
     assert_eq!(put("a/../b", json!({"message": "m", "content": "aGk="})).await.status, 422);
-    let workflow = put(".github/workflows/ci.yml", json!({"message": "m", "content": "aGk="})).await;
+    let workflow =
+        put(".github/workflows/ci.yml", json!({"message": "m", "content": "aGk="})).await;
     assert_eq!(workflow.header("x-accepted-github-permissions"), "contents=write,workflows=write");
     let reader = world.mint(json!({"permissions": {"contents": "read"}})).await;
-    let refused =
-        world.send(Method::PUT, "/repos/octo-org/hello/contents/x", &format!("token {reader}"), Some(json!({}))).await;
-    assert_eq!((refused.status, refused.header("x-accepted-github-permissions")), (403, "contents=write"));
+    let refused = world
+        .send(
+            Method::PUT,
+            "/repos/octo-org/hello/contents/x",
+            &format!("token {reader}"),
+            Some(json!({})),
+        )
+        .await;
+    assert_eq!(
+        (refused.status, refused.header("x-accepted-github-permissions")),
+        (403, "contents=write")
+    );
 }
 
 #[tokio::test]

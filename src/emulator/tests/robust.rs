@@ -41,9 +41,16 @@ fn body() -> impl Strategy<Value = String> {
         any::<i64>().prop_map(|number| json!(number)),
         Just(json!([{}, null, "hello"]))
     ];
-    let names =
-        proptest::sample::select(vec!["permissions", "repositories", "repository_ids", "title", "message", "content"]);
-    let object = proptest::collection::hash_map(names, value, 0..4).prop_map(|members| json!(members).to_string());
+    let names = proptest::sample::select(vec![
+        "permissions",
+        "repositories",
+        "repository_ids",
+        "title",
+        "message",
+        "content",
+    ]);
+    let object = proptest::collection::hash_map(names, value, 0..4)
+        .prop_map(|members| json!(members).to_string());
     prop_oneof![object, "[ -~]{0,20}"]
 }
 
@@ -57,7 +64,12 @@ fn any_request_gets_an_answer() {
         let token = world.mint(Value::Null).await;
         (world, issuer, token)
     });
-    let credentials = [String::new(), format!("Bearer {}", world.jwt()), format!("token {token}"), "Bearer ..".into()];
+    let credentials = [
+        String::new(),
+        format!("Bearer {}", world.jwt()),
+        format!("token {token}"),
+        "Bearer ..".into(),
+    ];
     let methods = [Method::GET, Method::POST, Method::PUT, Method::DELETE];
     let request = (
         proptest::sample::select(methods.to_vec()),
@@ -72,7 +84,9 @@ fn any_request_gets_an_answer() {
     });
     let outcome = runner.run(&request, |(method, pieces, credential, body, to_issuer)| {
         let root = if to_issuer { issuer.url() } else { world.github.url() };
-        let Ok(uri) = format!("{root}/{}", pieces.join("/")).parse::<http::Uri>() else { return Ok(()) };
+        let Ok(uri) = format!("{root}/{}", pieces.join("/")).parse::<http::Uri>() else {
+            return Ok(());
+        };
         let request = http::Request::builder().method(method).uri(uri).header("user-agent", "test");
         let request = request.header("authorization", credential).body(Full::from(body)).unwrap();
         let answer = runtime.block_on(world.http.try_send(request));
@@ -85,12 +99,18 @@ fn any_request_gets_an_answer() {
 #[tokio::test]
 async fn http_2_with_prior_knowledge() {
     let world = World::new().await;
-    let client = Client::builder(hyper_util::rt::TokioExecutor::new()).http2_only(true).build_http::<Full<Bytes>>();
-    let request = || http::Request::get(format!("{}/meta", world.github.url())).header("user-agent", "test");
+    let client = Client::builder(hyper_util::rt::TokioExecutor::new())
+        .http2_only(true)
+        .build_http::<Full<Bytes>>();
+    let request =
+        || http::Request::get(format!("{}/meta", world.github.url())).header("user-agent", "test");
     let answer = client.request(request().body(Full::default()).unwrap()).await.unwrap();
     assert_eq!((answer.status().as_u16(), answer.version()), (200, http::Version::HTTP_2));
     let long = "x".repeat(60 << 10);
-    let answer = client.request(request().header("authorization", long).body(Full::default()).unwrap()).await.unwrap();
+    let answer = client
+        .request(request().header("authorization", long).body(Full::default()).unwrap())
+        .await
+        .unwrap();
     assert_eq!(answer.status().as_u16(), 401, "long tokens are read");
 }
 
@@ -102,7 +122,10 @@ async fn the_port_is_free_when_the_last_handle_goes() {
     assert_eq!(http.get(&format!("{url}/meta")).await.status, 200);
     drop(github);
     let request = http::Request::get(format!("{url}/meta")).body(Full::default()).unwrap();
-    tokio::time::timeout(Duration::from_secs(5), Http::new().try_send(request)).await.unwrap().unwrap_err();
+    tokio::time::timeout(Duration::from_secs(5), Http::new().try_send(request))
+        .await
+        .unwrap()
+        .unwrap_err();
 }
 
 #[test]

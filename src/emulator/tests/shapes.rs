@@ -31,7 +31,10 @@ async fn required_fields_are_there() {
     let world = World::new().await;
     let token = world.mint(Value::Null).await;
     let issue = Some(json!({"title": "t"}));
-    let issue = world.send(Method::POST, "/repos/octo-org/hello/issues", &format!("token {token}"), issue).await.json();
+    let issue = world
+        .send(Method::POST, "/repos/octo-org/hello/issues", &format!("token {token}"), issue)
+        .await
+        .json();
     let app = world.as_app(Method::GET, "/app", None).await.json();
     let installation = world.as_app(Method::GET, "/orgs/octo-org/installation", None).await.json();
     let minted = world.try_mint(json!({"repositories": ["hello"]})).await.json();

@@ -63,21 +63,31 @@ async fn a_failed_signature_is_shared_too() {
 
 #[tokio::test]
 async fn a_signer_that_hangs_holds_up_nobody_for_long() {
-    let world = World::with(|_| None, |settings| settings.try_timeout = Duration::from_millis(10)).await;
+    let world =
+        World::with(|_| None, |settings| settings.try_timeout = Duration::from_millis(10)).await;
     world.signer.hangs.store(true, Ordering::SeqCst);
-    assert_eq!(world.github.prove_key().await.unwrap_err(), Error::Signer("no signature in time".into()));
+    assert_eq!(
+        world.github.prove_key().await.unwrap_err(),
+        Error::Signer("no signature in time".into())
+    );
 }
 
 #[tokio::test]
 async fn each_try_is_counted_by_kind_and_status() {
     let recorder = metrics_exporter_prometheus::PrometheusBuilder::new().build_recorder();
     let _guard = metrics::set_default_local_recorder(&recorder);
-    let world = World::new(on(MINT, |seen| if seen.nth == 0 { refusal(500, "oops") } else { healthy(seen) })).await;
+    let world =
+        World::new(on(
+            MINT,
+            |seen| if seen.nth == 0 { refusal(500, "oops") } else { healthy(seen) },
+        ))
+        .await;
     drop(world.mint().await.unwrap());
     world.github.close(Duration::from_secs(5)).await;
     let text = recorder.handle().render();
     for (kind, status) in [("installation", 200), ("mint", 500), ("mint", 201), ("revoke", 204)] {
-        let line = format!("octosts_github_requests_total{{kind=\"{kind}\",status=\"{status}\"}} 1");
+        let line =
+            format!("octosts_github_requests_total{{kind=\"{kind}\",status=\"{status}\"}} 1");
         assert!(text.contains(&line), "{text}");
     }
     assert!(text.contains("octosts_github_revocations_total{outcome=\"done\"} 1"), "{text}");
@@ -88,7 +98,10 @@ async fn each_try_is_counted_by_kind_and_status() {
 async fn without_an_app_nothing_is_asked() {
     let world = World::with(|_| None, |settings| settings.app = None).await;
     assert_eq!(world.github.prove_key().await.unwrap_err(), Error::NoApp);
-    assert_eq!(world.github.installation(&owner(), CallerTrust::Verified).await.unwrap_err(), Error::NoApp);
+    assert_eq!(
+        world.github.installation(&owner(), CallerTrust::Verified).await.unwrap_err(),
+        Error::NoApp
+    );
     assert!(world.fake.seen().is_empty());
 }
 
@@ -96,7 +109,9 @@ async fn without_an_app_nothing_is_asked() {
 async fn server_errors_are_repeated_twice_and_once_for_a_mint() {
     for status in [500, 501, 502, 503, 504] {
         let failing = move |times: usize| {
-            move |seen: &Seen| if seen.nth < times { refusal(status, "Server Error") } else { healthy(seen) }
+            move |seen: &Seen| {
+                if seen.nth < times { refusal(status, "Server Error") } else { healthy(seen) }
+            }
         };
         let world = World::new(on(LOOK_UP, failing(2))).await;
         world.installation().await;
@@ -166,7 +181,9 @@ async fn after_a_connection_that_closes_there_are_two_more_attempts() {
 
 #[tokio::test]
 async fn nobody_at_the_address_is_unavailable() {
-    let world = World::with(|_| None, |settings| settings.api = Uri::from_static("http://127.0.0.1:1")).await;
+    let world =
+        World::with(|_| None, |settings| settings.api = Uri::from_static("http://127.0.0.1:1"))
+            .await;
     let error = world.github.installation(&owner(), CallerTrust::Verified).await.unwrap_err();
     assert!(matches!(error, Error::Unavailable { .. }), "{error}");
 }
@@ -200,7 +217,8 @@ async fn replies_that_are_not_what_they_should_be() {
 async fn an_error_page_is_told_on_one_short_line() {
     let page = format!("<html>\r\n{}</html>", "é".repeat(5000));
     let world = World::new(on(LOOK_UP, move |_| answer(500, &page))).await;
-    let text = world.github.installation(&owner(), CallerTrust::Verified).await.unwrap_err().to_string();
+    let text =
+        world.github.installation(&owner(), CallerTrust::Verified).await.unwrap_err().to_string();
     assert!(text.contains("500: <html>") && text.len() < 400 && !text.contains('\n'), "{text}");
 }
 
@@ -215,7 +233,8 @@ async fn a_limit_closes_its_lane_until_it_is_over() {
     assert_eq!(world.mint().await.unwrap_err(), limited(7));
     world.clock.advance(Duration::from_secs(3));
     assert_eq!(world.mint().await.unwrap_err(), limited(4));
-    let read = world.github.read_token(&world.installation().await, &"hello".parse().unwrap()).await;
+    let read =
+        world.github.read_token(&world.installation().await, &"hello".parse().unwrap()).await;
     assert_eq!(read.unwrap_err(), limited(4));
     assert_eq!(world.fake.count(MINT), 1);
     world.clock.advance(Duration::from_secs(4));

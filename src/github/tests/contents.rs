@@ -18,14 +18,18 @@ async fn read_as(answered: impl Fn() -> Answered + Send + Sync + 'static) -> Res
 async fn a_read_token_is_for_one_repository_and_for_reading() {
     let world = World::new(on(MINT, |seen| {
         let mut reply = minted_json(&seen.body);
-        reply["repositories"] = json!([{"name": "Hello", "full_name": "Octo-Org/Hello", "private": true}]);
+        reply["repositories"] =
+            json!([{"name": "Hello", "full_name": "Octo-Org/Hello", "private": true}]);
         answer(201, reply)
     }))
     .await;
     let token = world.read_token().await;
     let asked = world.fake.seen().pop().unwrap();
     assert_eq!(asked.body, json!({"repositories": ["hello"], "permissions": {"contents": "read"}}));
-    assert_eq!((token.owner().as_str(), token.repo().as_str(), token.private()), ("octo-org", "Hello", true));
+    assert_eq!(
+        (token.owner().as_str(), token.repo().as_str(), token.private()),
+        ("octo-org", "Hello", true)
+    );
     assert_eq!((token.issued_at(), token.expires_at()), (NOW, NOW.plus(Duration::from_secs(3600))));
     assert!(!format!("{token:?}").contains("canary"));
     drop(token);
@@ -51,7 +55,8 @@ async fn a_read_token_without_a_repository_proves_nothing() {
         answer(201, reply)
     }))
     .await;
-    let token = world.github.read_token(&world.installation().await, &"hello".parse().unwrap()).await;
+    let token =
+        world.github.read_token(&world.installation().await, &"hello".parse().unwrap()).await;
     assert_eq!(token.unwrap_err().reason(), crate::reason::Reason::GithubUnavailable);
     world.revocations(1).await;
 }
@@ -68,7 +73,10 @@ async fn a_file_is_its_bytes_its_blob_and_its_tag() {
     let etag = Some("\"one\"".to_owned());
     assert_eq!(file, File::Present { bytes: vec![b'x'; 100].into(), sha: "b10b".into(), etag });
     assert_eq!(world.fake.seen().pop().unwrap().header("authorization"), format!("Bearer {TOKEN}"));
-    assert_eq!(world.github.file(&token, FILE_PATH, Some("\"one\"")).await.unwrap(), File::Unchanged);
+    assert_eq!(
+        world.github.file(&token, FILE_PATH, Some("\"one\"")).await.unwrap(),
+        File::Unchanged
+    );
     assert_eq!(world.github.file(&token, FILE_PATH, Some("\"two\"")).await.unwrap(), file);
 }
 
@@ -86,7 +94,10 @@ async fn what_is_no_file_of_its_own() {
     for (status, body) in [
         (200, json!([{"type": "file", "path": FILE_PATH, "sha": "b10b"}])),
         (200, json!([])),
-        (200, json!({"type": "symlink", "path": FILE_PATH, "sha": "b10b", "target": "/etc/passwd"})),
+        (
+            200,
+            json!({"type": "symlink", "path": FILE_PATH, "sha": "b10b", "target": "/etc/passwd"}),
+        ),
         (200, json!({"type": "submodule", "path": FILE_PATH, "sha": "b10b"})),
         // A link to a file is answered with that file.
         (200, file_json("docs/unowned.yaml", b"issuer: x")),
@@ -106,7 +117,8 @@ async fn half_a_file_is_no_file() {
     let mut garbled = file_json(FILE_PATH, b"issuer: x");
     garbled["content"] = "!!".into();
     let cut = file_json(FILE_PATH, b"issuer: x").to_string()[..60].to_owned();
-    for body in [short.to_string(), garbled.to_string(), cut, "<html>".to_owned(), "{}".to_owned()] {
+    for body in [short.to_string(), garbled.to_string(), cut, "<html>".to_owned(), "{}".to_owned()]
+    {
         let text = body.clone();
         let error = read_as(move || answer(200, &body)).await.unwrap_err();
         assert!(matches!(error, Error::Unexpected(_)) && !error.is_outage(), "{text}: {error}");
@@ -119,12 +131,16 @@ async fn refusals_of_a_read() {
         assert_eq!(read_as(move || refusal(404, message)).await.unwrap(), File::Absent);
     }
     assert_eq!(read_as(|| refusal(401, "Bad credentials")).await.unwrap_err(), Error::TokenRefused);
-    let forbidden = read_as(|| refusal(403, "Resource not accessible by integration")).await.unwrap_err();
+    let forbidden =
+        read_as(|| refusal(403, "Resource not accessible by integration")).await.unwrap_err();
     assert_eq!(forbidden.reason(), crate::reason::Reason::PolicyForbidden);
     let limited = read_as(|| refusal(429, "slow down")).await.unwrap_err();
     assert_eq!(limited.retry_after(), Some(Duration::from_secs(60)));
     // The last call within the limit is an answer like any other.
-    assert_eq!(read_as(|| refusal(404, "Not Found").with("x-ratelimit-remaining", 0)).await.unwrap(), File::Absent);
+    assert_eq!(
+        read_as(|| refusal(404, "Not Found").with("x-ratelimit-remaining", 0)).await.unwrap(),
+        File::Absent
+    );
     let unasked = read_as(|| answer(304, "")).await.unwrap_err();
     assert!(matches!(unasked, Error::Unexpected(_)) && !unasked.is_outage(), "{unasked}");
 }
@@ -134,8 +150,13 @@ async fn a_redirect_is_not_followed_and_the_token_does_not_travel() {
     let elsewhere = Fake::start(|_| Some(answer(200, file_json(FILE_PATH, b"issuer: evil")))).await;
     for status in [301, 302, 307] {
         let target = elsewhere.api.to_string();
-        let error = read_as(move || refusal(status, "Moved Permanently").with("location", &target)).await.unwrap_err();
-        assert!(matches!(&error, Error::Moved(cause) if cause.contains("Moved Permanently")), "{error}");
+        let error = read_as(move || refusal(status, "Moved Permanently").with("location", &target))
+            .await
+            .unwrap_err();
+        assert!(
+            matches!(&error, Error::Moved(cause) if cause.contains("Moved Permanently")),
+            "{error}"
+        );
         assert_eq!(error.reason(), crate::reason::Reason::RepositoryNotAccessible);
     }
     assert!(elsewhere.seen().is_empty());
@@ -143,9 +164,13 @@ async fn a_redirect_is_not_followed_and_the_token_does_not_travel() {
 
 #[tokio::test]
 async fn a_young_token_is_given_time_to_spread() {
-    for (status, message) in [(401, "Bad credentials"), (403, "Resource not accessible by integration")] {
-        let world =
-            World::new(on(FILE, move |seen| if seen.nth < 3 { refusal(status, message) } else { healthy(seen) })).await;
+    for (status, message) in
+        [(401, "Bad credentials"), (403, "Resource not accessible by integration")]
+    {
+        let world = World::new(on(FILE, move |seen| {
+            if seen.nth < 3 { refusal(status, message) } else { healthy(seen) }
+        }))
+        .await;
         let token = world.read_token().await;
         assert!(matches!(read(&world, &token).await.unwrap(), File::Present { .. }));
         assert_eq!(world.fake.count(FILE), 4);
@@ -186,8 +211,12 @@ async fn whether_the_repository_is_visible() {
 
 #[tokio::test]
 async fn odd_paths_stay_below_the_repository() {
-    let world = World::new(|seen| seen.line.contains("contents").then(|| refusal(404, "Not Found"))).await;
+    let world =
+        World::new(|seen| seen.line.contains("contents").then(|| refusal(404, "Not Found"))).await;
     let token = world.read_token().await;
     world.github.file(&token, "a b/c?d#e%2f", None).await.unwrap();
-    assert_eq!(world.fake.count("GET /api/v3/repos/octo-org/hello/contents/a%20b/c%3Fd%23e%252f"), 1);
+    assert_eq!(
+        world.fake.count("GET /api/v3/repos/octo-org/hello/contents/a%20b/c%3Fd%23e%252f"),
+        1
+    );
 }

@@ -3,24 +3,33 @@
 use super::*;
 
 const PERMISSION_TEXT: &str = "The permissions requested are not granted to this installation.";
-const REPOSITORY_TEXT: &str =
-    "There is at least one repository that does not exist or is not accessible to the parent installation.";
+const REPOSITORY_TEXT: &str = "There is at least one repository that does not exist or is not accessible to the parent installation.";
 
 async fn refused(world: &World, grant: &Grant) -> String {
-    let error = world.github.mint(grant, &world.installation().await, &MintCalls::default()).await.unwrap_err();
+    let error = world
+        .github
+        .mint(grant, &world.installation().await, &MintCalls::default())
+        .await
+        .unwrap_err();
     error.refusal(&owner()).message.into_owned()
 }
 
 #[tokio::test]
 async fn permissions_are_compared_with_those_of_the_installation() {
-    for text in [PERMISSION_TEXT, "The level of access for permissions requested are not granted to this installation."]
-    {
+    for text in [
+        PERMISSION_TEXT,
+        "The level of access for permissions requested are not granted to this installation.",
+    ] {
         let world = World::new(on(MINT, move |_| refusal(422, text))).await;
-        let wide =
-            grant(&["hello"], &[("contents", Level::Write), ("deployments", Level::Read), ("issues", Level::Read)]);
+        let wide = grant(
+            &["hello"],
+            &[("contents", Level::Write), ("deployments", Level::Read), ("issues", Level::Read)],
+        );
         let message = refused(&world, &wide).await;
         assert!(
-            message.ends_with("which lacks contents: write (it has read), deployments: read (it has none)"),
+            message.ends_with(
+                "which lacks contents: write (it has read), deployments: read (it has none)"
+            ),
             "{message}"
         );
     }
@@ -31,7 +40,9 @@ async fn repositories_are_looked_up_one_by_one_and_the_answer_is_cached() {
     let script = |seen: &Seen| match seen.line.as_str() {
         MINT => Some(refusal(422, REPOSITORY_TEXT)),
         "GET /api/v3/repos/octo-org/gone/installation" => Some(refusal(404, "Not Found")),
-        "GET /api/v3/repos/octo-org/renamed/installation" => Some(refusal(301, "Moved Permanently")),
+        "GET /api/v3/repos/octo-org/renamed/installation" => {
+            Some(refusal(301, "Moved Permanently"))
+        }
         _ => None,
     };
     let world = World::new(script).await;

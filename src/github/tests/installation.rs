@@ -20,9 +20,9 @@ fn changed(field: &'static str, value: Value) -> impl Fn(&Seen) -> Option<Answer
 async fn twenty_callers_make_one_look_up_and_it_serves_for_an_hour() {
     let world = World::new(|_| None).await;
     let found = join_all((0..20).map(|_| find(&world))).await;
-    assert!(
-        found.iter().all(|found| found.as_ref().is_ok_and(|i| i.id() == InstallationId(77) && i.app_slug() == "sts"))
-    );
+    assert!(found.iter().all(|found| {
+        found.as_ref().is_ok_and(|i| i.id() == InstallationId(77) && i.app_slug() == "sts")
+    }));
     world.clock.advance(Duration::from_secs(3599));
     find(&world).await.unwrap();
     assert_eq!(world.fake.count("GET"), 1);
@@ -47,15 +47,25 @@ async fn an_organization_is_asked_for_where_no_user_is_found() {
 
 #[tokio::test]
 async fn absence_is_cached_for_five_seconds_or_for_ten_if_the_caller_is_unverified() {
-    for (status, error) in [(404, Error::NotInstalled), (301, Error::AccountMoved("301: Not Found".into()))] {
+    for (status, error) in
+        [(404, Error::NotInstalled), (301, Error::AccountMoved("301: Not Found".into()))]
+    {
         assert_eq!(error.reason(), crate::reason::Reason::NotInstalled);
-        let world = World::new(move |_| Some(refusal(status, "Not Found").with("location", "/elsewhere"))).await;
+        let world =
+            World::new(move |_| Some(refusal(status, "Not Found").with("location", "/elsewhere")))
+                .await;
         assert_eq!(find(&world).await.unwrap_err(), error);
         world.clock.advance(Duration::from_secs(4));
         assert_eq!(find(&world).await.unwrap_err(), error);
-        assert_eq!((world.fake.count(LOOK_UP), world.fake.count(ORG_LOOK_UP), world.fake.seen().len()), (1, 1, 2));
+        assert_eq!(
+            (world.fake.count(LOOK_UP), world.fake.count(ORG_LOOK_UP), world.fake.seen().len()),
+            (1, 1, 2)
+        );
         world.clock.advance(Duration::from_secs(1));
-        assert_eq!(world.github.installation(&owner(), CallerTrust::Unverified).await.unwrap_err(), error);
+        assert_eq!(
+            world.github.installation(&owner(), CallerTrust::Unverified).await.unwrap_err(),
+            error
+        );
         assert_eq!(world.fake.seen().len(), 2);
         assert_eq!(find(&world).await.unwrap_err(), error);
         assert_eq!(world.fake.seen().len(), 4);
@@ -86,7 +96,10 @@ async fn a_suspended_installation_is_told_and_remembered() {
     let world = World::new(changed("suspended_at", json!("2023-01-01T00:00:00Z"))).await;
     for _ in 0..2 {
         let error = find(&world).await.unwrap_err();
-        assert!(matches!(&error, Error::Suspended(cause) if cause.contains("2023-01-01")), "{error}");
+        assert!(
+            matches!(&error, Error::Suspended(cause) if cause.contains("2023-01-01")),
+            "{error}"
+        );
     }
     assert_eq!(world.fake.count("GET"), 1);
 }
@@ -100,17 +113,20 @@ async fn an_app_that_github_does_not_accept_is_the_operators_mistake() {
             401,
             "'Expiration time' claim ('exp') must be a numeric value representing the future time at which the assertion expires",
         ),
-        (401, "'Issued at' claim ('iat') must be an Integer representing the time that the assertion was issued"),
+        (
+            401,
+            "'Issued at' claim ('iat') must be an Integer representing the time that the assertion was issued",
+        ),
         (401, "Integration not found"),
         (404, "Integration not found"),
         (401, "Bad credentials"),
     ] {
-        let world =
-            World::new(on(LOOK_UP, move |seen| if seen.nth == 0 { refusal(status, message) } else { healthy(seen) }))
-                .await;
+        let world = World::new(on(LOOK_UP, move |seen| {
+            if seen.nth == 0 { refusal(status, message) } else { healthy(seen) }
+        }))
+        .await;
         let error = find(&world).await.unwrap_err();
-        let is_so =
-            matches!(&error, Error::Misconfigured(cause) | Error::Unauthorized(cause) if cause.contains(message));
+        let is_so = matches!(&error, Error::Misconfigured(cause) | Error::Unauthorized(cause) if cause.contains(message));
         assert!(is_so, "{error}");
         assert_eq!(error.reason(), crate::reason::Reason::Internal);
         // Nothing of it is remembered: with the mistake mended, a new JWT works at once.
@@ -121,7 +137,12 @@ async fn an_app_that_github_does_not_accept_is_the_operators_mistake() {
 
 #[tokio::test]
 async fn an_installation_that_was_found_serves_on_while_github_is_down() {
-    let world = World::new(on(LOOK_UP, |seen| if seen.nth == 0 { healthy(seen) } else { refusal(500, "oops") })).await;
+    let world =
+        World::new(on(
+            LOOK_UP,
+            |seen| if seen.nth == 0 { healthy(seen) } else { refusal(500, "oops") },
+        ))
+        .await;
     find(&world).await.unwrap();
     world.clock.advance(Duration::from_secs(3600));
     assert_eq!(find(&world).await.unwrap().id(), InstallationId(77));
@@ -166,11 +187,17 @@ async fn an_installation_as_of_a_moment_is_looked_up_if_it_was_not_since() {
 
 #[tokio::test]
 async fn an_installation_as_of_a_moment_is_not_one_that_an_outage_kept() {
-    let world = World::new(on(LOOK_UP, |seen| if seen.nth == 0 { healthy(seen) } else { refusal(500, "oops") })).await;
+    let world =
+        World::new(on(
+            LOOK_UP,
+            |seen| if seen.nth == 0 { healthy(seen) } else { refusal(500, "oops") },
+        ))
+        .await;
     find(&world).await.unwrap();
     world.clock.advance(Duration::from_secs(60));
     for _ in 0..2 {
-        let error = world.github.installation_since(&owner(), world.clock.monotonic()).await.unwrap_err();
+        let error =
+            world.github.installation_since(&owner(), world.clock.monotonic()).await.unwrap_err();
         assert!(error.is_outage(), "{error}");
     }
     find(&world).await.unwrap();
@@ -178,7 +205,12 @@ async fn an_installation_as_of_a_moment_is_not_one_that_an_outage_kept() {
 
 #[tokio::test]
 async fn a_failure_is_not_remembered() {
-    let world = World::new(on(LOOK_UP, |seen| if seen.nth < 3 { refusal(500, "oops") } else { healthy(seen) })).await;
+    let world =
+        World::new(on(
+            LOOK_UP,
+            |seen| if seen.nth < 3 { refusal(500, "oops") } else { healthy(seen) },
+        ))
+        .await;
     assert!(find(&world).await.unwrap_err().is_outage());
     find(&world).await.unwrap();
 }

@@ -3,8 +3,7 @@
 use super::*;
 use crate::reason::Reason::{self, *};
 
-const REPOSITORY_TEXT: &str =
-    "There is at least one repository that does not exist or is not accessible to the parent installation.";
+const REPOSITORY_TEXT: &str = "There is at least one repository that does not exist or is not accessible to the parent installation.";
 const IP_ALLOW_LIST: &str = "Although you appear to have the correct authorization credentials, the `octo-org` \
     organization has an IP allow list enabled, and your IP address is not permitted to access this resource.";
 const SAML: &str = "Resource protected by organization SAML enforcement. You must grant your OAuth token access to \
@@ -21,14 +20,20 @@ struct Row {
 }
 
 /// The same everywhere.
-fn row(status: u16, message: &'static str, headers: &'static [(&'static str, &'static str)], reason: Reason) -> Row {
+fn row(
+    status: u16,
+    message: &'static str,
+    headers: &'static [(&'static str, &'static str)],
+    reason: Reason,
+) -> Row {
     let is_outage = reason == GithubRateLimited || (500..=504).contains(&status);
     Row { answer: (status, message, headers), reasons: [reason; 6], is_outage }
 }
 
 fn rows() -> Vec<Row> {
     const NONE: &[(&str, &str)] = &[];
-    const EXHAUSTED: &[(&str, &str)] = &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1700000100")];
+    const EXHAUSTED: &[(&str, &str)] =
+        &[("x-ratelimit-remaining", "0"), ("x-ratelimit-reset", "1700000100")];
     let mut rows = vec![
         row(429, "slow down", NONE, GithubRateLimited),
         row(403, "You have exceeded a secondary rate limit.", NONE, GithubRateLimited),
@@ -48,13 +53,21 @@ fn rows() -> Vec<Row> {
         row(505, "no", NONE, GithubUnavailable),
         row(520, "no", NONE, GithubUnavailable),
     ];
-    rows.extend([500, 501, 502, 503, 504].map(|status| row(status, "Server Error", NONE, GithubUnavailable)));
-    rows.extend([400, 402, 405, 409, 410, 413, 451].map(|status| row(status, "no", NONE, PolicyForbidden)));
+    rows.extend(
+        [500, 501, 502, 503, 504]
+            .map(|status| row(status, "Server Error", NONE, GithubUnavailable)),
+    );
+    rows.extend(
+        [400, 402, 405, 409, 410, 413, 451].map(|status| row(status, "no", NONE, PolicyForbidden)),
+    );
     // What the App's credential is refused for, and what a token for reading.
-    for message in
-        ["A JSON web token could not be decoded", "'Issued at' claim ('iat') must be an Integer", "Bad credentials"]
-    {
-        let reasons = [Internal, Internal, Internal, GithubUnavailable, GithubUnavailable, Internal];
+    for message in [
+        "A JSON web token could not be decoded",
+        "'Issued at' claim ('iat') must be an Integer",
+        "Bad credentials",
+    ] {
+        let reasons =
+            [Internal, Internal, Internal, GithubUnavailable, GithubUnavailable, Internal];
         rows.push(Row { reasons, ..row(401, message, NONE, Internal) });
     }
     for status in [301, 302, 307, 308] {
@@ -84,11 +97,14 @@ async fn ask(Row { answer: said, .. }: &Row) -> [Error; 6] {
     let world = World::new(move |seen| {
         let is_revocation = seen.line == REVOKE;
         (switch.load(Ordering::SeqCst) && !is_revocation).then(|| {
-            headers.iter().fold(refusal(status, message), |answered, (name, value)| answered.with(name, value))
+            headers.iter().fold(refusal(status, message), |answered, (name, value)| {
+                answered.with(name, value)
+            })
         })
     })
     .await;
-    let (installation, token, repo) = (world.installation().await, world.read_token().await, "hello".parse().unwrap());
+    let (installation, token, repo) =
+        (world.installation().await, world.read_token().await, "hello".parse().unwrap());
     let grant = grant(&["hello"], &[("issues", Level::Write)]);
     world.github.forget_installation(&owner());
     failing.store(true, Ordering::SeqCst);
@@ -129,13 +145,19 @@ async fn one_cause_has_one_reason_whichever_call_hits_it() {
 
 #[tokio::test]
 async fn operators_read_githubs_words_and_callers_do_not() {
-    for (status, message) in
-        [(403, IP_ALLOW_LIST), (403, SAML), (451, "Repository access blocked"), (301, "Moved Permanently")]
-    {
+    for (status, message) in [
+        (403, IP_ALLOW_LIST),
+        (403, SAML),
+        (451, "Repository access blocked"),
+        (301, "Moved Permanently"),
+    ] {
         let errors = ask(&row(status, message, &[], Internal)).await;
         for (call, error) in CALLS.iter().zip(errors) {
             let refusal = error.refusal(&owner());
-            assert!(refusal.cause.as_deref().unwrap().contains(&message[..16]), "{call}: {refusal:?}");
+            assert!(
+                refusal.cause.as_deref().unwrap().contains(&message[..16]),
+                "{call}: {refusal:?}"
+            );
             assert!(!refusal.message.contains(&message[..16]), "{call}: {refusal:?}");
         }
     }
@@ -159,7 +181,12 @@ fn how_long_a_limit_lasts() {
         (403, "", [None, Some(0), Some(1_600_000_000)], Some(60)),
         (403, "", [None, Some(0), Some(u64::MAX)], Some(60)),
         (429, "", [None, Some(10), reset], Some(60)),
-        (403, "You have exceeded a secondary rate limit. Please wait a few minutes.", [None; 3], Some(60)),
+        (
+            403,
+            "You have exceeded a secondary rate limit. Please wait a few minutes.",
+            [None; 3],
+            Some(60),
+        ),
         (403, "Resource not accessible by integration", [None, Some(0), reset], None),
         (403, "Resource not accessible by integration", [None, Some(4000), reset], None),
         (422, "at least one repository", [Some(3), None, None], Some(3)),
@@ -167,9 +194,14 @@ fn how_long_a_limit_lasts() {
         (404, "Not Found", [None, Some(0), reset], None),
         (503, "", [Some(3), None, None], None),
     ] {
-        let answer = Answer { retry_after, remaining, reset: until, ..Answer::for_test(status, message) };
+        let answer =
+            Answer { retry_after, remaining, reset: until, ..Answer::for_test(status, message) };
         let meaning = Meaning::of(Failure::Answered(Box::new(answer)), NOW);
         let limited = if let Meaning::Limited(wait) = meaning { Some(wait) } else { None };
-        assert_eq!(limited, wait.map(Duration::from_secs), "{status} {message} {retry_after:?} {remaining:?}");
+        assert_eq!(
+            limited,
+            wait.map(Duration::from_secs),
+            "{status} {message} {retry_after:?} {remaining:?}"
+        );
     }
 }

@@ -5,15 +5,18 @@ use secrecy::ExposeSecret;
 use super::*;
 use crate::reason::Reason;
 
-const REPOSITORY_TEXT: &str =
-    "There is at least one repository that does not exist or is not accessible to the parent installation.";
+const REPOSITORY_TEXT: &str = "There is at least one repository that does not exist or is not accessible to the parent installation.";
 /// What another server says that speaks GitHub's API.
-const OTHER_REPOSITORY_TEXT: &str = "The repositories requested are not accessible to this installation.";
+const OTHER_REPOSITORY_TEXT: &str =
+    "The repositories requested are not accessible to this installation.";
 const PERMISSION_TEXT: &str = "The permissions requested are not granted to this installation.";
-const LEVEL_TEXT: &str = "The level of access for permissions requested are not granted to this installation.";
+const LEVEL_TEXT: &str =
+    "The level of access for permissions requested are not granted to this installation.";
 
 /// A mint whose reply is changed by `change` before it is sent.
-async fn mint_with(change: impl Fn(&mut Value) + Send + Sync + 'static) -> (World, Result<IssuedToken, Error>) {
+async fn mint_with(
+    change: impl Fn(&mut Value) + Send + Sync + 'static,
+) -> (World, Result<IssuedToken, Error>) {
     let world = World::new(on(MINT, move |seen| {
         let mut reply = minted_json(&seen.body);
         change(&mut reply);
@@ -36,7 +39,10 @@ async fn a_grant_becomes_a_request_and_a_token() {
     assert_eq!(asked.body, json!({"repositories": ["hello"], "permissions": {"issues": "write"}}));
     assert_eq!(asked.header("content-type"), "application/json");
     assert_eq!(token.expires_at(), NOW.plus(Duration::from_secs(3600)));
-    assert_eq!(*token.permissions(), to_permissions(&[("issues", Level::Write), ("metadata", Level::Read)]));
+    assert_eq!(
+        *token.permissions(),
+        to_permissions(&[("issues", Level::Write), ("metadata", Level::Read)])
+    );
     assert_eq!(token.repositories(), Some(&["hello".to_owned()][..]));
     assert_eq!(token.installation(), InstallationId(77));
     assert!(!format!("{token:?}").contains("canary"));
@@ -61,7 +67,10 @@ async fn digests_are_those_of_githubs_audit_log() {
 
 #[tokio::test]
 async fn tokens_of_any_form_are_taken() {
-    for token in [format!("ghs_5_{}.{}.{}", "a".repeat(200), "B-_".repeat(500), "c".repeat(300)), "x".to_owned()] {
+    for token in [
+        format!("ghs_5_{}.{}.{}", "a".repeat(200), "B-_".repeat(500), "c".repeat(300)),
+        "x".to_owned(),
+    ] {
         let sent = token.clone();
         let (_world, minted) = mint_with(move |reply| reply["token"] = sent.clone().into()).await;
         assert_eq!(minted.unwrap().hand_over().0.expose_secret(), token);
@@ -134,21 +143,42 @@ async fn refusals_of_a_mint() {
         (422, LEVEL_TEXT, Reason::PermissionRefused, Reason::PolicyForbidden),
         (422, REPOSITORY_TEXT, Reason::RepositoryRefused, Reason::RepositoryNotAccessible),
         (422, OTHER_REPOSITORY_TEXT, Reason::RepositoryRefused, Reason::RepositoryNotAccessible),
-        (422, "Too many repositories for installation", Reason::RepositoryRefused, Reason::PolicyForbidden),
+        (
+            422,
+            "Too many repositories for installation",
+            Reason::RepositoryRefused,
+            Reason::PolicyForbidden,
+        ),
         (422, "Validation Failed", Reason::PermissionRefused, Reason::PolicyForbidden),
-        (403, "This installation has been suspended", Reason::InstallationSuspended, Reason::InstallationSuspended),
-        (403, "Resource not accessible by integration", Reason::PermissionRefused, Reason::PolicyForbidden),
+        (
+            403,
+            "This installation has been suspended",
+            Reason::InstallationSuspended,
+            Reason::InstallationSuspended,
+        ),
+        (
+            403,
+            "Resource not accessible by integration",
+            Reason::PermissionRefused,
+            Reason::PolicyForbidden,
+        ),
         (401, "Bad credentials", Reason::Internal, Reason::Internal),
         (401, "A JSON web token could not be decoded", Reason::Internal, Reason::Internal),
         (404, "Integration not found", Reason::Internal, Reason::Internal),
         (400, "Problems parsing JSON", Reason::PolicyForbidden, Reason::PolicyForbidden),
-        (307, "Moved Permanently", Reason::RepositoryNotAccessible, Reason::RepositoryNotAccessible),
+        (
+            307,
+            "Moved Permanently",
+            Reason::RepositoryNotAccessible,
+            Reason::RepositoryNotAccessible,
+        ),
     ] {
         let world = World::new(on(MINT, move |_| refusal(status, message))).await;
         let error = world.mint().await.unwrap_err();
         assert_eq!(error.reason(), minting, "{message}");
         let installation = world.installation().await;
-        let error = world.github.read_token(&installation, &"hello".parse().unwrap()).await.unwrap_err();
+        let error =
+            world.github.read_token(&installation, &"hello".parse().unwrap()).await.unwrap_err();
         assert_eq!(error.reason(), reading, "{message}");
         assert_eq!(world.fake.count(MINT), 2);
     }
@@ -161,15 +191,21 @@ async fn an_answer_that_doubts_the_installation_says_so() {
         let error = world.mint().await.unwrap_err();
         assert!(error.doubts_installation() && error.to_string().contains(message), "{error}");
     }
-    let (_world, outcome) = mint_with(|reply| reply["repositories"][0]["full_name"] = "renamed/hello".into()).await;
+    let (_world, outcome) =
+        mint_with(|reply| reply["repositories"][0]["full_name"] = "renamed/hello".into()).await;
     assert!(outcome.unwrap_err().doubts_installation());
 }
 
 #[tokio::test]
 async fn a_refusal_with_the_headers_of_a_limit_is_a_limit() {
     for header in ["retry-after", "x-ratelimit-remaining"] {
-        let world = World::new(on(MINT, move |_| refusal(422, REPOSITORY_TEXT).with(header, 0))).await;
-        let error = world.github.read_token(&world.installation().await, &"hello".parse().unwrap()).await.unwrap_err();
+        let world =
+            World::new(on(MINT, move |_| refusal(422, REPOSITORY_TEXT).with(header, 0))).await;
+        let error = world
+            .github
+            .read_token(&world.installation().await, &"hello".parse().unwrap())
+            .await
+            .unwrap_err();
         assert_eq!(error.reason(), Reason::GithubRateLimited, "{header}");
     }
 }
@@ -177,7 +213,11 @@ async fn a_refusal_with_the_headers_of_a_limit_is_a_limit() {
 #[tokio::test]
 async fn an_empty_request_is_never_sent() {
     let world = World::new(|_| None).await;
-    let none = Grant::for_test("octo-org", Repositories::These(Vec::new()), to_permissions(&[("issues", Level::Read)]));
+    let none = Grant::for_test(
+        "octo-org",
+        Repositories::These(Vec::new()),
+        to_permissions(&[("issues", Level::Read)]),
+    );
     for grant in [grant(&["hello"], &[]), none] {
         assert!(matches!(mint_by(&world, &grant).await.unwrap_err(), Error::Wider(_)));
     }
@@ -187,7 +227,8 @@ async fn an_empty_request_is_never_sent() {
 #[tokio::test]
 async fn another_owners_installation_does_not_mint() {
     let world = World::new(|_| None).await;
-    let other = Grant::for_test("other-org", Repositories::All, to_permissions(&[("issues", Level::Read)]));
+    let other =
+        Grant::for_test("other-org", Repositories::All, to_permissions(&[("issues", Level::Read)]));
     let error = mint_by(&world, &other).await.unwrap_err();
     assert!(matches!(error, Error::Wider(_)));
     assert_eq!(world.fake.count(MINT), 0);
@@ -216,7 +257,10 @@ async fn a_caller_that_hangs_up_leaves_no_token_behind() {
 
 #[tokio::test]
 async fn a_shutdown_waits_for_mints_and_revocations() {
-    let world = World::new(|seen| matches!(seen.line.as_str(), MINT | REVOKE).then(|| healthy(seen).after(500))).await;
+    let world = World::new(|seen| {
+        matches!(seen.line.as_str(), MINT | REVOKE).then(|| healthy(seen).after(500))
+    })
+    .await;
     let installation = world.installation().await;
     let grant = grant(&["hello"], &[("issues", Level::Write)]);
     let calls = MintCalls::default();
@@ -231,7 +275,8 @@ async fn a_shutdown_waits_for_mints_and_revocations() {
 
 #[tokio::test]
 async fn a_token_that_has_yet_to_spread_is_revoked_when_it_has() {
-    let lagging = |seen: &Seen| if seen.nth < 3 { refusal(401, "Bad credentials") } else { healthy(seen) };
+    let lagging =
+        |seen: &Seen| if seen.nth < 3 { refusal(401, "Bad credentials") } else { healthy(seen) };
     let world = World::new(on(REVOKE, lagging)).await;
     drop(world.mint().await.unwrap());
     world.revocations(4).await;
@@ -291,7 +336,11 @@ async fn calls_to_mint_are_counted_and_at_most_two_have_an_unknown_outcome() {
         (&[404], false, 1, false),
     ] {
         let (outcome, calls, unknown) = counted(answers).await;
-        assert_eq!((outcome.is_ok(), calls, unknown), (granted, made, may_have_minted), "{answers:?}");
+        assert_eq!(
+            (outcome.is_ok(), calls, unknown),
+            (granted, made, may_have_minted),
+            "{answers:?}"
+        );
         outcome.into_iter().for_each(|token| drop(token.hand_over()));
     }
 }
@@ -308,7 +357,8 @@ async fn the_calls_of_one_exchange_are_counted_together() {
 #[tokio::test]
 async fn a_mint_is_waited_for_beyond_the_timeout_of_other_calls() {
     let script = on(MINT, |seen| healthy(seen).after(500));
-    let world = World::with(script, |settings| settings.try_timeout = Duration::from_millis(100)).await;
+    let world =
+        World::with(script, |settings| settings.try_timeout = Duration::from_millis(100)).await;
     world.mint().await.unwrap().hand_over();
     assert_eq!(world.fake.count(MINT), 1);
 }
@@ -327,7 +377,9 @@ async fn a_reply_without_its_token_may_have_minted_and_is_not_repeated() {
 async fn a_call_that_was_not_sent_minted_nothing() {
     let world = World::new(|_| None).await;
     let installation = world.installation().await;
-    let nowhere = World::with(|_| None, |settings| settings.api = Uri::from_static("http://127.0.0.1:1")).await;
+    let nowhere =
+        World::with(|_| None, |settings| settings.api = Uri::from_static("http://127.0.0.1:1"))
+            .await;
     let calls = MintCalls::default();
     let grant = grant(&["hello"], &[("issues", Level::Write)]);
     let error = nowhere.github.mint(&grant, &installation, &calls).await.unwrap_err();

@@ -72,7 +72,12 @@ impl Item {
             max_lifetime: self.max_lifetime.as_ref().map(span).transpose()?,
             max_age: self.max_age.as_ref().map(span).transpose()?,
             require_jti: self.require_jti.unwrap_or(false),
-            require_claims: self.require_claims.as_ref().map(claims).transpose()?.unwrap_or_default(),
+            require_claims: self
+                .require_claims
+                .as_ref()
+                .map(claims)
+                .transpose()?
+                .unwrap_or_default(),
         })
     }
 
@@ -84,8 +89,12 @@ impl Item {
 
     /// Refuses whatever says how keys are reached.
     pub(super) fn refuse_reach(&self, rule: &'static str) -> Result<(), Invalid> {
-        let reach =
-            [mark(&self.ca_file), mark(&self.bearer_token_file), mark(&self.private_network), mark(&self.proxy)];
+        let reach = [
+            mark(&self.ca_file),
+            mark(&self.bearer_token_file),
+            mark(&self.private_network),
+            mark(&self.proxy),
+        ];
         refuse_any(&reach, rule)
     }
 }
@@ -106,7 +115,8 @@ fn algorithms(list: &At<Vec<At<String>>>) -> Result<Vec<Algorithm>, Invalid> {
         return Err(list.refuse("at least one algorithm is wanted here"));
     }
     let one = |name: &At<String>| {
-        Algorithm::from_name(&name.value).ok_or_else(|| name.refuse(format!("expected {}", algorithm::EXPECTED)))
+        Algorithm::from_name(&name.value)
+            .ok_or_else(|| name.refuse(format!("expected {}", algorithm::EXPECTED)))
     };
     list.value.iter().map(one).collect()
 }
@@ -122,6 +132,9 @@ fn claims(list: &At<Vec<At<String>>>) -> Result<Vec<String>, Invalid> {
 }
 
 fn span(text: &At<String>) -> Result<Duration, Invalid> {
-    let span = parse_duration(&text.value).filter(|span| (Duration::from_secs(1)..=YEAR).contains(span));
-    span.ok_or_else(|| text.refuse("a duration such as 90s or 1h30m is wanted here, of at most a year"))
+    let span =
+        parse_duration(&text.value).filter(|span| (Duration::from_secs(1)..=YEAR).contains(span));
+    span.ok_or_else(|| {
+        text.refuse("a duration such as 90s or 1h30m is wanted here, of at most a year")
+    })
 }

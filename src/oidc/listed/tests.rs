@@ -19,10 +19,15 @@ struct Cluster {
 /// A folder with a CA, a token, keys, and a pod's credential.
 fn cluster() -> Cluster {
     let folder = Folder::new();
-    let CertifiedKey { cert, .. } = generate_simple_self_signed(["api.internal".to_owned()]).unwrap();
+    let CertifiedKey { cert, .. } =
+        generate_simple_self_signed(["api.internal".to_owned()]).unwrap();
     folder.file("ca.crt", &cert.pem());
-    let claims = serde_json::json!({"iss": "https://kubernetes.default.svc.cluster.local", "sub": "x"});
-    folder.file("token", &format!("{}.{}.c2ln\n", b64(r#"{"alg":"RS256"}"#), b64(claims.to_string())));
+    let claims =
+        serde_json::json!({"iss": "https://kubernetes.default.svc.cluster.local", "sub": "x"});
+    folder.file(
+        "token",
+        &format!("{}.{}.c2ln\n", b64(r#"{"alg":"RS256"}"#), b64(claims.to_string())),
+    );
     folder.file("keys.json", &serde_json::json!({"keys": [KEYS.rsa.named("k1")]}).to_string());
     folder.file("empty", " \n");
     folder.file("junk", "junk");
@@ -90,13 +95,21 @@ only_listed: false
 #[test]
 fn keys_can_be_written_down() {
     let cluster = cluster();
-    let beside = cluster.load("issuers:\n  - issuer: https://a.internal\n    jwks_file: keys.json\n").unwrap();
+    let beside = cluster
+        .load("issuers:\n  - issuer: https://a.internal\n    jwks_file: keys.json\n")
+        .unwrap();
     assert!(matches!(beside.entries[0].keys, KeysFrom::Fixed(_)));
     let inline = serde_json::json!({"keys": [KEYS.p256.named("k1"), {"kty": "oct", "k": "x"}]});
-    let inline = cluster.load(&format!("issuers:\n  - issuer: https://a.internal\n    jwks: {inline}\n")).unwrap();
+    let inline = cluster
+        .load(&format!("issuers:\n  - issuer: https://a.internal\n    jwks: {inline}\n"))
+        .unwrap();
     assert!(matches!(inline.entries[0].keys, KeysFrom::Fixed(_)));
     // Nothing is fetched, so it does not matter that the issuer could not be.
-    assert!(cluster.load("issuers:\n  - issuer: http://127.0.0.1:1\n    jwks_file: keys.json\n").is_ok());
+    assert!(
+        cluster
+            .load("issuers:\n  - issuer: http://127.0.0.1:1\n    jwks_file: keys.json\n")
+            .is_ok()
+    );
 }
 
 #[test]
@@ -128,9 +141,13 @@ fn a_pattern_only_admits() {
         "issuers:\n  - issuer_pattern: https://oidc\\.eks\\.[a-z0-9-]+\\.amazonaws\\.com/id/[0-9A-F]+\n    max_lifetime: 1h\n",
     );
     assert_eq!(listed.unwrap().patterns.len(), 1);
-    for more in
-        ["jwks_uri: https://a/k", "jwks_file: keys.json", "ca_file: ca.crt", "private_network: false", "proxy: true"]
-    {
+    for more in [
+        "jwks_uri: https://a/k",
+        "jwks_file: keys.json",
+        "ca_file: ca.crt",
+        "private_network: false",
+        "proxy: true",
+    ] {
         let text = format!("issuers:\n  - issuer_pattern: https://a\n    {more}\n");
         cluster.refuses(&text, "line 3");
         cluster.refuses(&text, "only admits");
@@ -208,7 +225,9 @@ fn a_cluster_of_ones_own_needs_a_pod() {
     let mut cluster = cluster();
     let text = "issuers: [{in_cluster: true}]\n";
     cluster.file.pod.api_server = Some(("fd00::1".into(), 443));
-    let KeysFrom::Address(uri, _) = cluster.load(text).unwrap().entries[0].keys.clone() else { panic!() };
+    let KeysFrom::Address(uri, _) = cluster.load(text).unwrap().entries[0].keys.clone() else {
+        panic!()
+    };
     assert_eq!(uri, "https://[fd00::1]:443/openid/v1/jwks");
     cluster.folder.file("token", "junk");
     cluster.refuses(text, "the pod's token");
@@ -225,5 +244,8 @@ fn a_file_that_is_too_large_is_not_read() {
     let cluster = cluster();
     cluster.folder.file("keys.json", &" ".repeat((1 << 20) + 1));
     cluster.refuses("issuers: [{issuer: https://a, jwks_file: keys.json}]\n", "larger than 1 MiB");
-    cluster.refuses(&format!("issuers: [{{issuer: https://a}}]\n{}", " ".repeat(64 << 10)), "larger than 64 KiB");
+    cluster.refuses(
+        &format!("issuers: [{{issuer: https://a}}]\n{}", " ".repeat(64 << 10)),
+        "larger than 64 KiB",
+    );
 }

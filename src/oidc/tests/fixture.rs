@@ -76,7 +76,8 @@ impl TestKey {
 
     fn ec(algorithm: &'static sig::EcdsaSigningAlgorithm, curve: &str) -> Self {
         let pair = EcdsaKeyPair::generate(algorithm).unwrap();
-        let (x, y) = pair.public_key().as_ref()[1..].split_at((pair.public_key().as_ref().len() - 1) / 2);
+        let (x, y) =
+            pair.public_key().as_ref()[1..].split_at((pair.public_key().as_ref().len() - 1) / 2);
         let jwk = json!({"kty": "EC", "crv": curve, "x": b64(x), "y": b64(y)});
         Self { pair: Pair::Ec(pair), jwk }
     }
@@ -181,10 +182,16 @@ impl Fake {
             busy: 0,
             busiest: 0,
         };
-        let fake = Self { address: listener.local_addr().unwrap(), behaviour: Arc::new(Mutex::new(behaviour)) };
+        let fake = Self {
+            address: listener.local_addr().unwrap(),
+            behaviour: Arc::new(Mutex::new(behaviour)),
+        };
         let app = Router::new()
             .route("/{issuer}/.well-known/openid-configuration", get(discovery))
-            .route("/{issuer}//.well-known/openid-configuration", get(|| async { StatusCode::NOT_FOUND }))
+            .route(
+                "/{issuer}//.well-known/openid-configuration",
+                get(|| async { StatusCode::NOT_FOUND }),
+            )
             .route("/{issuer}/jwks", get(jwks))
             .with_state(fake.clone());
         tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
@@ -212,13 +219,19 @@ impl Fake {
 impl Behaviour {
     /// Whether the caller has shown what it must.
     fn admits(&mut self, headers: &HeaderMap) -> bool {
-        let shown = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
+        let shown =
+            headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap().to_owned());
         self.shown.push(shown.clone());
-        self.bearer.is_none() || shown == self.bearer.as_ref().map(|token| format!("Bearer {token}"))
+        self.bearer.is_none()
+            || shown == self.bearer.as_ref().map(|token| format!("Bearer {token}"))
     }
 }
 
-async fn discovery(State(fake): State<Fake>, Path(name): Path<String>, headers: HeaderMap) -> axum::response::Response {
+async fn discovery(
+    State(fake): State<Fake>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+) -> axum::response::Response {
     let (delay, status, document) = {
         let mut now = fake.set();
         if !now.admits(&headers) {
@@ -228,7 +241,8 @@ async fn discovery(State(fake): State<Fake>, Path(name): Path<String>, headers: 
         now.busy += 1;
         now.busiest = now.busiest.max(now.busy);
         let issuer = now.issuer.clone().unwrap_or_else(|| fake.issuer(&name).to_string());
-        let jwks_uri = now.jwks_uri.clone().unwrap_or_else(|| format!("{}/jwks", fake.issuer(&name)));
+        let jwks_uri =
+            now.jwks_uri.clone().unwrap_or_else(|| format!("{}/jwks", fake.issuer(&name)));
         let mut document = json!({"issuer": issuer, "jwks_uri": jwks_uri});
         if let Some(algorithms) = &now.algorithms {
             document["id_token_signing_alg_values_supported"] = algorithms.clone();
@@ -253,7 +267,8 @@ async fn jwks(State(fake): State<Fake>, headers: HeaderMap) -> axum::response::R
         return StatusCode::NOT_ACCEPTABLE.into_response();
     }
     now.key_fetches += 1;
-    let document = now.key_document.clone().unwrap_or_else(|| json!({"keys": now.keys}).to_string());
+    let document =
+        now.key_document.clone().unwrap_or_else(|| json!({"keys": now.keys}).to_string());
     ([(header::CACHE_CONTROL, now.cache_control.clone())], document).into_response()
 }
 
@@ -291,13 +306,19 @@ impl World {
 
     /// A good token of the known issuer under the key id.
     pub(super) fn token(&self, key_id: &str) -> String {
-        KEYS.rsa.token(&json!({"alg": "RS256", "kid": key_id, "typ": "JWT"}), &self.claims().to_string())
+        KEYS.rsa.token(
+            &json!({"alg": "RS256", "kid": key_id, "typ": "JWT"}),
+            &self.claims().to_string(),
+        )
     }
 
     /// Verifies as callers do: a known issuer at once, another as if the gate had admitted it.
     pub(super) async fn verify(&self, token: &str) -> Result<VerifiedToken, Error> {
         let token = self.oidc.read(token)?;
-        let admission = self.oidc.known(&token)?.unwrap_or_else(|| Admission::by_gate(token.issuer(), &owner()));
+        let admission = self
+            .oidc
+            .known(&token)?
+            .unwrap_or_else(|| Admission::by_gate(token.issuer(), &owner()));
         self.oidc.verify(&token, &admission).await
     }
 

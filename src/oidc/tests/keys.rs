@@ -43,11 +43,14 @@ async fn keys_that_are_not_for_this_are_not_used() {
         (json!({"e": ""}), false),
         (json!({"x5c": ["AA"], "x5t": "AA", "unheard": {"of": 1}}), true),
     ] {
-        let answer = accepts(json!([KEYS.rsa.with(more.clone())]), &KEYS.rsa, json!({"alg": "RS256"})).await;
+        let answer =
+            accepts(json!([KEYS.rsa.with(more.clone())]), &KEYS.rsa, json!({"alg": "RS256"})).await;
         assert_eq!(answer.is_ok(), expected, "{more}: {answer:?}");
         let mut named = more.clone();
         named["kid"] = json!("k1");
-        let answer = accepts(json!([KEYS.rsa.with(named)]), &KEYS.rsa, json!({"alg": "RS256", "kid": "k1"})).await;
+        let answer =
+            accepts(json!([KEYS.rsa.with(named)]), &KEYS.rsa, json!({"alg": "RS256", "kid": "k1"}))
+                .await;
         assert_eq!(answer.is_ok(), expected, "{more}: {answer:?}");
     }
 }
@@ -68,12 +71,16 @@ async fn an_odd_key_harms_no_other() {
     let mut published = odd.to_vec();
     published.push(KEYS.rsa.named("k1"));
     let published = Value::Array(published);
-    assert_eq!(accepts(published.clone(), &KEYS.rsa, json!({"alg": "RS256", "kid": "k1"})).await, Ok(()));
+    assert_eq!(
+        accepts(published.clone(), &KEYS.rsa, json!({"alg": "RS256", "kid": "k1"})).await,
+        Ok(())
+    );
     assert_eq!(accepts(published.clone(), &KEYS.rsa, json!({"alg": "RS256"})).await, Ok(()));
     let answer = accepts(published.clone(), &KEYS.rsa, json!({"alg": "RS256", "kid": "5"})).await;
     assert_eq!(answer.unwrap_err().reason(), Reason::IssuerUnavailable, "a number is no key id");
     for id in ["a", "e", "p521", "short"] {
-        let answer = accepts(published.clone(), &KEYS.rsa, json!({"alg": "RS256", "kid": id})).await;
+        let answer =
+            accepts(published.clone(), &KEYS.rsa, json!({"alg": "RS256", "kid": id})).await;
         assert_eq!(answer.unwrap_err().reason(), Reason::SignatureInvalid, "{id}");
     }
 }
@@ -85,7 +92,8 @@ fn rsa_keys_have_2048_to_4096_bits() {
         n.push(1 << ((bits - 1) % 8));
         n.resize(leading_zeros + bits.div_ceil(8), 0xff);
         let key = json!({"kty": "RSA", "e": "AQAB", "n": super::fixture::b64(n)});
-        KeySet::read(json!({"keys": [key]}).to_string().as_bytes(), None).unwrap().usable_count() == 1
+        KeySet::read(json!({"keys": [key]}).to_string().as_bytes(), None).unwrap().usable_count()
+            == 1
     };
     for (bits, expected) in [
         (512, false),
@@ -105,11 +113,19 @@ fn rsa_keys_have_2048_to_4096_bits() {
 
 #[tokio::test]
 async fn a_token_without_key_id_is_held_against_the_fitting_keys() {
-    let published = json!([KEYS.p256.named("p"), KEYS.other_rsa.named("o"), KEYS.rsa.jwk, KEYS.ed25519.jwk]);
-    for (key, algorithm) in
-        [(&KEYS.rsa, "RS256"), (&KEYS.other_rsa, "PS384"), (&KEYS.p256, "ES256"), (&KEYS.ed25519, "EdDSA")]
-    {
-        assert_eq!(accepts(published.clone(), key, json!({"alg": algorithm})).await, Ok(()), "{algorithm}");
+    let published =
+        json!([KEYS.p256.named("p"), KEYS.other_rsa.named("o"), KEYS.rsa.jwk, KEYS.ed25519.jwk]);
+    for (key, algorithm) in [
+        (&KEYS.rsa, "RS256"),
+        (&KEYS.other_rsa, "PS384"),
+        (&KEYS.p256, "ES256"),
+        (&KEYS.ed25519, "EdDSA"),
+    ] {
+        assert_eq!(
+            accepts(published.clone(), key, json!({"alg": algorithm})).await,
+            Ok(()),
+            "{algorithm}"
+        );
     }
     let answer = accepts(published, &KEYS.p384, json!({"alg": "ES384"})).await;
     assert_eq!(answer.unwrap_err().reason(), Reason::SignatureInvalid);
@@ -134,9 +150,14 @@ async fn the_algorithms_that_discovery_lists_bind() {
     ] {
         let world = World::new().await;
         world.fake.set().algorithms = listed.clone();
-        let token = KEYS.rsa.token(&json!({"alg": "PS256", "kid": "k1"}), &world.claims().to_string());
+        let token =
+            KEYS.rsa.token(&json!({"alg": "PS256", "kid": "k1"}), &world.claims().to_string());
         let answer = world.verify(&token).await.map(|_| ()).map_err(|error| error.reason());
-        assert_eq!(answer, if expected { Ok(()) } else { Err(Reason::SignatureInvalid) }, "{listed:?}");
+        assert_eq!(
+            answer,
+            if expected { Ok(()) } else { Err(Reason::SignatureInvalid) },
+            "{listed:?}"
+        );
     }
 }
 
@@ -144,7 +165,8 @@ async fn the_algorithms_that_discovery_lists_bind() {
 async fn fault(change: impl FnOnce(&World)) -> (Fault, usize) {
     let world = World::new().await;
     change(&world);
-    let Err(Error::Unavailable { cause, retry_after }) = world.verify(&world.token("k1")).await else {
+    let Err(Error::Unavailable { cause, retry_after }) = world.verify(&world.token("k1")).await
+    else {
         panic!("available")
     };
     let wait = if cause == Fault::NoKeys { 3 } else { 1 };
@@ -162,7 +184,10 @@ async fn the_document_names_its_issuer_byte_for_byte() {
         |own: &str| own.replace("actions", "%61ctions"),
         |_: &str| "https://token.actions.githubusercontent.com".to_owned(),
     ] {
-        let found = fault(|world| world.fake.set().issuer = Some(other(world.fake.issuer("actions").as_str()))).await;
+        let found = fault(|world| {
+            world.fake.set().issuer = Some(other(world.fake.issuer("actions").as_str()))
+        })
+        .await;
         assert_eq!(found, (Fault::OtherIssuer, 0));
     }
 }
@@ -171,7 +196,10 @@ async fn the_document_names_its_issuer_byte_for_byte() {
 async fn documents_that_are_none() {
     let found = fault(|world| world.fake.set().issuer = Some("no url".to_owned())).await;
     assert_eq!(found, (Fault::OtherIssuer, 0));
-    let found = fault(|world| world.fake.set().issuer = Some("https://a.example/{tenantid}/v2.0".to_owned())).await;
+    let found = fault(|world| {
+        world.fake.set().issuer = Some("https://a.example/{tenantid}/v2.0".to_owned())
+    })
+    .await;
     assert_eq!(found, (Fault::Template, 0));
     for (document, what) in [
         ("", Unexpected::NotJson),
@@ -194,7 +222,9 @@ async fn documents_that_are_none() {
 #[tokio::test]
 async fn redirects_and_refusals_of_an_issuer_are_faults() {
     for status in [301, 302, 307, 204, 403, 404] {
-        let found = fault(|world| world.fake.answers(axum::http::StatusCode::from_u16(status).unwrap())).await;
+        let found =
+            fault(|world| world.fake.answers(axum::http::StatusCode::from_u16(status).unwrap()))
+                .await;
         assert_eq!(found, (Fault::Discovery(egress::Error::Status(status)), 0));
     }
 }
@@ -209,7 +239,8 @@ async fn a_key_set_is_fetched_by_the_rule_too() {
     ] {
         let found = fault(|world| world.fake.set().jwks_uri = Some(uri.to_owned())).await;
         let is_plain = uri.starts_with("http:");
-        let expected = if is_plain { Fault::InsecureKeys } else { Fault::Keys(egress::Error::Refused) };
+        let expected =
+            if is_plain { Fault::InsecureKeys } else { Fault::Keys(egress::Error::Refused) };
         assert_eq!(found, (expected, 0), "{uri}");
     }
     for uri in ["file:///etc/passwd", "ftp://127.0.0.1/", "https://user@127.0.0.1/", "gopher:x"] {
@@ -236,9 +267,13 @@ async fn private_networks_are_for_whom_the_operator_says() {
 
 #[tokio::test]
 async fn a_passing_fault_is_tried_again_three_times_at_most() {
-    for (status, times, expected, discoveries) in
-        [(500, 2, true, 3), (503, 3, false, 3), (504, 1, true, 2), (505, 1, false, 1), (404, 1, false, 1)]
-    {
+    for (status, times, expected, discoveries) in [
+        (500, 2, true, 3),
+        (503, 3, false, 3),
+        (504, 1, true, 2),
+        (505, 1, false, 1),
+        (404, 1, false, 1),
+    ] {
         let world = World::new().await;
         world.fake.answers(axum::http::StatusCode::from_u16(status).unwrap());
         world.fake.set().times = times;
@@ -252,7 +287,9 @@ async fn an_issuer_with_a_trailing_slash_is_asked_without_doubling_it() {
     let world = World::new().await;
     let issuer: Issuer = format!("{}/", world.fake.issuer("other")).parse().unwrap();
     world.fake.set().issuer = Some(issuer.to_string());
-    let token = KEYS.rsa.token(&json!({"alg": "RS256", "kid": "k1"}), &world.claims_of(&issuer).to_string());
+    let token = KEYS
+        .rsa
+        .token(&json!({"alg": "RS256", "kid": "k1"}), &world.claims_of(&issuer).to_string());
     assert_eq!(world.verify(&token).await.unwrap().issuer(), &issuer);
 }
 
@@ -260,7 +297,10 @@ async fn an_issuer_with_a_trailing_slash_is_asked_without_doubling_it() {
 async fn a_key_set_is_bounded_by_its_bytes_and_not_by_the_number_of_keys() {
     let ids = (0..1_000).map(|n| KEYS.ed25519.named(&n.to_string()));
     let published: Vec<_> = ids.chain([KEYS.rsa.named("last")]).collect();
-    assert_eq!(accepts(json!(published), &KEYS.rsa, json!({"alg": "RS256", "kid": "last"})).await, Ok(()));
+    assert_eq!(
+        accepts(json!(published), &KEYS.rsa, json!({"alg": "RS256", "kid": "last"})).await,
+        Ok(())
+    );
     assert_eq!(accepts(json!(published), &KEYS.rsa, json!({"alg": "RS256"})).await, Ok(()));
 }
 
@@ -268,7 +308,8 @@ async fn a_key_set_is_bounded_by_its_bytes_and_not_by_the_number_of_keys() {
 async fn a_token_without_key_id_is_checked_against_sixteen_keys_of_its_type() {
     let keys = |others: usize| {
         let others = (0..others).map(|n| KEYS.other_rsa.named(&n.to_string()));
-        let published: Vec<_> = others.chain([KEYS.p256.named("p"), KEYS.rsa.named("last")]).collect();
+        let published: Vec<_> =
+            others.chain([KEYS.p256.named("p"), KEYS.rsa.named("last")]).collect();
         accepts(json!(published), &KEYS.rsa, json!({"alg": "RS256"}))
     };
     assert_eq!(keys(15).await, Ok(()));
@@ -280,7 +321,9 @@ async fn integers_may_have_zero_bytes_in_front_and_coordinates_have_exactly_the_
     let padded = |key: &TestKey, names: &[&str], zeros: usize| {
         let mut jwk = key.named("k");
         for name in names {
-            let bytes = [vec![0; zeros], URL_SAFE_NO_PAD.decode(jwk[*name].as_str().unwrap()).unwrap()].concat();
+            let bytes =
+                [vec![0; zeros], URL_SAFE_NO_PAD.decode(jwk[*name].as_str().unwrap()).unwrap()]
+                    .concat();
             jwk[*name] = json!(super::fixture::b64(bytes));
         }
         json!([jwk])
@@ -290,16 +333,27 @@ async fn integers_may_have_zero_bytes_in_front_and_coordinates_have_exactly_the_
             let published = padded(&KEYS.rsa, names, zeros);
             for algorithm in ["RS256", "PS512"] {
                 let header = json!({"alg": algorithm, "kid": "k"});
-                assert_eq!(accepts(published.clone(), &KEYS.rsa, header).await, Ok(()), "{names:?} {zeros}");
+                assert_eq!(
+                    accepts(published.clone(), &KEYS.rsa, header).await,
+                    Ok(()),
+                    "{names:?} {zeros}"
+                );
             }
         }
     }
     // Go's libraries refuse these too.
-    for (key, algorithm) in
-        [(&KEYS.p256, "ES256"), (&KEYS.p384, "ES384"), (&KEYS.p521, "ES512"), (&KEYS.ed25519, "EdDSA")]
-    {
+    for (key, algorithm) in [
+        (&KEYS.p256, "ES256"),
+        (&KEYS.p384, "ES384"),
+        (&KEYS.p521, "ES512"),
+        (&KEYS.ed25519, "EdDSA"),
+    ] {
         let header = json!({"alg": algorithm, "kid": "k"});
-        assert_eq!(accepts(padded(key, &["x"], 0), key, header.clone()).await, Ok(()), "{algorithm}");
+        assert_eq!(
+            accepts(padded(key, &["x"], 0), key, header.clone()).await,
+            Ok(()),
+            "{algorithm}"
+        );
         assert!(accepts(padded(key, &["x"], 1), key, header).await.is_err(), "{algorithm}");
     }
 }
@@ -310,7 +364,10 @@ async fn base64_of_a_key_may_be_padded() {
     for name in ["x", "y"] {
         jwk[name] = json!(format!("{}=", jwk[name].as_str().unwrap()));
     }
-    assert_eq!(accepts(json!([jwk]), &KEYS.p256, json!({"alg": "ES256", "kid": "k"})).await, Ok(()));
+    assert_eq!(
+        accepts(json!([jwk]), &KEYS.p256, json!({"alg": "ES256", "kid": "k"})).await,
+        Ok(())
+    );
 }
 
 #[tokio::test]
@@ -323,7 +380,13 @@ async fn a_signature_of_es512_has_its_fixed_length() {
     let (signed, signature) = token.rsplit_once('.').unwrap();
     let bytes = URL_SAFE_NO_PAD.decode(signature).unwrap();
     assert_eq!(bytes.len(), 132);
-    for other in [&bytes[..131], &bytes[1..], &[&bytes[..], &[0]].concat(), &[0; 132], &[&[0], &bytes[..]].concat()] {
+    for other in [
+        &bytes[..131],
+        &bytes[1..],
+        &[&bytes[..], &[0]].concat(),
+        &[0; 132],
+        &[&[0], &bytes[..]].concat(),
+    ] {
         let forged = format!("{signed}.{}", super::fixture::b64(other));
         assert_eq!(world.refusal(&forged).await, Reason::SignatureInvalid, "{}", other.len());
     }
@@ -359,7 +422,8 @@ async fn a_wrong_key_is_told_apart_from_an_unknown_one() {
         ("oct", "cannot be used"),
     ] {
         let key = if id == "k1" { &KEYS.other_rsa } else { &KEYS.rsa };
-        let error = accepts(published.clone(), key, json!({"alg": "RS256", "kid": id})).await.unwrap_err();
+        let error =
+            accepts(published.clone(), key, json!({"alg": "RS256", "kid": id})).await.unwrap_err();
         assert_eq!(error.reason(), Reason::SignatureInvalid, "{id}");
         assert!(error.to_string().contains(words), "{id}: {error}");
     }
@@ -369,11 +433,13 @@ async fn a_wrong_key_is_told_apart_from_an_unknown_one() {
 #[test]
 fn a_token_of_another_implementation_is_verified_by_es512() {
     let fixture: Value =
-        serde_json::from_str(include_str!("../../../tests/fixtures/tokens/go-jose-es512.json")).unwrap();
+        serde_json::from_str(include_str!("../../../tests/fixtures/tokens/go-jose-es512.json"))
+            .unwrap();
     let keys = KeySet::read(fixture["jwks"].to_string().as_bytes(), None).unwrap();
     let token = fixture["token"].as_str().unwrap();
     let now = crate::clock::UnixTime::from_secs(super::fixture::NOW);
-    let verifies = |token: &str| keys.verify(&Unverified::read(token, 32 << 10).unwrap(), now).is_ok();
+    let verifies =
+        |token: &str| keys.verify(&Unverified::read(token, 32 << 10).unwrap(), now).is_ok();
     assert!(verifies(token));
     let (signed, signature) = token.rsplit_once('.').unwrap();
     let (header, _) = signed.split_once('.').unwrap();
@@ -385,8 +451,12 @@ fn a_token_of_another_implementation_is_verified_by_es512() {
 async fn only_the_usual_check_is_made_on_the_async_threads() {
     let world = World::new().await;
     world.fake.set().algorithms = None;
-    let published =
-        vec![KEYS.rsa.named("k1"), KEYS.other_rsa.named("k2"), KEYS.p256.named("p256"), KEYS.p521.named("p521")];
+    let published = vec![
+        KEYS.rsa.named("k1"),
+        KEYS.other_rsa.named("k2"),
+        KEYS.p256.named("p256"),
+        KEYS.p521.named("p521"),
+    ];
     let set = KeySet::read(json!({"keys": published}).to_string().as_bytes(), None).unwrap();
     world.fake.set().keys = published;
     let now = crate::clock::UnixTime::from_secs(super::fixture::NOW);
@@ -399,7 +469,11 @@ async fn only_the_usual_check_is_made_on_the_async_threads() {
         (&KEYS.p521, json!({"alg": "ES512", "kid": "unknown"}), false),
     ] {
         let token = key.token(&header, &world.claims().to_string());
-        assert_eq!(set.is_expensive(&world.oidc.read(&token).unwrap(), now), is_expensive, "{header}");
+        assert_eq!(
+            set.is_expensive(&world.oidc.read(&token).unwrap(), now),
+            is_expensive,
+            "{header}"
+        );
         assert_eq!(world.verify(&token).await.is_ok(), header["kid"] != "unknown", "{header}");
     }
 }
@@ -409,7 +483,8 @@ async fn enterprise() -> World {
     World::with(|settings| {
         settings.private_networks = PrivateNetworks::Blocked;
         settings.private_origin = Origin::of(&settings.actions_issuer.as_str().parse().unwrap());
-        settings.configured = vec![settings.actions_issuer.as_str().replace("actions", "other").parse().unwrap()];
+        settings.configured =
+            vec![settings.actions_issuer.as_str().replace("actions", "other").parse().unwrap()];
     })
     .await
 }
@@ -421,7 +496,9 @@ async fn the_origin_of_an_enterprise_server_is_for_its_own_actions_issuer() {
     for issuer in ["other", "unknown"] {
         let claims = world.claims_of(&world.fake.issuer(issuer)).to_string();
         let token = KEYS.rsa.token(&json!({"alg": "RS256", "kid": "k1"}), &claims);
-        let Error::Unavailable { cause, .. } = world.verify(&token).await.unwrap_err() else { panic!("{issuer}") };
+        let Error::Unavailable { cause, .. } = world.verify(&token).await.unwrap_err() else {
+            panic!("{issuer}")
+        };
         assert_eq!(cause, Fault::Discovery(egress::Error::Refused), "{issuer}");
     }
     let (world, elsewhere) = (enterprise().await, super::fixture::Fake::start().await);

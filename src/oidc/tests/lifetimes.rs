@@ -18,7 +18,9 @@ const TTL: u64 = 10 * MINUTE;
 /// Refuses the token because its key id is unknown; the seconds after which a retry can help.
 async fn unknown_key(world: &World, id: &str) -> u64 {
     let error = world.verify(&world.token(id)).await.unwrap_err();
-    let Error::Unavailable { cause: Fault::UnknownKey, retry_after } = error else { panic!("{error}") };
+    let Error::Unavailable { cause: Fault::UnknownKey, retry_after } = error else {
+        panic!("{error}")
+    };
     retry_after.as_secs()
 }
 
@@ -50,7 +52,9 @@ async fn concurrent_callers_share_a_fetch_and_one_that_hangs_up_fails_none() {
     world.fake.set().delay = Duration::from_millis(100);
     let token = world.oidc.read(&world.token("k1")).unwrap();
     let admission = world.oidc.known(&token).unwrap().unwrap();
-    let hasty = tokio::time::timeout(Duration::from_millis(20), world.oidc.verify(&token, &admission)).await;
+    let hasty =
+        tokio::time::timeout(Duration::from_millis(20), world.oidc.verify(&token, &admission))
+            .await;
     assert!(hasty.is_err());
     let callers = (0..50).map(|_| world.oidc.verify(&token, &admission));
     let answers = futures_util::future::join_all(callers).await;
@@ -64,7 +68,8 @@ async fn in_the_last_quarter_keys_are_renewed_in_the_background() {
     assert!(world.verify(&world.token("k1")).await.is_ok());
     world.pass(TTL * 3 / 4);
     world.fake.set().delay = Duration::from_millis(600);
-    let begun = tokio::time::timeout(Duration::from_millis(500), world.verify(&world.token("k1"))).await;
+    let begun =
+        tokio::time::timeout(Duration::from_millis(500), world.verify(&world.token("k1"))).await;
     assert!(begun.unwrap().is_ok(), "nobody waits");
     settled(&world, 2).await;
     world.pass(TTL / 2);
@@ -74,9 +79,12 @@ async fn in_the_last_quarter_keys_are_renewed_in_the_background() {
 
 #[tokio::test]
 async fn a_withdrawn_key_stops_working_at_the_end_of_the_lifetime() {
-    for (cache_control, lifetime) in
-        [("max-age=600", TTL), ("max-age=86400", HOUR), ("max-age=1", 5 * MINUTE), ("no-store", 5 * MINUTE)]
-    {
+    for (cache_control, lifetime) in [
+        ("max-age=600", TTL),
+        ("max-age=86400", HOUR),
+        ("max-age=1", 5 * MINUTE),
+        ("no-store", 5 * MINUTE),
+    ] {
         let world = World::new().await;
         world.fake.set().cache_control = cache_control.to_owned();
         assert!(world.verify(&world.token("k1")).await.is_ok());
@@ -185,12 +193,17 @@ async fn a_concurrent_flood_costs_no_more() {
     let world = World::new().await;
     world.fake.set().delay = Duration::from_millis(30);
     let tokens: Vec<_> = (0..200).map(|n| world.token(&format!("bogus-{n}"))).collect();
-    let answers = futures_util::future::join_all(tokens.iter().map(|token| world.verify(token))).await;
+    let answers =
+        futures_util::future::join_all(tokens.iter().map(|token| world.verify(token))).await;
     for answer in answers {
-        let expected = Error::Unavailable { cause: Fault::UnknownKey, retry_after: Duration::from_secs(3) };
+        let expected =
+            Error::Unavailable { cause: Fault::UnknownKey, retry_after: Duration::from_secs(3) };
         assert_eq!(answer.unwrap_err(), expected);
     }
-    assert!(world.fake.discoveries() <= 2, "the first of all, and one because of an unknown key id");
+    assert!(
+        world.fake.discoveries() <= 2,
+        "the first of all, and one because of an unknown key id"
+    );
     assert!(world.verify(&world.token("k1")).await.is_ok());
 }
 
@@ -274,7 +287,8 @@ async fn an_unknown_key_id_of_an_admitted_issuer_obeys_the_same_limit() {
 async fn a_bad_signature_under_a_known_key_id_fetches_nothing() {
     let world = World::new().await;
     assert!(world.verify(&world.token("k1")).await.is_ok());
-    let forged = KEYS.other_rsa.token(&json!({"alg": "RS256", "kid": "k1"}), &world.claims().to_string());
+    let forged =
+        KEYS.other_rsa.token(&json!({"alg": "RS256", "kid": "k1"}), &world.claims().to_string());
     for _ in 0..10 {
         assert_eq!(world.refusal(&forged).await, Reason::SignatureInvalid);
         world.pass(MINUTE / 2);
@@ -286,7 +300,9 @@ async fn a_bad_signature_under_a_known_key_id_fetches_nothing() {
 async fn rotation_is_seen_without_key_ids_too() {
     let world = World::new().await;
     world.fake.set().keys = vec![KEYS.rsa.jwk.clone()];
-    let token = |key: &super::fixture::TestKey| key.token(&json!({"alg": "RS256"}), &world.claims().to_string());
+    let token = |key: &super::fixture::TestKey| {
+        key.token(&json!({"alg": "RS256"}), &world.claims().to_string())
+    };
     assert!(world.verify(&token(&KEYS.rsa)).await.is_ok());
     world.fake.set().keys = vec![KEYS.other_rsa.jwk.clone()];
     assert!(world.verify(&token(&KEYS.other_rsa)).await.is_ok());
@@ -310,11 +326,14 @@ async fn a_slow_issuer_ends_in_time_and_holds_up_no_other() {
     let all_slow = futures_util::future::join_all(slow.iter().map(|token| world.verify(token)));
     let known = async {
         tokio::time::sleep(Duration::from_millis(50)).await;
-        let known = tokio::time::timeout(Duration::from_secs(1), world.verify(&world.token("k1"))).await;
+        let known =
+            tokio::time::timeout(Duration::from_secs(1), world.verify(&world.token("k1"))).await;
         assert!(known.unwrap().is_ok());
     };
     let (answers, ()) =
-        tokio::time::timeout(Duration::from_secs(8), futures_util::future::join(all_slow, known)).await.unwrap();
+        tokio::time::timeout(Duration::from_secs(8), futures_util::future::join(all_slow, known))
+            .await
+            .unwrap();
     let too_slow = |error: &Error| error.reason() == Reason::IssuerUnavailable;
     assert!(answers.iter().all(|answer| answer.as_ref().is_err_and(too_slow)));
 }
@@ -416,7 +435,10 @@ async fn only_the_gate_confirms_what_cached_keys_verified() {
     let read = world.oidc.read(&token).unwrap();
     let cached = world.oidc.verify_with_cached_keys(&read, &owner()).await.unwrap();
     let elsewhere = Admission::by_gate(&world.fake.issuer("elsewhere"), &owner());
-    assert_eq!(world.oidc.confirm(&read, cached, &elsewhere).await.unwrap_err(), Error::NotAdmitted);
+    assert_eq!(
+        world.oidc.confirm(&read, cached, &elsewhere).await.unwrap_err(),
+        Error::NotAdmitted
+    );
 }
 
 #[tokio::test]
@@ -425,7 +447,12 @@ async fn an_owner_evicts_its_own_unknown_issuers_and_nobody_elses() {
     let world = World::with(|settings| settings.admitted = bounds).await;
     let admit = |owner: &str, issuer: &str| {
         let issuer: Issuer = issuer.parse().unwrap();
-        world.oidc.inner.issuers.admit(&Admission::by_gate(&issuer, &owner.parse().unwrap())).unwrap();
+        world
+            .oidc
+            .inner
+            .issuers
+            .admit(&Admission::by_gate(&issuer, &owner.parse().unwrap()))
+            .unwrap();
     };
     assert!(world.verify(&world.token("k1")).await.is_ok());
     let honest: Vec<_> = (0..20).map(|n| token_of(&world, &format!("cluster-{n}"))).collect();
@@ -454,7 +481,8 @@ async fn what_an_owner_caches_is_bounded_by_its_bytes() {
     let world = World::with(|settings| settings.admitted = bounds).await;
     let honest = token_of(&world, "honest");
     assert!(world.verify(&honest).await.is_ok());
-    let many: Vec<_> = (0..15_000).map(|n| json!({"kid": format!("{n}")})).chain([KEYS.rsa.named("k1")]).collect();
+    let many: Vec<_> =
+        (0..15_000).map(|n| json!({"kid": format!("{n}")})).chain([KEYS.rsa.named("k1")]).collect();
     world.fake.set().keys = many;
     for n in 0..20 {
         let token = token_of(&world, &format!("large-{n}"));
@@ -472,8 +500,13 @@ async fn owners_that_admit_one_issuer_share_its_fetches() {
     let token = world.oidc.read(&token_of(&world, "shared")).unwrap();
     for owner in ["one", "two", "three"] {
         let owner = owner.parse().unwrap();
-        assert!(world.oidc.verify_with_cached_keys(&token, &owner).await.is_none(), "not in its share yet");
-        assert!(world.oidc.verify(&token, &Admission::by_gate(token.issuer(), &owner)).await.is_ok());
+        assert!(
+            world.oidc.verify_with_cached_keys(&token, &owner).await.is_none(),
+            "not in its share yet"
+        );
+        assert!(
+            world.oidc.verify(&token, &Admission::by_gate(token.issuer(), &owner)).await.is_ok()
+        );
     }
     assert_eq!(world.fake.discoveries(), 1);
 }
@@ -484,16 +517,20 @@ async fn each_fetch_is_counted_by_how_it_ended() {
     let _guard = metrics::set_default_local_recorder(&recorder);
     let world = World::new().await;
     world.fake.answers(StatusCode::TOO_MANY_REQUESTS);
-    assert_eq!(world.verify(&world.token("k1")).await.unwrap_err().reason(), Reason::IssuerUnavailable);
+    assert_eq!(
+        world.verify(&world.token("k1")).await.unwrap_err().reason(),
+        Reason::IssuerUnavailable
+    );
     world.fake.answers(StatusCode::OK);
     world.clock.advance(Duration::from_secs(1));
     for _ in 0..3 {
         world.verify(&world.token("k1")).await.unwrap();
     }
     let text = recorder.handle().render();
-    for line in
-        [r#"octosts_issuer_fetches_total{outcome="done"} 1"#, r#"octosts_issuer_fetches_total{outcome="failed"} 1"#]
-    {
+    for line in [
+        r#"octosts_issuer_fetches_total{outcome="done"} 1"#,
+        r#"octosts_issuer_fetches_total{outcome="failed"} 1"#,
+    ] {
         assert!(text.contains(line), "{text}");
     }
 }

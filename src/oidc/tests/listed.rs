@@ -58,13 +58,13 @@ fn oidc(settings: Settings, clock: &ManualClock) -> Oidc {
 impl World {
     fn write(&self, text: &str) {
         let address = |fake: &Fake| fake.issuer("").to_string().trim_end_matches('/').to_owned();
-        let text = text.replace("HOME", &address(&self.fake)).replace("OTHER", &address(&self.other));
+        let text =
+            text.replace("HOME", &address(&self.fake)).replace("OTHER", &address(&self.other));
         self.folder.file("issuers.yaml", &text);
     }
 
     fn token(&self, fake: &Fake, changes: Value) -> String {
-        let mut claims =
-            json!({"iss": fake.issuer("a").as_str(), "sub": "s", "aud": "sts", "exp": NOW + 3600, "iat": NOW});
+        let mut claims = json!({"iss": fake.issuer("a").as_str(), "sub": "s", "aud": "sts", "exp": NOW + 3600, "iat": NOW});
         claims.as_object_mut().unwrap().extend(changes.as_object().unwrap().clone());
         KEYS.rsa.token(&json!({"alg": "RS256", "kid": "k1"}), &claims.to_string())
     }
@@ -96,12 +96,20 @@ async fn an_entry_makes_its_issuer_known_and_its_network_reachable() {
     assert!(world.oidc.known(&stranger).unwrap().is_none());
     // Nor is another path of the same host.
     let sibling = json!({"iss": world.fake.issuer("b").as_str()});
-    assert!(world.oidc.known(&world.oidc.read(&world.token(&world.fake, sibling)).unwrap()).unwrap().is_none());
+    assert!(
+        world
+            .oidc
+            .known(&world.oidc.read(&world.token(&world.fake, sibling)).unwrap())
+            .unwrap()
+            .is_none()
+    );
 }
 
 #[tokio::test]
 async fn the_credential_is_shown_at_home_as_its_file_has_it_then() {
-    let world = world("issuers: [{issuer: HOME/a, private_network: true, bearer_token_file: token}]\n").await;
+    let world =
+        world("issuers: [{issuer: HOME/a, private_network: true, bearer_token_file: token}]\n")
+            .await;
     world.fake.set().bearer = Some("first".into());
     world.usual().await.unwrap();
     world.folder.file("token", "second");
@@ -113,7 +121,10 @@ async fn the_credential_is_shown_at_home_as_its_file_has_it_then() {
     world.clock.advance(Duration::from_secs(2 * 3600));
     std::fs::remove_file(world.folder.path().join("token")).unwrap();
     let shown = world.fake.set().shown.len();
-    assert_eq!(fault(world.verify(&world.token(&world.fake, json!({"exp": NOW + 86_400}))).await), Fault::Bearer);
+    assert_eq!(
+        fault(world.verify(&world.token(&world.fake, json!({"exp": NOW + 86_400}))).await),
+        Fault::Bearer
+    );
     assert_eq!(world.fake.set().shown.len(), shown);
 }
 
@@ -127,9 +138,11 @@ async fn neither_credential_nor_network_reach_another_origin_that_discovery_name
     assert_eq!(fault(world.usual().await), Fault::InsecureKeys);
     assert!(world.other.set().shown.is_empty());
 
-    // Where private networks are open to all known issuers the keys come, but the credential stays home.
+    // Where private networks are open to all known issuers the keys come, but the credential stays
+    // home.
     let file = world.oidc.inner.settings.issuers_file.clone();
-    let settings = Settings { issuers_file: file, private_networks: PrivateNetworks::Known, ..settings() };
+    let settings =
+        Settings { issuers_file: file, private_networks: PrivateNetworks::Known, ..settings() };
     let world = World { oidc: oidc(settings, &world.clock), ..world };
     world.usual().await.unwrap();
     assert_eq!(world.other.set().shown, [None]);
@@ -151,24 +164,36 @@ async fn keys_that_are_written_down_are_all_there_are() {
     let world = world(&format!("issuers: [{{issuer: HOME/a, jwks: {jwks}}}]\n")).await;
     world.usual().await.unwrap();
     let by = |key: &str| {
-        let claims = json!({"iss": world.fake.issuer("a").as_str(), "sub": "s", "exp": NOW + 3600}).to_string();
+        let claims = json!({"iss": world.fake.issuer("a").as_str(), "sub": "s", "exp": NOW + 3600})
+            .to_string();
         KEYS.other_rsa.token(&json!({"alg": "RS256", "kid": key}), &claims)
     };
-    assert!(world.oidc.verify_with_cached_keys(&world.oidc.read(&by("k2")).unwrap(), &owner()).await.is_some());
+    assert!(
+        world
+            .oidc
+            .verify_with_cached_keys(&world.oidc.read(&by("k2")).unwrap(), &owner())
+            .await
+            .is_some()
+    );
     world.verify(&by("k2")).await.unwrap();
     // An id that is not among them may be in the file soon: it is read again every ten seconds.
-    let unknown = Error::Unavailable { cause: Fault::UnknownKey, retry_after: Duration::from_secs(10) };
+    let unknown =
+        Error::Unavailable { cause: Fault::UnknownKey, retry_after: Duration::from_secs(10) };
     assert_eq!(world.verify(&by("k3")).await.unwrap_err(), unknown);
     // A key that says when it ends is none from then on.
     world.clock.advance(Duration::from_secs(60));
-    assert_eq!(world.verify(&by("k2")).await.unwrap_err().reason(), crate::reason::Reason::SignatureInvalid);
+    assert_eq!(
+        world.verify(&by("k2")).await.unwrap_err().reason(),
+        crate::reason::Reason::SignatureInvalid
+    );
     assert_eq!((world.fake.discoveries(), world.fake.set().key_fetches), (0, 0));
 }
 
 #[tokio::test]
 async fn rules_are_asked_of_an_entrys_tokens_and_say_what_is_missing() {
     let rules = "max_lifetime: 2h, max_age: 10m, require_jti: true, require_claims: [kubernetes.io/pod], algorithms: [RS256, ES256]";
-    let world = world(&format!("issuers: [{{issuer: HOME/a, private_network: true, {rules}}}]\n")).await;
+    let world =
+        world(&format!("issuers: [{{issuer: HOME/a, private_network: true, {rules}}}]\n")).await;
     let pod = json!({"pod": {"name": "web"}});
     let good = json!({"jti": "j", "kubernetes.io": pod});
     world.verify(&world.token(&world.fake, good.clone())).await.unwrap();
@@ -184,7 +209,11 @@ async fn rules_are_asked_of_an_entrys_tokens_and_say_what_is_missing() {
         assert_eq!(world.verify(&token).await.unwrap_err(), Error::Unfit(unfit), "{claim}");
         // The keys that are held change nothing about it.
         assert!(
-            world.oidc.verify_with_cached_keys(&world.oidc.read(&token).unwrap(), &owner()).await.is_none(),
+            world
+                .oidc
+                .verify_with_cached_keys(&world.oidc.read(&token).unwrap(), &owner())
+                .await
+                .is_none(),
             "{claim}"
         );
     }
@@ -202,12 +231,15 @@ async fn rules_of_the_first_matching_pattern_count_where_no_entry_has_the_issuer
     world.verify(&world.token(&world.fake, old.clone())).await.unwrap();
     // A pattern makes nothing known; the gate's admission is needed, and then the rules are asked.
     let file = world.oidc.inner.settings.issuers_file.clone();
-    let settings = Settings { issuers_file: file, private_networks: PrivateNetworks::All, ..settings() };
+    let settings =
+        Settings { issuers_file: file, private_networks: PrivateNetworks::All, ..settings() };
     let oidc = oidc(settings, &world.clock);
     let verify = async |changes: Value| {
         let token = oidc.read(&world.token(&world.other, changes)).unwrap();
         assert!(oidc.known(&token).unwrap().is_none());
-        oidc.verify(&token, &Admission::by_gate(token.issuer(), &owner())).await.map(|token| token.issuer_kind())
+        oidc.verify(&token, &Admission::by_gate(token.issuer(), &owner()))
+            .await
+            .map(|token| token.issuer_kind())
     };
     assert_eq!(verify(json!({})).await, Ok(IssuerKind::Admitted));
     assert_eq!(verify(old).await, Err(Error::Unfit(Unfit::Old("1h".into()))));
@@ -217,10 +249,18 @@ async fn rules_of_the_first_matching_pattern_count_where_no_entry_has_the_issuer
 
 #[tokio::test]
 async fn rules_of_a_pattern_are_asked_of_issuers_that_are_known_without_an_entry_too() {
-    let world = world("issuers: [{issuer_pattern: 'http://127\\.0\\.0\\.1:[0-9]+/a', require_jti: true}]\n").await;
+    let world = world(
+        "issuers: [{issuer_pattern: 'http://127\\.0\\.0\\.1:[0-9]+/a', require_jti: true}]\n",
+    )
+    .await;
     let file = world.oidc.inner.settings.issuers_file.clone();
     let configured = vec![world.fake.issuer("a")];
-    let settings = Settings { issuers_file: file, configured, private_networks: PrivateNetworks::Known, ..settings() };
+    let settings = Settings {
+        issuers_file: file,
+        configured,
+        private_networks: PrivateNetworks::Known,
+        ..settings()
+    };
     let world = World { oidc: oidc(settings, &world.clock), ..world };
     assert_eq!(world.usual().await.unwrap_err(), Error::Unfit(Unfit::Missing("jti".into())));
     world.verify(&world.token(&world.fake, json!({"jti": "j"}))).await.unwrap();
@@ -241,9 +281,11 @@ only_listed: true
         let token = world.oidc.read(&KEYS.rsa.token(&json!({"alg": "RS256"}), &claims)).unwrap();
         world.oidc.known(&token).map(|admission| admission.is_some())
     };
-    for issuer in
-        ["https://accounts.google.com", "https://token.actions.githubusercontent.com", "https://a.example.org"]
-    {
+    for issuer in [
+        "https://accounts.google.com",
+        "https://token.actions.githubusercontent.com",
+        "https://a.example.org",
+    ] {
         assert_eq!(known(issuer), Err(Error::NotListed), "{issuer}");
     }
     assert_eq!(known("https://a.example.com"), Ok(false));
@@ -259,7 +301,9 @@ only_listed: true
 #[tokio::test]
 async fn an_entry_for_a_built_in_issuer_keeps_its_kind() {
     let jwks = json!({"keys": [KEYS.rsa.named("k1")]});
-    let world = world(&format!("issuers: [{{issuer: 'https://accounts.google.com', jwks: {jwks}}}]\n")).await;
+    let world =
+        world(&format!("issuers: [{{issuer: 'https://accounts.google.com', jwks: {jwks}}}]\n"))
+            .await;
     let token = world.token(&world.fake, json!({"iss": "https://accounts.google.com"}));
     assert_eq!(world.verify(&token).await.unwrap().issuer_kind(), IssuerKind::BuiltIn);
 }
@@ -312,7 +356,9 @@ async fn a_changed_file_is_taken_up_and_a_mistake_leaves_the_old_set() {
     // One mistake, wherever it stands, and nothing of the file counts.
     world.write("issuers: [{issuer: OTHER/a, private_network: true}, {issuer: HOME/a, privat_network: true}]\n");
     let looks = world.clock.now();
-    follower.until(&world, async || world.clock.now().since(looks) > Duration::from_secs(100)).await;
+    follower
+        .until(&world, async || world.clock.now().since(looks) > Duration::from_secs(100))
+        .await;
     assert!(is_known(&world.fake) && is_known(&world.other));
 
     world.write("issuers: [{issuer: OTHER/a, private_network: true}]\n");
@@ -322,8 +368,9 @@ async fn a_changed_file_is_taken_up_and_a_mistake_leaves_the_old_set() {
 
 #[tokio::test]
 async fn an_entry_that_has_changed_counts_as_it_is_now() {
-    let entry =
-        |key: &Value, more: &str| format!("issuers: [{{issuer: HOME/a, jwks: {}{more}}}]\n", json!({"keys": [key]}));
+    let entry = |key: &Value, more: &str| {
+        format!("issuers: [{{issuer: HOME/a, jwks: {}{more}}}]\n", json!({"keys": [key]}))
+    };
     let world = world(&entry(&KEYS.rsa.named("k1"), "")).await;
     let replace = |text: &str| {
         world.write(text);

@@ -56,12 +56,13 @@ async fn each_algorithm_takes_its_own_keys_and_no_other() {
     world.fake.set().keys = keys.iter().map(|(key, id, _)| key.named(id)).collect();
     for (key, id, fitting) in keys {
         for algorithm in [
-            "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA", "Ed25519", "HS256",
-            "ES512", "none",
+            "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "EdDSA",
+            "Ed25519", "HS256", "ES512", "none",
         ] {
             let token = key.token(&header(algorithm, id), &world.claims().to_string());
             let answer = world.verify(&token).await.map(|_| ()).map_err(|error| error.reason());
-            let expected = if fitting.contains(&algorithm) { Ok(()) } else { Err(Reason::SignatureInvalid) };
+            let expected =
+                if fitting.contains(&algorithm) { Ok(()) } else { Err(Reason::SignatureInvalid) };
             assert_eq!(answer, expected, "{algorithm} with {id}");
         }
     }
@@ -72,10 +73,15 @@ async fn each_algorithm_takes_its_own_keys_and_no_other() {
 async fn a_public_key_is_no_secret() {
     let world = World::new().await;
     let modulus = KEYS.rsa.jwk["n"].as_str().unwrap();
-    world.fake.set().keys.push(json!({"kty": "oct", "kid": "oct", "k": b64(modulus), "alg": "HS256"}));
+    world
+        .fake
+        .set()
+        .keys
+        .push(json!({"kty": "oct", "kid": "oct", "k": b64(modulus), "alg": "HS256"}));
     world.fake.set().algorithms = None;
     for id in ["k1", "oct"] {
-        let signed = format!("{}.{}", b64(header("HS256", id).to_string()), b64(world.claims().to_string()));
+        let signed =
+            format!("{}.{}", b64(header("HS256", id).to_string()), b64(world.claims().to_string()));
         let secret = aws_lc_rs::hmac::Key::new(aws_lc_rs::hmac::HMAC_SHA256, modulus.as_bytes());
         let token = format!("{signed}.{}", b64(aws_lc_rs::hmac::sign(&secret, signed.as_bytes())));
         assert_eq!(world.refusal(&token).await, Reason::SignatureInvalid);
@@ -95,7 +101,11 @@ async fn keys_that_the_token_brings_along_mean_nothing() {
         let mut header = header("RS256", "k1");
         header.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
         let claims = world.claims().to_string();
-        assert_eq!(world.refusal(&KEYS.other_rsa.token(&header, &claims)).await, Reason::SignatureInvalid, "{more}");
+        assert_eq!(
+            world.refusal(&KEYS.other_rsa.token(&header, &claims)).await,
+            Reason::SignatureInvalid,
+            "{more}"
+        );
         assert!(world.verify(&KEYS.rsa.token(&header, &claims)).await.is_ok(), "{more}");
     }
 }
@@ -144,8 +154,11 @@ async fn expiry_in_every_form() {
         (json!(i64::MAX), Err(Reason::TokenClaimsInvalid)),
         (json!(NOW * 1000), Err(Reason::TokenClaimsInvalid)),
     ] {
-        let answer =
-            world.verify(&changed(&world, "exp", exp.clone())).await.map(|_| ()).map_err(|error| error.reason());
+        let answer = world
+            .verify(&changed(&world, "exp", exp.clone()))
+            .await
+            .map(|_| ())
+            .map_err(|error| error.reason());
         assert_eq!(answer, expected, "{exp}");
     }
     assert_eq!(world.refusal(&spelled(&world, r#""x":1e999"#)).await, Reason::TokenClaimsInvalid);
@@ -166,11 +179,17 @@ async fn the_other_times_are_checked_where_present() {
             (json!("1"), Err(Reason::TokenClaimsInvalid)),
             (json!({}), Err(Reason::TokenClaimsInvalid)),
         ] {
-            let answer =
-                world.verify(&changed(&world, name, value.clone())).await.map(|_| ()).map_err(|error| error.reason());
+            let answer = world
+                .verify(&changed(&world, name, value.clone()))
+                .await
+                .map(|_| ())
+                .map_err(|error| error.reason());
             assert_eq!(answer, expected, "{name} {value}");
         }
-        assert_eq!(world.refusal(&spelled(&world, r#""nbf":null"#)).await, Reason::TokenClaimsInvalid);
+        assert_eq!(
+            world.refusal(&spelled(&world, r#""nbf":null"#)).await,
+            Reason::TokenClaimsInvalid
+        );
     }
 }
 
@@ -178,7 +197,10 @@ async fn the_other_times_are_checked_where_present() {
 async fn the_leeway_is_a_setting_of_five_minutes_at_most() {
     let world = World::with(|settings| settings.leeway = Duration::from_secs(3600)).await;
     assert!(world.verify(&changed(&world, "nbf", json!(NOW + 300))).await.is_ok());
-    assert_eq!(world.refusal(&changed(&world, "nbf", json!(NOW + 301))).await, Reason::TokenNotYetValid);
+    assert_eq!(
+        world.refusal(&changed(&world, "nbf", json!(NOW + 301))).await,
+        Reason::TokenNotYetValid
+    );
 }
 
 #[tokio::test]
@@ -193,7 +215,11 @@ async fn duplicate_claims_are_refused_at_any_depth() {
         r#""x":[{"a":{"b":1,"b":2}}]"#,
         r#""iss":"https://other.example""#,
     ] {
-        assert_eq!(world.refusal(&spelled(&world, twice)).await, Reason::TokenClaimsInvalid, "{twice}");
+        assert_eq!(
+            world.refusal(&spelled(&world, twice)).await,
+            Reason::TokenClaimsInvalid,
+            "{twice}"
+        );
     }
     assert!(world.verify(&spelled(&world, r#""x":{"sub":"s","x":{"sub":1}}"#)).await.is_ok());
     let deep = format!(r#""x":{}{}"#, "[".repeat(200), "]".repeat(200));
@@ -203,8 +229,14 @@ async fn duplicate_claims_are_refused_at_any_depth() {
 #[tokio::test]
 async fn subjects_are_text() {
     let world = World::new().await;
-    for bad in [Value::Null, json!(5), json!(["s"]), json!(""), json!("a\nb"), json!("s".repeat(1025))] {
-        assert_eq!(world.refusal(&changed(&world, "sub", bad.clone())).await, Reason::TokenClaimsInvalid, "{bad}");
+    for bad in
+        [Value::Null, json!(5), json!(["s"]), json!(""), json!("a\nb"), json!("s".repeat(1025))]
+    {
+        assert_eq!(
+            world.refusal(&changed(&world, "sub", bad.clone())).await,
+            Reason::TokenClaimsInvalid,
+            "{bad}"
+        );
     }
     assert!(world.verify(&changed(&world, "sub", json!("s".repeat(1024)))).await.is_ok());
 }
@@ -222,11 +254,16 @@ async fn audiences_in_every_form() {
         (json!(["", 5, null, "me", odd, "a\u{0}", ["x"], "you"]), vec!["me", "you"]),
     ] {
         let token = world.verify(&changed(&world, "aud", aud.clone())).await.unwrap();
-        let audiences: Vec<_> = token.audiences().iter().map(|audience| audience.as_str()).collect();
+        let audiences: Vec<_> =
+            token.audiences().iter().map(|audience| audience.as_str()).collect();
         assert_eq!(audiences, expected, "{aud}");
     }
     for bad in [json!(5), json!({"a": 1}), json!(true)] {
-        assert_eq!(world.refusal(&changed(&world, "aud", bad.clone())).await, Reason::TokenClaimsInvalid, "{bad}");
+        assert_eq!(
+            world.refusal(&changed(&world, "aud", bad.clone())).await,
+            Reason::TokenClaimsInvalid,
+            "{bad}"
+        );
     }
 }
 
@@ -241,8 +278,10 @@ async fn an_admission_is_for_one_issuer() {
 
 #[tokio::test]
 async fn issuers_are_known_by_every_byte() {
-    let world =
-        World::with(|settings| settings.configured = vec!["https://configured.example/x".parse().unwrap()]).await;
+    let world = World::with(|settings| {
+        settings.configured = vec!["https://configured.example/x".parse().unwrap()]
+    })
+    .await;
     let known = |issuer: &str| {
         let token = KEYS.rsa.token(&header("RS256", "k1"), &json!({"iss": issuer}).to_string());
         world
@@ -283,7 +322,10 @@ fn every_error_has_its_word_and_says_nothing_of_the_token() {
         (Error::Malformed("x"), Reason::TokenMalformed),
         (Error::Signature("x".into()), Reason::SignatureInvalid),
         (Error::Expired, Reason::TokenExpired),
-        (Error::NotYetValid { claim: "nbf", leeway: Duration::from_secs(60) }, Reason::TokenNotYetValid),
+        (
+            Error::NotYetValid { claim: "nbf", leeway: Duration::from_secs(60) },
+            Reason::TokenNotYetValid,
+        ),
         (Error::Claims("x".into()), Reason::TokenClaimsInvalid),
         (Error::Unfit(Unfit::Algorithm("RS256")), Reason::TokenClaimsInvalid),
         (Error::NotListed, Reason::IssuerNotTrusted),
@@ -292,5 +334,8 @@ fn every_error_has_its_word_and_says_nothing_of_the_token() {
         assert_eq!((error.reason(), error.retry_after()), (reason, None));
     }
     let error = Error::Unavailable { cause: Fault::TooSlow, retry_after: Duration::ZERO };
-    assert_eq!((error.reason(), error.retry_after()), (Reason::IssuerUnavailable, Some(Duration::from_secs(1))));
+    assert_eq!(
+        (error.reason(), error.retry_after()),
+        (Reason::IssuerUnavailable, Some(Duration::from_secs(1)))
+    );
 }

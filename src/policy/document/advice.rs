@@ -66,7 +66,8 @@ const CLAIMS: &[&str] = &[
 pub(super) fn meant(key: &str) -> Option<&'static str> {
     let folded = key.to_ascii_lowercase().replace('-', "_");
     let plural = folded.strip_suffix('s').unwrap_or(&folded);
-    let is_meant = |known: &&str| **known == folded || **known == *plural || is_near(known, &folded);
+    let is_meant =
+        |known: &&str| **known == folded || **known == *plural || is_near(known, &folded);
     KEYS.into_iter().find(is_meant).filter(|_| !CLAIMS.contains(&key))
 }
 

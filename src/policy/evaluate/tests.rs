@@ -20,9 +20,17 @@ fn token(kind: IssuerKind, subject: &str, audience: Value) -> VerifiedToken {
 }
 
 fn evaluate(policy: &Policy, token: &VerifiedToken, scope: &str) -> Result<Grant, Denied> {
-    let (scope, policy_repo): (Scope, RepoName) = (scope.parse().unwrap(), ".github".parse().unwrap());
-    policy
-        .evaluate(token, &Asked { scope: &scope, domain: "sts", github_host: "github.com", policy_repo: &policy_repo })
+    let (scope, policy_repo): (Scope, RepoName) =
+        (scope.parse().unwrap(), ".github".parse().unwrap());
+    policy.evaluate(
+        token,
+        &Asked {
+            scope: &scope,
+            domain: "sts",
+            github_host: "github.com",
+            policy_repo: &policy_repo,
+        },
+    )
 }
 
 fn condition(denied: &Denied, field: &str) -> Condition {
@@ -31,9 +39,14 @@ fn condition(denied: &Denied, field: &str) -> Condition {
 
 #[test]
 fn conditions_say_what_was_wanted_and_what_came() {
-    let policy = policy(Kind::Repository, "subject: s\nclaim_pattern: {long: x, list: '[xy]', none: z, sub: t}");
-    let denied = evaluate(&policy, &token(IssuerKind::Actions, "t", json!(["a", "b"])), "o/r").unwrap_err();
-    let fields: Vec<_> = denied.conditions().iter().map(|condition| condition.field.as_str()).collect();
+    let policy = policy(
+        Kind::Repository,
+        "subject: s\nclaim_pattern: {long: x, list: '[xy]', none: z, sub: t}",
+    );
+    let denied =
+        evaluate(&policy, &token(IssuerKind::Actions, "t", json!(["a", "b"])), "o/r").unwrap_err();
+    let fields: Vec<_> =
+        denied.conditions().iter().map(|condition| condition.field.as_str()).collect();
     assert_eq!(
         fields,
         [
@@ -47,7 +60,10 @@ fn conditions_say_what_was_wanted_and_what_came() {
         ]
     );
     let failed: Vec<_> = denied.failed().collect();
-    assert_eq!(failed, ["subject", "audience", "claim_pattern.list", "claim_pattern.long", "claim_pattern.none"]);
+    assert_eq!(
+        failed,
+        ["subject", "audience", "claim_pattern.list", "claim_pattern.long", "claim_pattern.none"]
+    );
     let seen = |field: &str| {
         let condition = condition(&denied, field);
         (condition.got, condition.wanted.unwrap())
@@ -65,10 +81,16 @@ fn the_default_audience_depends_on_the_issuers_kind_and_the_scope() {
     let evaluate = |kind: IssuerKind, policies: Kind, scope: &str, audience: &str| {
         evaluate(&policy(policies, "subject: s"), &token(kind, "s", json!(audience)), scope).is_ok()
     };
-    for kind in [IssuerKind::Actions, IssuerKind::BuiltIn, IssuerKind::Configured, IssuerKind::Admitted] {
+    for kind in
+        [IssuerKind::Actions, IssuerKind::BuiltIn, IssuerKind::Configured, IssuerKind::Admitted]
+    {
         let is_built_in = matches!(kind, IssuerKind::Actions | IssuerKind::BuiltIn);
         assert!(evaluate(kind, Kind::Repository, "o/r", "sts"));
-        assert_eq!(evaluate(kind, Kind::Repository, "o/r", "https://github.com/O/R"), !is_built_in, "{kind:?}");
+        assert_eq!(
+            evaluate(kind, Kind::Repository, "o/r", "https://github.com/O/R"),
+            !is_built_in,
+            "{kind:?}"
+        );
         assert!(!evaluate(kind, Kind::Repository, "o/r", "https://GitHub.com/o/r"));
         assert!(!evaluate(kind, Kind::Repository, "o/r", "https://github.com/o"));
         for (scope, audience) in [
@@ -85,17 +107,23 @@ fn the_default_audience_depends_on_the_issuers_kind_and_the_scope() {
 #[test]
 fn the_wanted_audience_is_told_as_it_is() {
     let policy = policy(Kind::Repository, "subject: s");
-    let audience =
-        |kind: IssuerKind| condition(&evaluate(&policy, &token(kind, "s", json!("x")), "o/r").unwrap_err(), "audience");
+    let audience = |kind: IssuerKind| {
+        condition(&evaluate(&policy, &token(kind, "s", json!("x")), "o/r").unwrap_err(), "audience")
+    };
     let (actions, cluster) = (audience(IssuerKind::Actions), audience(IssuerKind::Admitted));
     assert_eq!((actions.wanted.as_deref(), actions.hint.is_some()), (Some("sts"), true));
-    assert_eq!((cluster.wanted.as_deref(), cluster.hint.is_some()), (Some("sts or https://github.com/o/r"), false));
+    assert_eq!(
+        (cluster.wanted.as_deref(), cluster.hint.is_some()),
+        (Some("sts or https://github.com/o/r"), false)
+    );
 }
 
 #[test]
 fn a_policy_grants_nothing_for_a_scope_that_it_is_not_for() {
     let token = token(IssuerKind::Actions, "s", json!("sts"));
-    for (kind, scope) in [(Kind::Repository, "o"), (Kind::Repository, "o/.github"), (Kind::Organization, "o/r")] {
+    for (kind, scope) in
+        [(Kind::Repository, "o"), (Kind::Repository, "o/.github"), (Kind::Organization, "o/r")]
+    {
         let denied = evaluate(&policy(kind, "subject: s"), &token, scope).unwrap_err();
         assert_eq!(denied.failed().collect::<Vec<_>>(), ["scope"], "{kind:?} {scope}");
     }
@@ -104,9 +132,12 @@ fn a_policy_grants_nothing_for_a_scope_that_it_is_not_for() {
 #[test]
 fn hints_come_with_the_failed_condition() {
     let hint = |conditions: &str, subject: &str| {
-        let denied =
-            evaluate(&policy(Kind::Repository, conditions), &token(IssuerKind::Actions, subject, json!("sts")), "o/r")
-                .unwrap_err();
+        let denied = evaluate(
+            &policy(Kind::Repository, conditions),
+            &token(IssuerKind::Actions, subject, json!("sts")),
+            "o/r",
+        )
+        .unwrap_err();
         condition(&denied, "subject").hint.unwrap_or_default()
     };
     assert!(hint("subject: 'repo:o/r:.*'", "repo:o/r:ref").contains("subject_pattern"));
@@ -120,8 +151,10 @@ fn hints_come_with_the_failed_condition() {
 fn a_hint_looks_at_a_few_audiences_only() {
     let policy = policy(Kind::Repository, "subject: s\naudience: 'x+'");
     let hint = |others: usize| {
-        let audiences: Vec<_> = (0..others).map(|n| n.to_string()).chain(["xx".to_owned()]).collect();
-        let denied = evaluate(&policy, &token(IssuerKind::Actions, "s", json!(audiences)), "o/r").unwrap_err();
+        let audiences: Vec<_> =
+            (0..others).map(|n| n.to_string()).chain(["xx".to_owned()]).collect();
+        let denied = evaluate(&policy, &token(IssuerKind::Actions, "s", json!(audiences)), "o/r")
+            .unwrap_err();
         condition(&denied, "audience").hint
     };
     assert!(hint(3).is_some());

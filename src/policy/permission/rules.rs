@@ -59,10 +59,17 @@ pub(in crate::policy) fn entry(
 /// What is questionable about a permission that is accepted.
 pub(in crate::policy) fn warning(name: &str, access: Level) -> Option<String> {
     match known(name) {
-        None => Some(format!("{}; GitHub's answer decides when a token is requested", unknown(name))),
+        None => {
+            Some(format!("{}; GitHub's answer decides when a token is requested", unknown(name)))
+        }
         Some(known) if !known.levels.contains(&access) => {
-            let levels: Vec<_> = known.levels.iter().map(|level| format!("`{}`", level.as_str())).collect();
-            Some(format!("GitHub has `{}` at {} only, and refuses other levels", known.name, levels.join(" and ")))
+            let levels: Vec<_> =
+                known.levels.iter().map(|level| format!("`{}`", level.as_str())).collect();
+            Some(format!(
+                "GitHub has `{}` at {} only, and refuses other levels",
+                known.name,
+                levels.join(" and ")
+            ))
         }
         Some(_) => None,
     }
@@ -84,23 +91,31 @@ fn not_a_name(name: &str) -> Option<String> {
     }
     Some(match nearest(name) {
         Some(near) => format!("GitHub's API spells this permission `{near}`"),
-        None if name.contains('-') => "the words of a permission's name are joined by `_`, not `-`".to_owned(),
+        None if name.contains('-') => {
+            "the words of a permission's name are joined by `_`, not `-`".to_owned()
+        }
         None => "expected the name of a permission of GitHub Apps: [a-z][a-z0-9_]*".to_owned(),
     })
 }
 
 fn unknown(name: &str) -> String {
     match nearest(name) {
-        Some(near) => format!("GitHub documents no permission of this name; did you mean `{near}`?"),
+        Some(near) => {
+            format!("GitHub documents no permission of this name; did you mean `{near}`?")
+        }
         None => "GitHub documents no permission of this name".to_owned(),
     }
 }
 
 fn not_a_level(level: &str) -> Cow<'static, str> {
-    let near = |known: &Level| strsim::osa_distance(known.as_str(), &level.to_ascii_lowercase()) <= 2;
+    let near =
+        |known: &Level| strsim::osa_distance(known.as_str(), &level.to_ascii_lowercase()) <= 2;
     let near = [Level::Read, Level::Write, Level::Admin].into_iter().find(near);
     match near.filter(|_| level.len() <= 8) {
-        Some(near) => format!("a level is `read`, `write` or `admin`; did you mean `{}`?", near.as_str()).into(),
+        Some(near) => {
+            format!("a level is `read`, `write` or `admin`; did you mean `{}`?", near.as_str())
+                .into()
+        }
         None => "a level is `read`, `write` or `admin`".into(),
     }
 }
@@ -119,7 +134,12 @@ mod tests {
     use crate::yaml::Mark;
 
     /// The level granted, or the rule that the name (column 1) or the level (column 2) breaks.
-    fn check(name: &str, access: &str, kind: Kind, listed: &[&str]) -> Result<Level, (u32, String)> {
+    fn check(
+        name: &str,
+        access: &str,
+        kind: Kind,
+        listed: &[&str],
+    ) -> Result<Level, (u32, String)> {
         let at = |text: &str, column| At { mark: Mark { line: 1, column }, value: text.to_owned() };
         let organization_permissions = listed.iter().map(|name| (*name).to_owned()).collect();
         let rules = Rules { organization_permissions, ..Rules::default() };
@@ -172,11 +192,16 @@ mod tests {
 
     #[test]
     fn a_repository_grants_unknown_names_at_read_only() {
-        for (name, near) in
-            [("pull_request", Some("`pull_requests`")), ("workflow", Some("`workflows`")), ("repo", None)]
-        {
+        for (name, near) in [
+            ("pull_request", Some("`pull_requests`")),
+            ("workflow", Some("`workflows`")),
+            ("repo", None),
+        ] {
             let error = name_error(name, "write");
-            assert!(error.contains("no permission of this name") && error.contains(VARIABLE), "{error}");
+            assert!(
+                error.contains("no permission of this name") && error.contains(VARIABLE),
+                "{error}"
+            );
             assert_eq!(error.contains("did you mean"), near.is_some(), "{error}");
             assert!(near.is_none_or(|near| error.contains(near)), "{error}");
             assert_eq!(check(name, "read", Kind::Repository, &[]), Ok(Level::Read));
@@ -188,7 +213,8 @@ mod tests {
 
     #[test]
     fn an_organizations_permission_in_a_repository_names_both_ways_out() {
-        for name in ["members", "organization_secrets", "enterprise_new_thing", "team_discussions"] {
+        for name in ["members", "organization_secrets", "enterprise_new_thing", "team_discussions"]
+        {
             for access in ["write", "admin"] {
                 let error = level_error(name, access);
                 assert!(error.contains("policy repository") && error.contains(VARIABLE), "{error}");
@@ -201,7 +227,9 @@ mod tests {
 
     #[test]
     fn levels_are_words_and_github_has_not_all_for_each() {
-        for (level, near) in [("writ", "`write`?"), ("Read", "`read`?"), ("WRITE", "`write`?"), ("admn", "`admin`?")] {
+        for (level, near) in
+            [("writ", "`write`?"), ("Read", "`read`?"), ("WRITE", "`write`?"), ("admn", "`admin`?")]
+        {
             let error = level_error("contents", level);
             assert!(error.ends_with(&format!("did you mean {near}")), "{error}");
         }

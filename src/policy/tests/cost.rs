@@ -3,7 +3,8 @@
 use super::*;
 use crate::cpu_limiter::MAX_INLINE_COST;
 
-/// Claims of workflow tokens and patterns as real policies write them, OWNER and REPO to be filled in.
+/// Claims of workflow tokens and patterns as real policies write them, OWNER and REPO to be filled
+/// in.
 const SHAPES: [(&str, &[&str]); 14] = [
     (
         "job_workflow_ref",
@@ -15,7 +16,14 @@ const SHAPES: [(&str, &[&str]); 14] = [
     ),
     ("workflow_ref", &[r"^OWNER/REPO/\.github/workflows/(ci|release).yaml@refs/.*$", "OWNER/.*"]),
     ("event_name", &["push", "(push|workflow_dispatch|schedule|repository_dispatch)"]),
-    ("ref", &["refs/heads/main", "refs/heads/(main|master|release-.*)", r"refs/tags/v[0-9]+\.[0-9]+\.[0-9]+(-.*)?"]),
+    (
+        "ref",
+        &[
+            "refs/heads/main",
+            "refs/heads/(main|master|release-.*)",
+            r"refs/tags/v[0-9]+\.[0-9]+\.[0-9]+(-.*)?",
+        ],
+    ),
     ("repository", &["OWNER/REPO", "OWNER/(REPO|REPO-.+)", "(?i)OWNER/[a-z0-9_.-]{1,100}"]),
     ("ref_protected", &["true"]),
     ("ref_type", &["branch|tag"]),
@@ -41,19 +49,24 @@ fn generated(seed: u64) -> (Policy, VerifiedToken) {
         r"subject_pattern: repo:OWNER/.*:(ref:refs/heads/main|pull_request|environment:[a-z]+)",
         r"subject_pattern: ^repo:[^/]+/[a-zA-Z0-9_.-]+:.*$",
     ];
-    let audiences = ["", "audience_pattern: https://.*\\.example\\.com\n", "audience: sts.example.com\n"];
+    let audiences =
+        ["", "audience_pattern: https://.*\\.example\\.com\n", "audience: sts.example.com\n"];
     let mut shapes = SHAPES;
     random.shuffle(&mut shapes);
     let claims: String = shapes[..random.usize(0..=12)]
         .iter()
-        .map(|(name, patterns)| format!("  {name}: '{}'\n", fill(patterns[random.usize(..patterns.len())])))
+        .map(|(name, patterns)| {
+            format!("  {name}: '{}'\n", fill(patterns[random.usize(..patterns.len())]))
+        })
         .collect();
     let claims = if claims.is_empty() { claims } else { format!("claim_pattern:\n{claims}") };
     let subject = fill(subjects[random.usize(..subjects.len())]);
     let audience = audiences[random.usize(..audiences.len())];
     let policy = policy(&format!("issuer: {ACTIONS}\n{subject}\n{audience}{claims}"));
-    let mut claims: Map<String, Value> =
-        shapes.iter().map(|(name, _)| ((*name).to_owned(), Value::from(word(&mut random, 290)))).collect();
+    let mut claims: Map<String, Value> = shapes
+        .iter()
+        .map(|(name, _)| ((*name).to_owned(), Value::from(word(&mut random, 290))))
+        .collect();
     claims.insert("sub".into(), format!("repo:{owner}/{repo}:{}", word(&mut random, 200)).into());
     let length = serde_json::to_string(&claims).unwrap().len();
     claims.insert("workflow".into(), "w".repeat(4096_usize.saturating_sub(length)).into());
@@ -62,11 +75,15 @@ fn generated(seed: u64) -> (Policy, VerifiedToken) {
 
 #[test]
 fn policies_as_people_write_them_are_cheap() {
-    let costs: Vec<u64> = (0..2_000).map(generated).map(|(policy, token)| policy.cost(&token)).collect();
+    let costs: Vec<u64> =
+        (0..2_000).map(generated).map(|(policy, token)| policy.cost(&token)).collect();
     let most = costs.iter().max().unwrap();
     // Half of what is allowed, so that no real policy comes near.
     assert!(*most < MAX_INLINE_COST / 2, "{most}");
-    assert!(costs.iter().filter(|cost| **cost > 1 << 20).count() > 500, "the policies have patterns");
+    assert!(
+        costs.iter().filter(|cost| **cost > 1 << 20).count() > 500,
+        "the policies have patterns"
+    );
 }
 
 #[test]
@@ -78,8 +95,12 @@ fn policies_as_people_write_them_take_little_memory() {
 
 #[test]
 fn hostile_policies_are_expensive() {
-    let token = token(json!({"a": "ab".repeat(2000), "list": vec!["x".repeat(1000); 20]}).as_object().unwrap());
-    for claims in ["{a: '((.*a){1,10}){1,90}[b-c]'}", r"{a: '\pL{50}'}", "{list: '((.*a){1,10}){1,90}[b-c]'}"] {
+    let token = token(
+        json!({"a": "ab".repeat(2000), "list": vec!["x".repeat(1000); 20]}).as_object().unwrap(),
+    );
+    for claims in
+        ["{a: '((.*a){1,10}){1,90}[b-c]'}", r"{a: '\pL{50}'}", "{list: '((.*a){1,10}){1,90}[b-c]'}"]
+    {
         let policy = policy(&format!("issuer: {ACTIONS}\nsubject: s\nclaim_pattern: {claims}\n"));
         assert!(policy.cost(&token) > MAX_INLINE_COST, "{claims}");
     }
@@ -88,7 +109,8 @@ fn hostile_policies_are_expensive() {
 #[test]
 fn a_pattern_costs_by_the_text_that_it_is_matched_against() {
     let cost = |claims: Value, pattern: &str| {
-        let policy = policy(&format!("issuer: {ACTIONS}\nsubject: s\nclaim_pattern: {{a: '{pattern}'}}\n"));
+        let policy =
+            policy(&format!("issuer: {ACTIONS}\nsubject: s\nclaim_pattern: {{a: '{pattern}'}}\n"));
         policy.cost(&token(claims.as_object().unwrap()))
     };
     let long = "x".repeat(4000);

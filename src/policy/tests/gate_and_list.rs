@@ -42,11 +42,18 @@ fn either_list_admits() {
 #[test]
 fn the_mode_is_enforce_unless_it_is_audit() {
     let other = issuer("https://other.example");
-    for (mode, enforced) in
-        [("", true), ("mode: enforce\n", true), ("mode: audit\n", false), ("mode: 'audit'\n", false)]
-    {
+    for (mode, enforced) in [
+        ("", true),
+        ("mode: enforce\n", true),
+        ("mode: audit\n", false),
+        ("mode: 'audit'\n", false),
+    ] {
         let verdict = list(&format!("{mode}issuers: [https://a.example]\n")).verdict(&other);
-        assert_eq!((verdict, verdict.allows()), (Verdict::Unlisted { enforced }, !enforced), "{mode}");
+        assert_eq!(
+            (verdict, verdict.allows()),
+            (Verdict::Unlisted { enforced }, !enforced),
+            "{mode}"
+        );
     }
     for mode in ["Audit", "off", "''", "~", "", "[audit]", "enforced"] {
         refused(&format!("mode: {mode}\nissuers: [https://a.example]\n"));
@@ -71,11 +78,21 @@ fn entries_are_issuers_that_a_token_can_have() {
         "*",
         "1",
     ] {
-        assert!(refused(&format!("issuers:\n- {entry}\n")).starts_with("line 2, column 3: "), "{entry}");
+        assert!(
+            refused(&format!("issuers:\n- {entry}\n")).starts_with("line 2, column 3: "),
+            "{entry}"
+        );
     }
-    for entry in ["https://a.example", "https://a.example/", "https://a.example:6443/Realm/x", "http://127.0.0.1:8080"]
-    {
-        assert_eq!(list(&format!("issuers:\n- {entry}\n")).verdict(&issuer(entry)), Verdict::Listed);
+    for entry in [
+        "https://a.example",
+        "https://a.example/",
+        "https://a.example:6443/Realm/x",
+        "http://127.0.0.1:8080",
+    ] {
+        assert_eq!(
+            list(&format!("issuers:\n- {entry}\n")).verdict(&issuer(entry)),
+            Verdict::Listed
+        );
     }
 }
 
@@ -110,7 +127,10 @@ fn patterns_cannot_reach_over_a_slash() {
         "https://a(?i:/x)?",
     ] {
         let message = refused(&format!("issuer_patterns:\n- '{pattern}'\n"));
-        assert!(message.starts_with("line 2, column 3: `") && message.contains('/'), "{pattern}: {message}");
+        assert!(
+            message.starts_with("line 2, column 3: `") && message.contains('/'),
+            "{pattern}: {message}"
+        );
     }
 }
 
@@ -133,8 +153,12 @@ fn patterns_that_stay_between_slashes_are_taken() {
 
 #[test]
 fn the_list_is_bounded_and_not_empty() {
-    let issuers = |count: usize| (0..count).map(|n| format!("- https://h{n}.example\n")).collect::<String>();
-    assert_eq!(list(&format!("issuers:\n{}", issuers(64))).verdict(&issuer("https://h63.example")), Verdict::Listed);
+    let issuers =
+        |count: usize| (0..count).map(|n| format!("- https://h{n}.example\n")).collect::<String>();
+    assert_eq!(
+        list(&format!("issuers:\n{}", issuers(64))).verdict(&issuer("https://h63.example")),
+        Verdict::Listed
+    );
     assert!(refused(&format!("issuers:\n{}", issuers(65))).contains("more than 64"));
     let patterns = |count: usize| "- a\n".repeat(count);
     list(&format!("issuer_patterns:\n{}", patterns(16)));
@@ -175,11 +199,16 @@ fn the_list_is_strict_yaml() {
 
 #[test]
 fn a_policy_admits_the_issuers_that_it_surely_names() {
-    let admits = |condition: &str, text: &str| policy(&format!("{condition}\nsubject: s\n")).admit(&issuer(text));
+    let admits = |condition: &str, text: &str| {
+        policy(&format!("{condition}\nsubject: s\n")).admit(&issuer(text))
+    };
     assert!(admits("issuer: https://a.example", "https://a.example"));
     assert!(!admits("issuer: https://a.example", "https://a.example/"));
     assert!(admits(r"issuer_pattern: 'https://[a-z]+\.a\.example(/x)?'", "https://eu.a.example/x"));
-    assert!(!admits(r"issuer_pattern: 'https://[a-z]+\.a\.example'", "https://evil.com/eu.a.example"));
+    assert!(!admits(
+        r"issuer_pattern: 'https://[a-z]+\.a\.example'",
+        "https://evil.com/eu.a.example"
+    ));
     for open in [
         r"https://.*\.a\.example",
         r"https://[^.]+\.a\.example",
@@ -202,16 +231,28 @@ fn the_gate_asks_the_list_and_the_policy() {
     let listed = list("issuers: [https://a.example]\n");
     let unlisted = list("issuers: [https://c.example]\n");
     let audited = list("mode: audit\nissuers: [https://c.example]\n");
-    for (list, admitted) in [(None, true), (Some(&listed), true), (Some(&unlisted), false), (Some(&audited), true)] {
+    for (list, admitted) in
+        [(None, true), (Some(&listed), true), (Some(&unlisted), false), (Some(&audited), true)]
+    {
         let admission = gate::admit(list, &policy, &ours, &owner);
-        assert_eq!(admission.map(|admission| admission.issuer().clone()), admitted.then(|| ours.clone()), "{list:?}");
+        assert_eq!(
+            admission.map(|admission| admission.issuer().clone()),
+            admitted.then(|| ours.clone()),
+            "{list:?}"
+        );
         assert!(gate::admit(list, &policy, &other, &owner).is_none());
     }
-    assert!(gate::admit(Some(&list("issuers: [https://b.example]\n")), &policy, &other, &owner).is_none());
+    assert!(
+        gate::admit(Some(&list("issuers: [https://b.example]\n")), &policy, &other, &owner)
+            .is_none()
+    );
 }
 
 #[test]
 fn only_an_exact_issuer_is_named_exactly() {
-    assert_eq!(policy("issuer: https://a.example\nsubject: s\n").exact_issuer(), Some("https://a.example"));
+    assert_eq!(
+        policy("issuer: https://a.example\nsubject: s\n").exact_issuer(),
+        Some("https://a.example")
+    );
     assert_eq!(policy("issuer_pattern: https://a\nsubject: s\n").exact_issuer(), None);
 }

@@ -25,7 +25,11 @@ pub(in crate::transport) fn grpc_check(checked: Checked) -> CheckResponse {
         Checked::Granted(terms) => CheckResponse {
             granted: true,
             conditions: terms.conditions.iter().map(details::condition).collect(),
-            permissions: terms.permissions.into_iter().map(|(name, level)| (name, level.as_str().to_owned())).collect(),
+            permissions: terms
+                .permissions
+                .into_iter()
+                .map(|(name, level)| (name, level.as_str().to_owned()))
+                .collect(),
             repositories: match terms.repositories {
                 Repositories::All => Vec::new(),
                 Repositories::These(names) => names.iter().map(RepoName::to_string).collect(),
@@ -72,7 +76,9 @@ struct RestIdentity<'a> {
 }
 
 impl<'a> From<&'a KubernetesIdentity> for RestIdentity<'a> {
-    fn from(KubernetesIdentity { namespace, service_account, pod, node }: &'a KubernetesIdentity) -> Self {
+    fn from(
+        KubernetesIdentity { namespace, service_account, pod, node }: &'a KubernetesIdentity,
+    ) -> Self {
         Self { namespace, service_account, pod, node }
     }
 }
@@ -92,20 +98,37 @@ struct RestCondition<'a> {
 impl<'a> From<&'a Condition> for RestCondition<'a> {
     fn from(condition: &'a Condition) -> Self {
         let Condition { field, satisfied, got, wanted, hint } = condition;
-        Self { field, satisfied: *satisfied, got: got.as_deref(), wanted: wanted.as_deref(), hint: hint.as_deref() }
+        Self {
+            field,
+            satisfied: *satisfied,
+            got: got.as_deref(),
+            wanted: wanted.as_deref(),
+            hint: hint.as_deref(),
+        }
     }
 }
 
 /// The reply for a REST caller.
 pub(in crate::transport) fn rest_check(checked: Checked) -> Response {
     let reply = grpc_check(checked);
-    let CheckResponse { granted, reason, message, conditions, permissions, repositories, kubernetes } = reply;
+    let CheckResponse {
+        granted,
+        reason,
+        message,
+        conditions,
+        permissions,
+        repositories,
+        kubernetes,
+    } = reply;
     let reply = RestCheck {
         granted,
         reason: &reason,
         message: &message,
         conditions: conditions.iter().map(RestCondition::from).collect(),
-        permissions: permissions.iter().map(|(name, level)| (name.as_str(), level.as_str())).collect(),
+        permissions: permissions
+            .iter()
+            .map(|(name, level)| (name.as_str(), level.as_str()))
+            .collect(),
         repositories: &repositories,
         kubernetes: kubernetes.as_ref().map(RestIdentity::from),
     };

@@ -79,7 +79,11 @@ impl Detail {
                     "field": condition.field,
                     "satisfied": condition.satisfied,
                 });
-                let texts = [("got", &condition.got), ("wanted", &condition.wanted), ("hint", &condition.hint)];
+                let texts = [
+                    ("got", &condition.got),
+                    ("wanted", &condition.wanted),
+                    ("hint", &condition.hint),
+                ];
                 for (name, text) in texts {
                     if let (Some(object), Some(text)) = (json.as_object_mut(), text) {
                         object.insert(name.to_owned(), Value::from(text.as_str()));
@@ -92,11 +96,18 @@ impl Detail {
 }
 
 fn any(name: &str, message: &impl Message) -> prost_types::Any {
-    prost_types::Any { type_url: format!("type.googleapis.com/{name}"), value: message.encode_to_vec() }
+    prost_types::Any {
+        type_url: format!("type.googleapis.com/{name}"),
+        value: message.encode_to_vec(),
+    }
 }
 
 fn info(reason: Reason) -> rpc::ErrorInfo {
-    rpc::ErrorInfo { reason: reason.as_str().to_owned(), domain: DOMAIN.to_owned(), metadata: [].into() }
+    rpc::ErrorInfo {
+        reason: reason.as_str().to_owned(),
+        domain: DOMAIN.to_owned(),
+        metadata: [].into(),
+    }
 }
 
 /// The fields that the token did not satisfy, comma separated; whole names, as many as fit.
@@ -131,12 +142,15 @@ fn tell(workload: &Workload, info: &mut rpc::ErrorInfo) -> usize {
 /// The conditions as callers see them: those not satisfied first, as many as fit.
 /// What is told of the workload takes `told` bytes of their room.
 fn conditions(all: &[Condition], told: usize) -> impl Iterator<Item = Detail> {
-    let (satisfied, failed): (Vec<_>, Vec<_>) = all.iter().partition(|condition| condition.satisfied);
+    let (satisfied, failed): (Vec<_>, Vec<_>) =
+        all.iter().partition(|condition| condition.satisfied);
     let mut left = CONDITIONS_BYTES.saturating_sub(told);
-    failed.into_iter().chain(satisfied).map(condition).map(Detail::Condition).map_while(move |detail| {
-        left = left.checked_sub(detail.to_any().encoded_len())?;
-        Some(detail)
-    })
+    failed.into_iter().chain(satisfied).map(condition).map(Detail::Condition).map_while(
+        move |detail| {
+            left = left.checked_sub(detail.to_any().encoded_len())?;
+            Some(detail)
+        },
+    )
 }
 
 /// A condition as callers see it, each text cut.

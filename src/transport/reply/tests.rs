@@ -14,7 +14,10 @@ fn condition(field: &str, satisfied: bool, got: &str) -> Condition {
 }
 
 fn mismatch(conditions: Vec<Condition>) -> Refusal {
-    Refusal { conditions, ..Refusal::new(Reason::PolicyMismatch, "the token does not satisfy the policy") }
+    Refusal {
+        conditions,
+        ..Refusal::new(Reason::PolicyMismatch, "the token does not satisfy the policy")
+    }
 }
 
 fn grpc_details(refusal: &Refusal) -> Vec<prost_types::Any> {
@@ -53,8 +56,14 @@ fn the_http_status_is_the_gateways_for_the_code() {
 fn every_reason_is_a_word_of_aip_193() {
     for reason in Reason::ALL {
         let word = reason.as_str();
-        assert!(word.len() <= 63 && word.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_'));
-        assert!(word.starts_with(|c: char| c.is_ascii_uppercase()) && !word.ends_with('_'), "{word}");
+        assert!(
+            word.len() <= 63
+                && word.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+        );
+        assert!(
+            word.starts_with(|c: char| c.is_ascii_uppercase()) && !word.ends_with('_'),
+            "{word}"
+        );
     }
 }
 
@@ -67,7 +76,11 @@ async fn every_reason_reads_the_same_on_both_wires() {
         assert_eq!(response.status().as_u16(), http_status);
         let has_wait = [8, 14].contains(&code) && reason != Reason::IssuerMisconfigured;
         assert_eq!(response.headers().contains_key(header::RETRY_AFTER), has_wait, "{reason}");
-        assert_eq!(response.headers().contains_key(header::WWW_AUTHENTICATE), code == 16, "{reason}");
+        assert_eq!(
+            response.headers().contains_key(header::WWW_AUTHENTICATE),
+            code == 16,
+            "{reason}"
+        );
         let json = body(response).await;
         assert_eq!((&json["code"], &json["message"]), (&json!(code), &json!("text")));
         assert_eq!(json["details"][0]["@type"], "type.googleapis.com/google.rpc.ErrorInfo");
@@ -83,7 +96,8 @@ async fn every_reason_reads_the_same_on_both_wires() {
 
 #[test]
 fn a_401_says_whether_a_token_was_sent() {
-    let challenge = |reason| rest(&Refusal::new(reason, "")).headers()[header::WWW_AUTHENTICATE].clone();
+    let challenge =
+        |reason| rest(&Refusal::new(reason, "")).headers()[header::WWW_AUTHENTICATE].clone();
     assert_eq!(challenge(Reason::CredentialMissing), "Bearer");
     assert_eq!(challenge(Reason::TokenExpired), r#"Bearer error="invalid_token""#);
     assert_eq!(challenge(Reason::IssuerNotTrusted), r#"Bearer error="invalid_token""#);
@@ -99,8 +113,11 @@ fn a_misconfigured_issuer_is_no_reason_to_try_again_soon() {
 #[tokio::test]
 async fn waits_are_whole_seconds_rounded_up_and_at_least_one() {
     use std::time::Duration;
-    for (wait, seconds) in [(None, "1"), (Some(0), "1"), (Some(1000), "1"), (Some(1001), "2"), (Some(59_000), "59")] {
-        let refusal = Refusal::new(Reason::GithubRateLimited, "").retry_after(wait.map(Duration::from_millis));
+    for (wait, seconds) in
+        [(None, "1"), (Some(0), "1"), (Some(1000), "1"), (Some(1001), "2"), (Some(59_000), "59")]
+    {
+        let refusal = Refusal::new(Reason::GithubRateLimited, "")
+            .retry_after(wait.map(Duration::from_millis));
         let response = rest(&refusal);
         assert_eq!(response.headers()[header::RETRY_AFTER], seconds);
         assert_eq!(body(response).await["details"][1]["retryDelay"], format!("{seconds}s"));
@@ -136,7 +153,11 @@ async fn a_mismatch_lists_what_failed() {
 #[test]
 fn conditions_are_bounded_whatever_they_hold() {
     let long = "é".repeat(5000);
-    let one = Condition { wanted: Some(long.clone()), hint: Some(long.clone()), ..condition(&long, false, &long) };
+    let one = Condition {
+        wanted: Some(long.clone()),
+        hint: Some(long.clone()),
+        ..condition(&long, false, &long)
+    };
     let details = grpc_details(&mismatch(vec![one; 64]));
     let first = octosts::v1::Condition::decode(details[1].value.as_slice()).unwrap();
     assert_eq!(first.got.unwrap(), "é".repeat(128));
@@ -165,12 +186,16 @@ fn texts_are_cut_between_characters() {
 async fn a_post_is_answered_in_strict_proto_json() {
     let expires_at = UnixTime::from_secs(1_767_225_600);
     let json = body(rest_token("ghs_x", expires_at, None)).await;
-    assert_eq!(json, json!({"token": "ghs_x", "refreshToken": "", "expiry": "2026-01-01T00:00:00Z"}));
+    assert_eq!(
+        json,
+        json!({"token": "ghs_x", "refreshToken": "", "expiry": "2026-01-01T00:00:00Z"})
+    );
 }
 
 #[tokio::test]
 async fn a_get_is_answered_with_the_names_of_oauth_too() {
-    let (now, expires_at) = (UnixTime::from_secs(1_767_222_000), UnixTime::from_secs(1_767_225_600));
+    let (now, expires_at) =
+        (UnixTime::from_secs(1_767_222_000), UnixTime::from_secs(1_767_225_600));
     let json = body(rest_token("ghs_x", expires_at, Some(now))).await;
     let expected = json!({
         "token": "ghs_x", "refreshToken": "", "expiry": "2026-01-01T00:00:00Z",
@@ -183,7 +208,10 @@ async fn a_get_is_answered_with_the_names_of_oauth_too() {
 #[test]
 fn a_grpc_token_has_its_expiry() {
     let token = grpc_token("ghs_x", UnixTime::from_secs(7));
-    assert_eq!((token.token.as_str(), token.refresh_token.as_str(), token.expiry.unwrap().seconds), ("ghs_x", "", 7));
+    assert_eq!(
+        (token.token.as_str(), token.refresh_token.as_str(), token.expiry.unwrap().seconds),
+        ("ghs_x", "", 7)
+    );
 }
 
 #[test]

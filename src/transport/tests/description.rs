@@ -38,8 +38,13 @@ fn every_reason_stands_where_its_status_is_described() {
     for (_, item) in members(&document["paths"]) {
         for (_, operation) in members(item) {
             for (status, response) in members(&operation["responses"]) {
-                let Some(pointer) = response["$ref"].as_str().and_then(|link| link.strip_prefix('#')) else { continue };
-                let response = document.pointer(pointer).unwrap_or_else(|| panic!("{pointer} is missing"));
+                let Some(pointer) =
+                    response["$ref"].as_str().and_then(|link| link.strip_prefix('#'))
+                else {
+                    continue;
+                };
+                let response =
+                    document.pointer(pointer).unwrap_or_else(|| panic!("{pointer} is missing"));
                 if let Some(reasons) = by_status.get(status) {
                     assert_eq!(&ticked(&response["description"]), reasons, "{status}");
                     described.insert(status.clone());
@@ -56,12 +61,17 @@ async fn every_path_has_the_methods_that_it_is_said_to_have() {
     for (path, item) in members(&document()["paths"]) {
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"] {
             let reply = server.http1(&format!("{method} {path}"), "").await;
-            let described = item.get(method.to_lowercase()).map(|operation| &operation["responses"]);
+            let described =
+                item.get(method.to_lowercase()).map(|operation| &operation["responses"]);
             let Some(responses) = described else {
                 assert_eq!(reply.status, 405, "{method} {path}");
                 continue;
             };
-            assert!(responses.get(reply.status.to_string()).is_some(), "{method} {path}: {}", reply.status);
+            assert!(
+                responses.get(reply.status.to_string()).is_some(),
+                "{method} {path}: {}",
+                reply.status
+            );
             assert!(!matches!(reply.status, 404 | 405), "{method} {path}: {}", reply.status);
         }
     }

@@ -55,9 +55,11 @@ async fn both_protocols_are_negotiated_and_served() {
     let folder = Folder::new();
     let root = write_pair(&folder);
     let server = start(&folder).await;
-    for (offered, taken) in
-        [(&[&b"h2"[..], b"http/1.1"][..], Some(&b"h2"[..])), (&[b"http/1.1"], Some(b"http/1.1")), (&[], None)]
-    {
+    for (offered, taken) in [
+        (&[&b"h2"[..], b"http/1.1"][..], Some(&b"h2"[..])),
+        (&[b"http/1.1"], Some(b"http/1.1")),
+        (&[], None),
+    ] {
         let stream = handshake(&server, &root, offered).await.unwrap();
         assert_eq!(stream.get_ref().1.alpn_protocol(), taken);
     }
@@ -113,7 +115,9 @@ async fn files_that_cannot_be_served_with_are_named_at_the_start() {
     let folder = Folder::new();
     let files = files(&folder);
     let message = |files: &TlsFiles| files.check().unwrap_err().to_string();
-    let names = |message: String, path: &Path| assert!(message.contains(path.to_str().unwrap()), "{message}");
+    let names = |message: String, path: &Path| {
+        assert!(message.contains(path.to_str().unwrap()), "{message}")
+    };
     names(message(&files), &files.certificate);
     write_pair(&folder);
     files.check().unwrap();

@@ -47,7 +47,9 @@ async fn a_connection_that_asks_nothing_is_closed() {
 #[tokio::test]
 async fn a_connection_that_sends_nothing_is_closed_sooner() {
     let first_byte = Duration::from_millis(200);
-    let server = Server::start(Settings { first_byte, first_request: 2 * PATIENCE, ..Settings::default() }).await;
+    let server =
+        Server::start(Settings { first_byte, first_request: 2 * PATIENCE, ..Settings::default() })
+            .await;
     assert!(read_to_end(&mut server.connect().await).await.is_empty());
 }
 
@@ -91,10 +93,17 @@ async fn headers_are_bounded_at_64_kib() {
     // The library refuses what is much larger, and may hang up before it has read all.
     let mut socket = server.connect().await;
     let _ = socket
-        .write_all(format!("GET /livez HTTP/1.1\r\nhost: x\r\na: {}\r\n\r\n", "x".repeat(300 << 10)).as_bytes())
+        .write_all(
+            format!("GET /livez HTTP/1.1\r\nhost: x\r\na: {}\r\n\r\n", "x".repeat(300 << 10))
+                .as_bytes(),
+        )
         .await;
     let reply = read_to_end(&mut socket).await;
-    assert!(reply.is_empty() || Reply::parse(&reply).status == 431, "{:?}", String::from_utf8_lossy(&reply));
+    assert!(
+        reply.is_empty() || Reply::parse(&reply).status == 431,
+        "{:?}",
+        String::from_utf8_lossy(&reply)
+    );
     let many: String = (0..200).map(|n| format!("\nx-{n}: y")).collect();
     assert_eq!(server.http1(&format!("GET /livez{many}"), "").await.status, 431);
 }
@@ -110,8 +119,13 @@ async fn header_lists_over_http2_are_bounded_too() {
     }
 }
 
-/// Writes `part` over and over until the server hangs up; how many bytes that took, and what it said.
-async fn flood(server: &Server, opening: &[u8], mut part: impl FnMut(u32) -> Vec<u8>) -> (usize, Vec<u8>) {
+/// Writes `part` over and over until the server hangs up; how many bytes that took, and what it
+/// said.
+async fn flood(
+    server: &Server,
+    opening: &[u8],
+    mut part: impl FnMut(u32) -> Vec<u8>,
+) -> (usize, Vec<u8>) {
     let (mut reader, mut writer) = server.connect().await.into_split();
     writer.write_all(opening).await.unwrap();
     let reading = tokio::spawn(async move {
@@ -153,7 +167,9 @@ async fn rapid_resets_end_the_connection() {
     })
     .await;
     // GOAWAY with ENHANCE_YOUR_CALM.
-    let calm = frames(&said).into_iter().any(|(kind, _, payload)| kind == 7 && payload[4..8] == [0, 0, 0, 11]);
+    let calm = frames(&said)
+        .into_iter()
+        .any(|(kind, _, payload)| kind == 7 && payload[4..8] == [0, 0, 0, 11]);
     assert!(calm, "{:?}", frames(&said).last());
     assert_eq!(server.http1("GET /livez", "").await.status, 200);
 }
@@ -167,7 +183,9 @@ async fn provoked_resets_end_the_connection() {
         [frame(1, 4, stream, HEADER_BLOCK), frame(8, 0, stream, &i32::MAX.to_be_bytes())].concat()
     })
     .await;
-    let calm = frames(&said).into_iter().any(|(kind, _, payload)| kind == 7 && payload[4..8] == [0, 0, 0, 11]);
+    let calm = frames(&said)
+        .into_iter()
+        .any(|(kind, _, payload)| kind == 7 && payload[4..8] == [0, 0, 0, 11]);
     assert!(calm, "{:?}", frames(&said).last());
 }
 
@@ -177,7 +195,8 @@ async fn settings_announce_the_limits_of_a_connection() {
     let mut socket = server.connect().await;
     socket.write_all(PREFACE).await.unwrap();
     let said = read_to_end(&mut socket).await;
-    let (_, _, settings) = frames(&said).into_iter().find(|(kind, flags, _)| (*kind, *flags) == (4, 0)).unwrap();
+    let (_, _, settings) =
+        frames(&said).into_iter().find(|(kind, flags, _)| (*kind, *flags) == (4, 0)).unwrap();
     let announced = |id: u8| {
         let of_id = settings.chunks(6).find(|entry| entry[..2] == [0, id]);
         of_id.map(|entry| u32::from_be_bytes(entry[2..].try_into().unwrap()))
@@ -226,10 +245,16 @@ async fn a_connection_on_which_a_request_runs_gives_way_to_none() {
     let (mut one, _other) = (running_request(&server).await, running_request(&server).await);
     let waiting = server.http1("GET /livez", "");
     tokio::pin!(waiting);
-    assert!(timeout(Duration::from_millis(200), &mut waiting).await.is_err(), "a third connection is served");
+    assert!(
+        timeout(Duration::from_millis(200), &mut waiting).await.is_err(),
+        "a third connection is served"
+    );
     one.write_all(b"{\"a\": 12}").await.unwrap();
     assert_eq!(timeout(PATIENCE, waiting).await.unwrap().status, 200);
-    assert_eq!(Reply::parse(&one_reply(&mut one).await).error(), error(401, 16, "CREDENTIAL_MISSING"));
+    assert_eq!(
+        Reply::parse(&one_reply(&mut one).await).error(),
+        error(401, 16, "CREDENTIAL_MISSING")
+    );
 }
 
 /// One reply on a connection that may stay open.
@@ -243,7 +268,10 @@ async fn one_reply(socket: &mut TcpStream) -> Vec<u8> {
 async fn one_address_holds_a_quarter_of_the_connections_at_most() {
     let server = Server::start(Settings { max_connections: 8, ..Settings::default() }).await;
     let _running = (running_request(&server).await, running_request(&server).await);
-    assert!(read_to_end(&mut server.connect().await).await.is_empty(), "a third connection is served");
+    assert!(
+        read_to_end(&mut server.connect().await).await.is_empty(),
+        "a third connection is served"
+    );
 }
 
 /// As many requests as fit on one HTTP/2 connection, each half sent.
@@ -254,14 +282,18 @@ async fn half_sent_bodies(server: &Server, streams: u32) -> TcpStream {
     socket.write_all(PREFACE).await.unwrap();
     for n in 0..streams {
         let stream = 2 * n + 1;
-        socket.write_all(&[frame(1, 4, stream, &block), frame(0, 0, stream, &[b'x'; 600])].concat()).await.unwrap();
+        socket
+            .write_all(&[frame(1, 4, stream, &block), frame(0, 0, stream, &[b'x'; 600])].concat())
+            .await
+            .unwrap();
     }
     socket
 }
 
 #[tokio::test]
 async fn the_bytes_of_requests_in_progress_are_bounded_for_all_connections_together() {
-    let settings = Settings { progress_bytes: 40 << 10, trusted_proxy_hops: 1, ..Settings::default() };
+    let settings =
+        Settings { progress_bytes: 40 << 10, trusted_proxy_hops: 1, ..Settings::default() };
     let server = Server::start(settings).await;
     let mut held = Vec::new();
     for _ in 0..4 {
@@ -288,13 +320,16 @@ async fn the_bytes_of_requests_in_progress_are_bounded_for_all_connections_toget
 
 #[tokio::test]
 async fn headers_that_do_not_end_count_too() {
-    let settings = Settings { progress_bytes: 64 << 10, trusted_proxy_hops: 1, ..Settings::default() };
+    let settings =
+        Settings { progress_bytes: 64 << 10, trusted_proxy_hops: 1, ..Settings::default() };
     let server = Server::start(settings).await;
     let mut ended = 0;
     let mut held = Vec::new();
     for _ in 0..8 {
         let mut socket = server.connect().await;
-        let _ = socket.write_all(format!("GET / HTTP/1.1\r\na: {}", "x".repeat(30 << 10)).as_bytes()).await;
+        let _ = socket
+            .write_all(format!("GET / HTTP/1.1\r\na: {}", "x".repeat(30 << 10)).as_bytes())
+            .await;
         held.push(socket);
     }
     for mut socket in held {
@@ -307,7 +342,8 @@ async fn headers_that_do_not_end_count_too() {
 
 #[tokio::test]
 async fn an_old_connection_is_asked_to_end() {
-    let settings = Settings { max_connection_age: Duration::from_millis(100), ..Settings::default() };
+    let settings =
+        Settings { max_connection_age: Duration::from_millis(100), ..Settings::default() };
     let server = Server::start(settings).await;
     let mut socket = server.connect().await;
     socket.write_all(b"GET /livez HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
@@ -327,7 +363,10 @@ async fn running_request(server: &Server) -> TcpStream {
 
 /// The stages of a shutdown, in milliseconds.
 fn stages(drain_delay: u64, requests: u64) -> Stages {
-    Stages { drain_delay: Duration::from_millis(drain_delay), requests: Duration::from_millis(requests) }
+    Stages {
+        drain_delay: Duration::from_millis(drain_delay),
+        requests: Duration::from_millis(requests),
+    }
 }
 
 #[tokio::test]
@@ -341,13 +380,17 @@ async fn without_a_delay_the_port_closes_immediately_and_requests_finish() {
     assert!(!server.served.is_finished());
     running.write_all(b"{\"a\": 12}").await.unwrap();
     let reply = Reply::parse(&read_to_end(&mut running).await);
-    assert_eq!((reply.error(), reply.header("connection")), (error(401, 16, "CREDENTIAL_MISSING"), "close"));
+    assert_eq!(
+        (reply.error(), reply.header("connection")),
+        (error(401, 16, "CREDENTIAL_MISSING"), "close")
+    );
     timeout(PATIENCE, server.served).await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn during_the_delay_new_connections_are_served_once_and_then_refused() {
-    let server = Server::start(Settings { stages: stages(1000, 20_000), ..Settings::default() }).await;
+    let server =
+        Server::start(Settings { stages: stages(1000, 20_000), ..Settings::default() }).await;
     let mut idle = server.connect().await;
     idle.write_all(KEEP_ALIVE).await.unwrap();
     reply_of_livez(&mut idle).await;
@@ -375,15 +418,22 @@ async fn what_only_watches_does_not_hold_up_the_end() {
     let mut silent = server.connect().await;
     silent.write_all(&[PREFACE, &frame(1, 5, 1, HEADER_BLOCK)].concat()).await.unwrap();
     let mut reflection =
-        tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient::new(server.channel().await);
+        tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient::new(
+            server.channel().await,
+        );
     let requests = futures_util::stream::pending();
     let mut reflected = reflection.server_reflection_info(requests).await.unwrap().into_inner();
     let mut health = tonic_health::pb::health_client::HealthClient::new(server.channel().await);
-    let mut watched = health.watch(tonic_health::pb::HealthCheckRequest::default()).await.unwrap().into_inner();
+    let mut watched =
+        health.watch(tonic_health::pb::HealthCheckRequest::default()).await.unwrap().into_inner();
     // The silent peer's request has been served.
     timeout(PATIENCE, silent.read(&mut [0; 64])).await.unwrap().unwrap();
     server.stop.cancel();
-    timeout(Duration::from_secs(5), server.served).await.expect("the server ends").unwrap().unwrap();
+    timeout(Duration::from_secs(5), server.served)
+        .await
+        .expect("the server ends")
+        .unwrap()
+        .unwrap();
     assert!(reflected.message().await.unwrap().is_none(), "the stream ends without an error");
     let mut states = Vec::new();
     while let Some(state) = watched.message().await.unwrap() {
@@ -425,9 +475,9 @@ async fn handler_ends(request: &[u8], cancel: impl AsyncFnOnce(TcpStream) -> Opt
     let mut socket = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
     let router = Router::new().route("/", axum::routing::any(handler));
     let clock = Arc::new(ManualClock::at(UnixTime::from_secs(0)));
-    tokio::spawn(
-        async move { serve_router(listener, router, &Settings::default(), clock, CancellationToken::new()).await },
-    );
+    tokio::spawn(async move {
+        serve_router(listener, router, &Settings::default(), clock, CancellationToken::new()).await
+    });
     socket.write_all(request).await.unwrap();
     timeout(PATIENCE, began.cancelled()).await.unwrap();
     assert!(!ended.is_cancelled());

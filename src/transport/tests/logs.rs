@@ -5,7 +5,9 @@ use std::sync::Mutex;
 use tracing_subscriber::fmt::MakeWriter;
 
 use super::*;
-use crate::proto::oidc::{ExchangeRequest, security_token_service_client::SecurityTokenServiceClient};
+use crate::proto::oidc::{
+    ExchangeRequest, security_token_service_client::SecurityTokenServiceClient,
+};
 
 /// Collects what is logged on this test's thread.
 #[derive(Clone, Default)]
@@ -77,7 +79,9 @@ async fn a_request_is_logged_once_with_how_it_ended() {
     let lines: Vec<_> = text.lines().filter(|line| line.contains(&id)).collect();
     let ended: Vec<_> = lines.iter().filter(|line| line.contains("request refused")).collect();
     assert_eq!(ended.len(), 1, "{text}");
-    for part in [" INFO ", "CREDENTIAL_MISSING", "status=401", "127.0.0.1", "route=\"/sts/exchange\""] {
+    for part in
+        [" INFO ", "CREDENTIAL_MISSING", "status=401", "127.0.0.1", "route=\"/sts/exchange\""]
+    {
         assert!(ended[0].contains(part), "{part} is not in {}", ended[0]);
     }
 }

@@ -19,14 +19,16 @@ use crate::proto::{
 
 fn reason(status: &Status) -> (Code, String) {
     let details = rpc::Status::decode(status.details()).unwrap().details;
-    let info = details.iter().find(|any| any.type_url == "type.googleapis.com/google.rpc.ErrorInfo");
+    let info =
+        details.iter().find(|any| any.type_url == "type.googleapis.com/google.rpc.ErrorInfo");
     let reason = info.map(|any| rpc::ErrorInfo::decode(any.value.as_slice()).unwrap().reason);
     (status.code(), reason.unwrap_or_default())
 }
 
 fn exchange_request(authorization: &[&str]) -> tonic::Request<ExchangeRequest> {
     let scopes = vec!["o/r".into()];
-    let mut request = tonic::Request::new(ExchangeRequest { identity: "i".into(), scopes, ..Default::default() });
+    let mut request =
+        tonic::Request::new(ExchangeRequest { identity: "i".into(), scopes, ..Default::default() });
     for value in authorization {
         request.metadata_mut().append("authorization", value.parse().unwrap());
     }
@@ -63,7 +65,8 @@ async fn credentials_are_judged_alike_on_both_wires() {
         });
         let refused = checks.check(request).await.unwrap_err();
         assert_eq!(reason(&refused), (Code::from(code), word.to_owned()), "check {values:?}");
-        let headers: String = values.iter().map(|value| format!("\nauthorization: {value}")).collect();
+        let headers: String =
+            values.iter().map(|value| format!("\nauthorization: {value}")).collect();
         let (exchange, check) = (rest::EXCHANGE, rest::CHECK);
         for (method, path, body) in [
             ("GET", exchange, ""),
@@ -73,9 +76,14 @@ async fn credentials_are_judged_alike_on_both_wires() {
             ("POST", check, ""),
             ("POST", check, "{"),
         ] {
-            let head = format!("{method} {path}?identity=i{headers}\ncontent-type: application/json");
+            let head =
+                format!("{method} {path}?identity=i{headers}\ncontent-type: application/json");
             let reply = server.http1(&head, body).await;
-            assert_eq!(reply.error(), error(status, code.into(), word), "{method} {path} {values:?}");
+            assert_eq!(
+                reply.error(),
+                error(status, code.into(), word),
+                "{method} {path} {values:?}"
+            );
         }
     }
 }
@@ -93,7 +101,11 @@ async fn every_sts_reply_is_not_stored_and_has_an_id_of_ours() {
         "GET /sts/nope",
     ] {
         let reply = server.http1(&format!("{head}\nx-request-id: theirs"), "").await;
-        assert_eq!(reply.headers.get_all("cache-control").iter().collect::<Vec<_>>(), ["no-store"], "{head}");
+        assert_eq!(
+            reply.headers.get_all("cache-control").iter().collect::<Vec<_>>(),
+            ["no-store"],
+            "{head}"
+        );
         assert_eq!(reply.headers.get_all("x-request-id").iter().count(), 1);
         assert!(uuid::Uuid::parse_str(reply.header("x-request-id")).is_ok());
         assert!(seen.insert(reply.header("x-request-id").to_owned()), "{head}");
@@ -106,7 +118,10 @@ async fn every_sts_reply_is_not_stored_and_has_an_id_of_ours() {
     let mut checks = CheckServiceClient::new(server.channel().await);
     let unchecked = checks.check(CheckRequest::default()).await.unwrap_err();
     assert_eq!(unchecked.metadata().get("cache-control").unwrap(), "no-store");
-    assert!(uuid::Uuid::parse_str(refused.metadata().get("x-request-id").unwrap().to_str().unwrap()).is_ok());
+    assert!(
+        uuid::Uuid::parse_str(refused.metadata().get("x-request-id").unwrap().to_str().unwrap())
+            .is_ok()
+    );
 }
 
 #[tokio::test]
@@ -128,7 +143,9 @@ async fn only_get_and_post_exchange() {
 async fn only_post_checks() {
     let server = Server::start(Settings::default()).await;
     for method in ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS"] {
-        let reply = server.http1(&format!("{method} /sts/check?scope=o&identity=i\nauthorization: Bearer x"), "").await;
+        let reply = server
+            .http1(&format!("{method} /sts/check?scope=o&identity=i\nauthorization: Bearer x"), "")
+            .await;
         assert_eq!((reply.status, reply.header("allow")), (405, "POST"), "{method}");
     }
 }
@@ -137,9 +154,13 @@ async fn only_post_checks() {
 async fn refresh_tokens_are_not_issued() {
     let server = Server::start(Settings::default()).await;
     let mut client = SecurityTokenServiceClient::new(server.channel().await);
-    let refused = client.exchange_refresh_token(ExchangeRefreshTokenRequest::default()).await.unwrap_err();
+    let refused =
+        client.exchange_refresh_token(ExchangeRefreshTokenRequest::default()).await.unwrap_err();
     assert_eq!(reason(&refused), (Code::Unimplemented, "UNIMPLEMENTED".to_owned()));
-    assert_eq!(server.http1("POST /sts/exchange_refresh_token", "").await.error(), error(501, 12, "UNIMPLEMENTED"));
+    assert_eq!(
+        server.http1("POST /sts/exchange_refresh_token", "").await.error(),
+        error(501, 12, "UNIMPLEMENTED")
+    );
     let reply = server.http1("GET /sts/exchange_refresh_token", "").await;
     assert_eq!((reply.status, reply.header("allow")), (405, "POST"));
 }
@@ -149,16 +170,29 @@ async fn what_is_not_there_is_told_in_the_words_of_its_wire() {
     let server = Server::start(Settings::default()).await;
     let service = "/chainguard.platform.oidc.SecurityTokenService";
     for path in ["/x.Y/Z".to_owned(), "/sts/nope".to_owned(), format!("{service}/Nope")] {
-        assert_eq!(raw_call(&server, &path, RawToken::default()).await.code(), Code::Unimplemented, "{path}");
+        assert_eq!(
+            raw_call(&server, &path, RawToken::default()).await.code(),
+            Code::Unimplemented,
+            "{path}"
+        );
     }
     for path in ["/nope", "/sts/exchange/", "/sts", "//", "/STS/exchange"] {
-        assert_eq!(server.http1(&format!("GET {path}"), "").await.error(), error(404, 5, ""), "{path}");
+        assert_eq!(
+            server.http1(&format!("GET {path}"), "").await.error(),
+            error(404, 5, ""),
+            "{path}"
+        );
     }
     for content_type in ["application/json", "application/grpc-web", "application/grpc+json"] {
         let head = format!("POST {service}/Exchange\ncontent-type: {content_type}");
-        assert_eq!(server.http1(&head, "{}").await.error(), error(415, 3, "REQUEST_INVALID"), "{content_type}");
+        assert_eq!(
+            server.http1(&head, "{}").await.error(),
+            error(415, 3, "REQUEST_INVALID"),
+            "{content_type}"
+        );
     }
-    let reply = server.http1(&format!("GET {service}/Exchange\ncontent-type: application/grpc"), "").await;
+    let reply =
+        server.http1(&format!("GET {service}/Exchange\ncontent-type: application/grpc"), "").await;
     assert_eq!((reply.status, reply.header("allow")), (405, "POST"));
 }
 
@@ -166,12 +200,22 @@ async fn what_is_not_there_is_told_in_the_words_of_its_wire() {
 async fn paths_and_credentials_have_one_spelling() {
     let server = Server::start(Settings::default()).await;
     for path in ["/sts%2Fexchange", "/sts//exchange", "/sts/exchange:now"] {
-        let reply = server.http1(&format!("GET {path}?scope=o/r&identity=i\nauthorization: Bearer a.b.c"), "").await;
+        let reply = server
+            .http1(&format!("GET {path}?scope=o/r&identity=i\nauthorization: Bearer a.b.c"), "")
+            .await;
         assert_eq!(reply.status, 404, "{path}");
     }
-    for header in ["grpc-metadata-authorization", "grpcgateway-authorization", "proxy-authorization"] {
-        let reply = server.http1(&format!("GET /sts/exchange?scope=o/r&identity=i\n{header}: Bearer a.b.c"), "").await;
-        assert_eq!(reply.json().pointer("/details/0/reason").unwrap(), "CREDENTIAL_MISSING", "{header}");
+    for header in
+        ["grpc-metadata-authorization", "grpcgateway-authorization", "proxy-authorization"]
+    {
+        let reply = server
+            .http1(&format!("GET /sts/exchange?scope=o/r&identity=i\n{header}: Bearer a.b.c"), "")
+            .await;
+        assert_eq!(
+            reply.json().pointer("/details/0/reason").unwrap(),
+            "CREDENTIAL_MISSING",
+            "{header}"
+        );
     }
 }
 
@@ -190,7 +234,8 @@ async fn a_message_that_cannot_be_read_is_the_callers_fault() {
     let refresh = path.replace("/Exchange", "/ExchangeRefreshToken");
     assert_eq!(reason(&raw_call(&server, &refresh, huge).await), invalid);
     let token = "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJodHRwczovL2kuZXhhbXBsZSJ9.c2ln";
-    let head = format!("POST {path}\nauthorization: Bearer {token}\ncontent-type: application/grpc");
+    let head =
+        format!("POST {path}\nauthorization: Bearer {token}\ncontent-type: application/grpc");
     let head = head.as_str();
     let reply = server.http1(head, "\0\0\0\0\u{2}\u{a}\u{7f}").await;
     assert_eq!((reply.status, reply.header("grpc-status")), (200, "3"));
@@ -203,11 +248,16 @@ async fn a_message_that_cannot_be_read_is_the_callers_fault() {
 async fn rest_is_served_over_http2_in_the_clear() {
     let server = Server::start(Settings::default()).await;
     let io = TokioIo::new(server.connect().await);
-    let (mut client, connection) = hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
+    let (mut client, connection) =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), io).await.unwrap();
     tokio::spawn(connection);
     let uri = format!("http://{}/sts/exchange", server.address);
-    let reply = client.send_request(http::Request::get(uri).body(Body::empty()).unwrap()).await.unwrap();
-    assert_eq!((reply.status().as_u16(), &reply.headers()["www-authenticate"]), (401, &"Bearer".parse().unwrap()));
+    let reply =
+        client.send_request(http::Request::get(uri).body(Body::empty()).unwrap()).await.unwrap();
+    assert_eq!(
+        (reply.status().as_u16(), &reply.headers()["www-authenticate"]),
+        (401, &"Bearer".parse().unwrap())
+    );
     let body = reply.into_body().collect().await.unwrap().to_bytes();
     assert_eq!(serde_json::from_slice::<Value>(&body).unwrap()["code"], 16);
 }
@@ -216,8 +266,12 @@ async fn rest_is_served_over_http2_in_the_clear() {
 async fn a_body_over_the_limit_is_refused() {
     let server = Server::start(Settings::default()).await;
     let body = format!(r#"{{"scope":"{}"}}"#, "x".repeat(64 << 10));
-    // The stub's credential fault comes first; the reply shows that the body did not end the connection.
-    assert_eq!(server.http1("POST /sts/exchange", &body).await.error(), error(401, 16, "CREDENTIAL_MISSING"));
+    // The stub's credential fault comes first; the reply shows that the body did not end the
+    // connection.
+    assert_eq!(
+        server.http1("POST /sts/exchange", &body).await.error(),
+        error(401, 16, "CREDENTIAL_MISSING")
+    );
 }
 
 #[tokio::test]
@@ -226,7 +280,9 @@ async fn the_front_page_suits_its_reader() {
     let program = server.http1("GET /\naccept: */*", "").await;
     assert!(program.json()["msg"].as_str().unwrap().contains("/sts/exchange"));
     let browser = server.http1("GET /\naccept: application/xhtml+xml, Text/HTML;q=0.9", "").await;
-    assert!(browser.header("content-type").starts_with("text/html") && browser.body.contains("<h1>"));
+    assert!(
+        browser.header("content-type").starts_with("text/html") && browser.body.contains("<h1>")
+    );
     assert!(browser.header("content-security-policy").contains("default-src 'none'"));
     assert_eq!(server.http1("POST /", "").await.error(), error(405, 12, "UNIMPLEMENTED"));
     for path in ["/livez", "/readyz", "/healthcheck"] {
@@ -242,7 +298,11 @@ async fn a_server_told_to_stop_is_alive_but_not_ready() {
     stop.cancel();
     for (path, status) in [("/livez", 200), ("/healthcheck", 200), ("/readyz", 503)] {
         let request = http::Request::get(path).body(Body::empty()).unwrap();
-        assert_eq!(router.clone().oneshot(request).await.unwrap().status().as_u16(), status, "{path}");
+        assert_eq!(
+            router.clone().oneshot(request).await.unwrap().status().as_u16(),
+            status,
+            "{path}"
+        );
     }
 }
 
@@ -251,7 +311,8 @@ async fn health_over_grpc_follows_readiness() {
     let server = Server::start(Settings::default()).await;
     let mut client = HealthClient::new(server.channel().await);
     let ask = |service: &str| HealthCheckRequest { service: service.to_owned() };
-    for service in ["", "chainguard.platform.oidc.SecurityTokenService", "octosts.v1.CheckService"] {
+    for service in ["", "chainguard.platform.oidc.SecurityTokenService", "octosts.v1.CheckService"]
+    {
         assert_eq!(client.check(ask(service)).await.unwrap().into_inner().status, 1, "{service}");
     }
     assert_eq!(client.check(ask("nope")).await.unwrap_err().code(), Code::NotFound);
@@ -281,8 +342,11 @@ fn misbehaving(app: &Arc<App>, grpc: bool) -> Router {
 #[tokio::test]
 async fn deadlines_and_panics_are_told_in_the_words_of_their_wire() {
     let app = app(CancellationToken::new());
-    for (path, status, code, word) in [("/slow", 504, 4, "DEADLINE"), ("/panic", 500, 13, "INTERNAL")] {
-        let request = || http::Request::get(path).header("grpc-timeout", "50m").body(Body::empty()).unwrap();
+    for (path, status, code, word) in
+        [("/slow", 504, 4, "DEADLINE"), ("/panic", 500, 13, "INTERNAL")]
+    {
+        let request =
+            || http::Request::get(path).header("grpc-timeout", "50m").body(Body::empty()).unwrap();
         let rest = misbehaving(&app, false).oneshot(request()).await.unwrap();
         assert_eq!(rest.status().as_u16(), status);
         let body = rest.into_body().collect().await.unwrap().to_bytes();

@@ -1,5 +1,5 @@
-//! What Go reads in the same text: `interop/go-yaml` generates texts and writes what `sigs.k8s.io/yaml`
-//! makes of them.
+//! What Go reads in the same text: `interop/go-yaml` generates texts and writes what
+//! `sigs.k8s.io/yaml` makes of them.
 
 use std::collections::BTreeMap;
 
@@ -29,7 +29,8 @@ enum Kind {
 impl Kind {
     /// Go knows the keys of one kind of file only.
     fn has_all_keys_of(self, text: &str) -> bool {
-        let keys: BTreeMap<String, serde::de::IgnoredAny> = load(text.as_bytes()).unwrap_or_default();
+        let keys: BTreeMap<String, serde::de::IgnoredAny> =
+            load(text.as_bytes()).unwrap_or_default();
         let is_known = |key: &str| match (self, key) {
             (Self::List, key) => matches!(key, "mode" | "issuers" | "issuer_patterns"),
             (_, "mode" | "issuers" | "issuer_patterns") => false,
@@ -80,13 +81,17 @@ impl Fields {
             ("issuers", &self.issuers),
             ("issuer_patterns", &self.issuer_patterns),
         ];
-        let texts = texts.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)));
+        let texts =
+            texts.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)));
         let texts = texts.filter(|(_, value)| !value.is_empty());
         let maps = maps.into_iter().flat_map(|(name, map)| {
             map.iter().flatten().map(move |(key, value)| (format!("{name}.{key}"), value.clone()))
         });
         let lists = lists.into_iter().flat_map(|(name, list)| {
-            list.iter().flatten().enumerate().map(move |(n, value)| (format!("{name}[{n}]"), value.clone()))
+            list.iter()
+                .flatten()
+                .enumerate()
+                .map(move |(n, value)| (format!("{name}[{n}]"), value.clone()))
         });
         texts.chain(maps).chain(lists).collect()
     }
@@ -94,7 +99,10 @@ impl Fields {
 
 /// Which entry of `differences.yaml` explains that a rule refuses what Go accepts.
 const DIFFERENCES: &[(&str, &str)] = &[
-    ("YAML readers disagree on this unquoted value", "plain scalars of other types are refused where text is expected"),
+    (
+        "YAML readers disagree on this unquoted value",
+        "plain scalars of other types are refused where text is expected",
+    ),
     ("YAML readers disagree", "what YAML readers take for different things is refused"),
     ("an anchor's name is", "what YAML readers take for different things is refused"),
     ("the escape", "what YAML readers take for different things is refused"),
@@ -156,11 +164,15 @@ fn compare(answer: &Answer) -> Result<&'static str, String> {
         (Ok(ours), Some(go)) if !is_same(&ours.flattened(), &go.flattened()) => {
             Err(format!("ours {:?}, Go's {:?}", ours.flattened(), go.flattened()))
         }
-        (Ok(_), Some(_)) if answer.flat => Ok("plain booleans and integers in policies of organizations"),
+        (Ok(_), Some(_)) if answer.flat => {
+            Ok("plain booleans and integers in policies of organizations")
+        }
         (Ok(_), Some(_)) => Ok(ACCEPTED),
         (Err(error), Some(_)) => {
             let found = DIFFERENCES.iter().find(|(rule, _)| error.rule().starts_with(rule));
-            found.map(|(_, difference)| *difference).ok_or_else(|| format!("Go accepts it: {error}"))
+            found
+                .map(|(_, difference)| *difference)
+                .ok_or_else(|| format!("Go accepts it: {error}"))
         }
     }
 }
@@ -173,7 +185,10 @@ fn is_same(ours: &BTreeMap<String, String>, go: &BTreeMap<String, String>) -> bo
             && ours.parse::<f32>() == go.parse::<f32>()
     };
     ours.len() == go.len()
-        && ours.iter().zip(go).all(|(ours, go)| ours.0 == go.0 && (ours.1 == go.1 || is_float_of(ours.1, go.1)))
+        && ours
+            .iter()
+            .zip(go)
+            .all(|(ours, go)| ours.0 == go.0 && (ours.1 == go.1 || is_float_of(ours.1, go.1)))
 }
 
 #[test]

@@ -55,7 +55,12 @@ fn agent(scene: &Scene, outs: &[&str], keep_on_exit: bool) -> Result<Agent, File
     agent_by(Arc::new(scene.clock.clone()), scene, outs, keep_on_exit)
 }
 
-fn agent_by(clock: Arc<dyn Clock>, scene: &Scene, outs: &[&str], keep_on_exit: bool) -> Result<Agent, FileError> {
+fn agent_by(
+    clock: Arc<dyn Clock>,
+    scene: &Scene,
+    outs: &[&str],
+    keep_on_exit: bool,
+) -> Result<Agent, FileError> {
     let egress = Egress::new(egress::Settings::default()).unwrap();
     let server = Server::parse(&format!("http://{}", scene.address)).unwrap();
     let options = Options { token_file: Some(scene.id_file()), ..Options::default() };
@@ -75,8 +80,8 @@ fn agent_by(clock: Arc<dyn Clock>, scene: &Scene, outs: &[&str], keep_on_exit: b
     Agent::new(settings, Parts { client, egress, clock })
 }
 
-/// Waits until the agent has done all that is due. While it waits for somebody, time goes on, but no
-/// further than to the end of a file: that is for the agent to see to first.
+/// Waits until the agent has done all that is due. While it waits for somebody, time goes on, but
+/// no further than to the end of a file: that is for the agent to see to first.
 async fn settle(scene: &Scene, running: &Running) -> UnixTime {
     for spin in 1..30_000 {
         let now = scene.clock.now();
@@ -92,7 +97,8 @@ async fn settle(scene: &Scene, running: &Running) -> UnixTime {
         tokio::time::sleep(Duration::from_millis(1)).await;
         if spin % 4 == 0 {
             // Where nobody answers, all there is to wait for is the agent's own patience.
-            let most = if scene.is_up() { Duration::from_millis(100) } else { Duration::from_secs(5) };
+            let most =
+                if scene.is_up() { Duration::from_millis(100) } else { Duration::from_secs(5) };
             let ends = statuses.iter().filter_map(|status| status.file_ends_at).min();
             scene.pass_by(most.min(ends.map_or(most, |ends| ends.since(now))));
         }
@@ -112,12 +118,14 @@ async fn step(scene: &Scene, running: &Running, end: UnixTime) {
 fn check(scene: &Scene) {
     if scene.held().is_none() {
         let soon = scene.clock.now().plus(Duration::from_secs(12));
-        let usable: Vec<_> = scene.alive().into_iter().filter(|token| token.expires_at > soon).collect();
+        let usable: Vec<_> =
+            scene.alive().into_iter().filter(|token| token.expires_at > soon).collect();
         assert!(usable.is_empty(), "no file, and yet {usable:?}");
     }
 }
 
-/// Lets `duration` pass and holds the file against GitHub at each step. The identity rotates if it is to.
+/// Lets `duration` pass and holds the file against GitHub at each step. The identity rotates if it
+/// is to.
 async fn pass(scene: &Scene, running: &Running, duration: Duration, rotates: bool) {
     let end = scene.clock.now().plus(duration);
     let mut rotated = UnixTime::from_secs(0);
@@ -160,20 +168,28 @@ const TROUBLES: [Trouble; 10] = [
     Trouble::Unwritable,
 ];
 
-const UNAVAILABLE: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 3\r\n\r\n";
-const LIMITED: &str = "HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\nretry-after: 200\r\n\r\n";
+const UNAVAILABLE: &str =
+    "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\nretry-after: 3\r\n\r\n";
+const LIMITED: &str =
+    "HTTP/1.1 429 Too Many Requests\r\ncontent-length: 0\r\nretry-after: 200\r\n\r\n";
 
 impl Trouble {
     /// Makes trouble; what plays the server meanwhile, if anything does.
     async fn begin(self, scene: &mut Scene) -> Option<Impostor> {
         match self {
             Self::Refused | Self::Unavailable | Self::Limited | Self::Silent => scene.down().await,
-            Self::GitHubDown => scene.github.fault(Fault::anything().status(503).header("retry-after", "5")),
-            Self::PolicyGone => scene.github.remove_file("octo-org", "hello", ".github/chainguard/ci.sts.yaml"),
+            Self::GitHubDown => {
+                scene.github.fault(Fault::anything().status(503).header("retry-after", "5"))
+            }
+            Self::PolicyGone => {
+                scene.github.remove_file("octo-org", "hello", ".github/chainguard/ci.sts.yaml")
+            }
             Self::PolicyOther => scene.policy(&POLICY.replace("heads/main", "heads/other")),
             Self::IdentityStale => {}
             Self::IdentityGone => fs::remove_file(scene.id_file()).unwrap(),
-            Self::Unwritable => fs::rename(&scene.folder, scene.folder.with_extension("away")).unwrap(),
+            Self::Unwritable => {
+                fs::rename(&scene.folder, scene.folder.with_extension("away")).unwrap()
+            }
         }
         match self {
             Self::Unavailable => Some(Impostor::start(scene.listen().await, UNAVAILABLE)),
@@ -208,13 +224,17 @@ impl Trouble {
     /// The longest pause between two attempts meanwhile, and the shortest once it lasts.
     fn pauses(self) -> (Duration, Duration) {
         match self {
-            Self::PolicyGone | Self::PolicyOther | Self::IdentityStale => (minutes(5), Duration::from_secs(150)),
+            Self::PolicyGone | Self::PolicyOther | Self::IdentityStale => {
+                (minutes(5), Duration::from_secs(150))
+            }
             Self::Limited => (Duration::from_secs(220), Duration::from_secs(200)),
             // Each attempt lasts until it is given up.
             Self::Silent => (minutes(2), Duration::from_secs(80)),
-            Self::Refused | Self::Unavailable | Self::GitHubDown | Self::IdentityGone | Self::Unwritable => {
-                (minutes(1), Duration::from_secs(30))
-            }
+            Self::Refused
+            | Self::Unavailable
+            | Self::GitHubDown
+            | Self::IdentityGone
+            | Self::Unwritable => (minutes(1), Duration::from_secs(30)),
         }
     }
 
@@ -377,7 +397,9 @@ struct Settable {
 
 impl Clock for Settable {
     fn now(&self) -> UnixTime {
-        self.true_time.now().minus(Duration::from_secs(self.behind.load(std::sync::atomic::Ordering::SeqCst)))
+        self.true_time
+            .now()
+            .minus(Duration::from_secs(self.behind.load(std::sync::atomic::Ordering::SeqCst)))
     }
 
     fn monotonic(&self) -> Moment {
@@ -409,15 +431,21 @@ async fn each_file_has_its_own_token_and_its_own_time() {
     settle(&scene, &running).await;
     assert_eq!(scene.issued().len(), 3);
     let statuses = running.watch.statuses();
-    let until: std::collections::BTreeSet<_> = statuses.iter().map(|status| format!("{:?}", status.phase)).collect();
+    let until: std::collections::BTreeSet<_> =
+        statuses.iter().map(|status| format!("{:?}", status.phase)).collect();
     assert_eq!(until.len(), 3, "no two are renewed at once: {until:?}");
     // One folder in the way of one file is that one's trouble alone.
     fs::remove_file(scene.folder.join("b")).unwrap();
     fs::create_dir_all(scene.folder.join("b/in the way")).unwrap();
     pass(&scene, &running, minutes(45), true).await;
-    let failures: Vec<_> = running.watch.statuses().iter().map(|status| status.failures > 0).collect();
+    let failures: Vec<_> =
+        running.watch.statuses().iter().map(|status| status.failures > 0).collect();
     assert_eq!(failures, [false, true, false]);
-    assert_eq!(scene.issued().len(), 6, "what cannot be written is held, and no other is asked for");
+    assert_eq!(
+        scene.issued().len(),
+        6,
+        "what cannot be written is held, and no other is asked for"
+    );
     assert!(!running.watch.is_ready());
     fs::remove_dir_all(scene.folder.join("b")).unwrap();
     pass(&scene, &running, minutes(1), true).await;
@@ -431,10 +459,10 @@ async fn a_token_that_came_dead_is_given_back_and_not_asked_for_in_a_hurry() {
     let scene = Scene::new("dead").await;
     // The server's answers reach a machine whose clock is three hours ahead of GitHub's.
     let behind = scene.github.clone();
-    behind.fault(
-        Fault::on(octo_sts::emulator::RouteKind::Mint)
-            .lie(octo_sts::emulator::Lie::Set("/expires_at".into(), serde_json::json!("2020-01-01T00:00:00Z"))),
-    );
+    behind.fault(Fault::on(octo_sts::emulator::RouteKind::Mint).lie(octo_sts::emulator::Lie::Set(
+        "/expires_at".into(),
+        serde_json::json!("2020-01-01T00:00:00Z"),
+    )));
     let running = Running::start(&scene);
     settle(&scene, &running).await;
     pass(&scene, &running, minutes(20), true).await;
@@ -461,7 +489,8 @@ async fn a_file_that_cannot_be_removed_is_tried_again_at_leisure() {
     super::scene::until("it rests between two tries", || {
         scene.pass_by(Duration::from_millis(100));
         let now = scene.clock.now();
-        running.status().failures > 2 && matches!(running.status().phase, Phase::Waiting { until, .. } if until > now)
+        running.status().failures > 2
+            && matches!(running.status().phase, Phase::Waiting { until, .. } if until > now)
     })
     .await;
     assert!(!running.watch.is_ready());

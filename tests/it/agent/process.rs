@@ -1,5 +1,5 @@
-//! The agent as a process: killed, told to stop, and cut off at every step, while this process reads
-//! its file all the time.
+//! The agent as a process: killed, told to stop, and cut off at every step, while this process
+//! reads its file all the time.
 
 use std::{
     fs,
@@ -61,7 +61,11 @@ impl Agent {
             status.is_some()
         })
         .await;
-        assert!(SystemClock.now().since(begun) < Duration::from_secs(12), "{:?}", SystemClock.now().since(begun));
+        assert!(
+            SystemClock.now().since(begun) < Duration::from_secs(12),
+            "{:?}",
+            SystemClock.now().since(begun)
+        );
         let log = self.log();
         assert!(!log.contains("ghs_") && !log.contains("eyJ"), "{log}");
         status.unwrap()
@@ -90,10 +94,18 @@ fn text(path: &Path) -> String {
 
 /// `octo-sts agent` for the scene's server, with `more` at its end.
 fn command(scene: &Scene, more: &[&str]) -> Command {
-    let mut command = process(&[("GITHUB_BASE_URL", &scene.github.url()), ("PATH", "/usr/bin:/bin")]);
+    let mut command =
+        process(&[("GITHUB_BASE_URL", &scene.github.url()), ("PATH", "/usr/bin:/bin")]);
     command.args(["agent", "--server", &format!("http://{}", scene.address), "--audience", DOMAIN]);
     if !more.contains(&"--config") {
-        command.args(["--scope", "octo-org/hello", "--identity", "ci", "--out", &text(&scene.out())]);
+        command.args([
+            "--scope",
+            "octo-org/hello",
+            "--identity",
+            "ci",
+            "--out",
+            &text(&scene.out()),
+        ]);
         if !more.contains(&"--source") {
             command.args(["--token-file", &text(&scene.id_file())]);
         }
@@ -127,7 +139,10 @@ async fn agent_at(step: Step, scene: &Scene) -> (Agent, Option<Impostor>) {
             let url = format!("http://{}/?x=1", listener.local_addr().unwrap());
             let silent = Impostor::start(listener, "");
             let mut command = command(scene, &["--source", "github-actions"]);
-            command.envs([("ACTIONS_ID_TOKEN_REQUEST_URL", url.as_str()), ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "x")]);
+            command.envs([
+                ("ACTIONS_ID_TOKEN_REQUEST_URL", url.as_str()),
+                ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", "x"),
+            ]);
             let agent = Agent::spawn(command);
             until("it asks who it is", || silent.requests() > 0).await;
             (agent, Some(silent))
@@ -141,7 +156,10 @@ async fn agent_at(step: Step, scene: &Scene) -> (Agent, Option<Impostor>) {
             (agent, None)
         }
         Step::Command => {
-            let agent = Agent::start(scene, &["--", "sh", "-c", &format!("> {}; exec sleep 20", text(&started))]);
+            let agent = Agent::start(
+                scene,
+                &["--", "sh", "-c", &format!("> {}; exec sleep 20", text(&started))],
+            );
             until("the command runs", || started.exists()).await;
             (agent, None)
         }
@@ -199,7 +217,8 @@ async fn a_kill_while_it_writes_leaves_a_whole_token_and_no_leftover_for_long() 
     for _ in 0..12 {
         let agent = Agent::start(&scene, &[]);
         // The first draft is the proof that the folder takes files; the second one is the token's.
-        let beside = || scene.leftovers().first().is_some_and(|name| size(&scene.folder.join(name)) > 0);
+        let beside =
+            || scene.leftovers().first().is_some_and(|name| size(&scene.folder.join(name)) > 0);
         let begun = SystemClock.now();
         while !beside() && !agent.log().contains("a new token is in its file") {
             assert!(SystemClock.now().since(begun) < Duration::from_secs(30));
@@ -244,7 +263,10 @@ async fn a_stop_ends_in_time_although_github_does_not_answer() {
     let log = Arc::clone(&agent.log);
     agent.stop().await;
     assert!(!scene.out().exists());
-    until("it says so", || log.lock().unwrap().contains("not every token could be revoked in time")).await;
+    until("it says so", || {
+        log.lock().unwrap().contains("not every token could be revoked in time")
+    })
+    .await;
     // Killed in the middle of it, the file is gone already.
     scene.github.heal();
     let (agent, _) = agent_at(Step::Waiting, &scene).await;
@@ -293,7 +315,8 @@ async fn probes_and_metrics_tell_how_the_files_stand() {
     scene.up().await;
     agent.says("a new token is in its file").await;
     assert_eq!((status("/livez").await, status("/readyz").await), (200, 200));
-    let page = String::from_utf8(client.send(Method::GET, "/metrics", &[], "").await.body.to_vec()).unwrap();
+    let page = String::from_utf8(client.send(Method::GET, "/metrics", &[], "").await.body.to_vec())
+        .unwrap();
     let file = text(&scene.out());
     let expiry = scene.held().unwrap().expires_at.as_secs();
     for line in [
@@ -320,16 +343,23 @@ async fn a_file_of_several_tokens_with_modes_and_commands() {
         scene.address
     );
     fs::write(&config, file).unwrap();
-    let mut command = process(&[("GITHUB_BASE_URL", &scene.github.url()), ("PATH", "/usr/bin:/bin")]);
+    let mut command =
+        process(&[("GITHUB_BASE_URL", &scene.github.url()), ("PATH", "/usr/bin:/bin")]);
     command.args(["agent", "--config", &text(&config)]);
     let agent = Agent::spawn(command);
     until("the command has run", || Path::new(&seen).exists()).await;
     until("both are there", || scene.alive().len() == 2 && scene.held().is_some()).await;
-    let mode = |name: &str| fs::metadata(scene.folder.join(name)).unwrap().permissions().mode() & 0o777;
+    let mode =
+        |name: &str| fs::metadata(scene.folder.join(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("token"), mode("shared")), (0o600, 0o640));
     let told = fs::read_to_string(&seen).unwrap();
     let file = format!("OCTO_STS_TOKEN_FILE={}", text(&scene.folder.join("shared")));
-    for line in [file.as_str(), "OCTO_STS_SCOPE=octo-org/hello", "OCTO_STS_IDENTITY=ci", "OCTO_STS_EXPIRES_AT="] {
+    for line in [
+        file.as_str(),
+        "OCTO_STS_SCOPE=octo-org/hello",
+        "OCTO_STS_IDENTITY=ci",
+        "OCTO_STS_EXPIRES_AT=",
+    ] {
         assert!(told.lines().any(|found| found.starts_with(line)), "{line}\n{told}");
     }
     assert!(!told.contains("ghs_") && !told.contains("eyJ"), "{told}");
@@ -351,7 +381,12 @@ async fn no_token_is_logged_at_any_level() {
     agent.stop().await;
     until("it says so", || log.lock().unwrap().contains("a token could not be revoked")).await;
     let log = log.lock().unwrap();
-    assert!(log.contains("TRACE") && !log.contains(&token[8..24]) && !log.contains("ghs_") && !log.contains("eyJ"));
+    assert!(
+        log.contains("TRACE")
+            && !log.contains(&token[8..24])
+            && !log.contains("ghs_")
+            && !log.contains("eyJ")
+    );
 }
 
 /// Runs to the end; its exit code and what it told.
@@ -390,12 +425,18 @@ async fn once_writes_once_and_its_code_tells_why_not() {
 
     let mut full = Command::new("sh");
     let once = command(&scene, &["--once"]);
-    full.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$@\"", "sh"]).arg(once.get_program()).args(once.get_args());
+    full.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$@\"", "sh"])
+        .arg(once.get_program())
+        .args(once.get_args());
     full.env_clear().envs(once.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let (code, told) = run(full).await;
     assert_eq!(code, Some(70), "{told}");
     assert_eq!(scene.held(), held);
-    assert_eq!((scene.issued().len(), scene.alive().len()), (2, 1), "what cannot be written is given back");
+    assert_eq!(
+        (scene.issued().len(), scene.alive().len()),
+        (2, 1),
+        "what cannot be written is given back"
+    );
     assert_eq!(scene.leftovers(), [""; 0]);
 }
 
@@ -404,7 +445,9 @@ async fn a_disk_that_is_full_costs_one_token() {
     let scene = Scene::real("full").await;
     let usual = command(&scene, &[]);
     let mut full = Command::new("sh");
-    full.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$@\"", "sh"]).arg(usual.get_program()).args(usual.get_args());
+    full.args(["-c", "trap '' XFSZ; ulimit -f 0; exec \"$@\"", "sh"])
+        .arg(usual.get_program())
+        .args(usual.get_args());
     full.env_clear().envs(usual.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let agent = Agent::spawn(full);
     until("it has tried three times", || agent.log().matches("no new token").count() >= 3).await;
@@ -423,9 +466,19 @@ fn mistakes_are_told_before_anything_is_asked() {
     fs::write(&config, "server: https://sts.example.com\ntokens:\n  - scope: a/b\n    identity: ci\n    output: x\n")
         .unwrap();
     let (id, config) = (text(&id), text(&config));
-    let one = ["--server", "https://sts.example.com", "--scope", "a/b", "--identity", "ci", "--token-file", &id];
-    let with =
-        |more: &[&str]| [one.as_slice(), more].concat().iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let one = [
+        "--server",
+        "https://sts.example.com",
+        "--scope",
+        "a/b",
+        "--identity",
+        "ci",
+        "--token-file",
+        &id,
+    ];
+    let with = |more: &[&str]| {
+        [one.as_slice(), more].concat().iter().map(|word| (*word).to_owned()).collect::<Vec<_>>()
+    };
     for (arguments, told) in [
         (with(&["--out", "/nowhere/at/all"]), "/nowhere/at: No such file"),
         (with(&["--out", &text(&folder)]), "a folder"),

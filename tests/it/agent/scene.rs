@@ -100,7 +100,8 @@ impl Scene {
 
     /// The server comes up at its address.
     pub async fn up(&mut self) {
-        let ambient = Ambient { clock: Arc::new(self.clock.clone()), sink: Box::new(AuditLines::default()) };
+        let ambient =
+            Ambient { clock: Arc::new(self.clock.clone()), sink: Box::new(AuditLines::default()) };
         let app = App::build(self.settings.clone(), ambient).await.unwrap();
         let stop = CancellationToken::new();
         let serving = tokio::spawn(app.serve(self.listen().await, stop.clone()));
@@ -168,14 +169,22 @@ impl Scene {
     pub fn held(&self) -> Option<TokenRecord> {
         let now = self.clock.now();
         let text = fs::read_to_string(self.out()).ok()?;
-        let token = self.github.token(&text).unwrap_or_else(|| panic!("{} bytes that are no token", text.len()));
-        assert!(is_issued(&token) && !token.revoked && token.expires_at > now, "{token:?} at {now:?}");
+        let token = self
+            .github
+            .token(&text)
+            .unwrap_or_else(|| panic!("{} bytes that are no token", text.len()));
+        assert!(
+            is_issued(&token) && !token.revoked && token.expires_at > now,
+            "{token:?} at {now:?}"
+        );
         Some(token)
     }
 
     /// Names of files beside the token.
     pub fn leftovers(&self) -> Vec<String> {
-        let names = fs::read_dir(&self.folder).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        let names = fs::read_dir(&self.folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap());
         names.filter(|name| name.starts_with(".token.octo-sts-")).collect()
     }
 }
@@ -244,7 +253,9 @@ impl Reader {
             while !told.load(Ordering::SeqCst) {
                 let before = clock.now();
                 if let Ok(text) = fs::read_to_string(&path) {
-                    let token = github.token(&text).unwrap_or_else(|| panic!("{} bytes that are no token", text.len()));
+                    let token = github
+                        .token(&text)
+                        .unwrap_or_else(|| panic!("{} bytes that are no token", text.len()));
                     assert!(token.expires_at > before, "a dead token: {token:?}");
                     tokens.insert(token.sha256);
                 }

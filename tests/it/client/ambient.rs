@@ -1,4 +1,5 @@
-//! Where identities come from: CI systems, pods, Google's machines; and in which order they are looked for.
+//! Where identities come from: CI systems, pods, Google's machines; and in which order they are
+//! looked for.
 
 use std::{fs, path::PathBuf};
 
@@ -9,8 +10,8 @@ use octo_sts::client::{
 use serde_json::json;
 
 use super::fake::{
-    AUDIENCE, Fake, NO_TOKENS, TOKEN, environment, find, holds_against_wrongs, nowhere, patient, refused, said, token,
-    token_of,
+    AUDIENCE, Fake, NO_TOKENS, TOKEN, environment, find, holds_against_wrongs, nowhere, patient,
+    refused, said, token, token_of,
 };
 
 /// A folder of this test's own, empty at first.
@@ -24,7 +25,8 @@ fn folder(name: &str) -> PathBuf {
 /// GitHub's endpoint for jobs.
 async fn actions() -> Fake {
     Fake::start(|heard| {
-        if heard.method != "GET" || heard.path != "/oidc" || heard.parameter("api-version") != "2.0" {
+        if heard.method != "GET" || heard.path != "/oidc" || heard.parameter("api-version") != "2.0"
+        {
             return said(404, "");
         }
         match heard.header("authorization") {
@@ -82,7 +84,8 @@ fn of_buildkite(url: &str, secret: &str, places: Places) -> Source {
 #[tokio::test]
 async fn buildkite_is_asked_as_its_agent_asks() {
     let server = Fake::start(|heard| {
-        let there = heard.method == "POST" && heard.path == "/v3/jobs/0184990a-477b-4fa8-9968-496074483cee/oidc/tokens";
+        let there = heard.method == "POST"
+            && heard.path == "/v3/jobs/0184990a-477b-4fa8-9968-496074483cee/oidc/tokens";
         match heard.header("authorization") {
             _ if !there => said(404, ""),
             "Token s3cret-of-the-agent" => {
@@ -99,8 +102,15 @@ async fn buildkite_is_asked_as_its_agent_asks() {
     let error = refused(&of_buildkite(&server.url, "s3cret", patient(nowhere()))).await;
     assert_eq!(error.class(), Class::Refused);
     assert!(
-        find(&[("BUILDKITE", "true"), ("BUILDKITE_JOB_ID", "../x"), ("BUILDKITE_AGENT_ACCESS_TOKEN", "x")], nowhere())
-            .is_err()
+        find(
+            &[
+                ("BUILDKITE", "true"),
+                ("BUILDKITE_JOB_ID", "../x"),
+                ("BUILDKITE_AGENT_ACCESS_TOKEN", "x")
+            ],
+            nowhere()
+        )
+        .is_err()
     );
 }
 
@@ -114,7 +124,9 @@ async fn metadata() -> Fake {
     Fake::start(|heard| {
         let flavor = vec![("metadata-flavor", "Google".to_owned())];
         let there = heard.path == "/computeMetadata/v1/instance/service-accounts/default/identity";
-        if heard.header("metadata-flavor") != "Google" || !heard.header("x-forwarded-for").is_empty() {
+        if heard.header("metadata-flavor") != "Google"
+            || !heard.header("x-forwarded-for").is_empty()
+        {
             return (403, flavor, "Missing Metadata-Flavor:Google header.".to_owned());
         }
         if there && heard.parameter("audience") == AUDIENCE && heard.parameter("format") == "full" {
@@ -127,7 +139,11 @@ async fn metadata() -> Fake {
 
 fn google(url: &str, places: Places) -> Source {
     let places = Places { gcp: url.to_owned(), ..places };
-    Source::find(&environment(&[]), &Options { kind: Some(Kind::Gcp), places, ..Options::default() }).unwrap()
+    Source::find(
+        &environment(&[]),
+        &Options { kind: Some(Kind::Gcp), places, ..Options::default() },
+    )
+    .unwrap()
 }
 
 #[tokio::test]
@@ -181,15 +197,27 @@ async fn circleci_is_asked_for_another_audience_by_its_program() {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         patient(Places { circleci: path, ..nowhere() })
     };
-    let given =
-        |aud: &str| format!("eyJhbGciOiJSUzI1NiJ9.{}.c2ln", URL_SAFE_NO_PAD.encode(json!({"aud": aud}).to_string()));
+    let given = |aud: &str| {
+        format!(
+            "eyJhbGciOiJSUzI1NiJ9.{}.c2ln",
+            URL_SAFE_NO_PAD.encode(json!({"aud": aud}).to_string())
+        )
+    };
     let good = program(
         "good",
-        &format!("[ \"$*\" = 'run oidc get --claims {{\"aud\":\"{AUDIENCE}\"}}' ] || exit 1\necho {TOKEN}"),
+        &format!(
+            "[ \"$*\" = 'run oidc get --claims {{\"aud\":\"{AUDIENCE}\"}}' ] || exit 1\necho {TOKEN}"
+        ),
     );
-    let job = |aud: &str, places| find(&[("CIRCLECI", "true"), ("CIRCLE_OIDC_TOKEN_V2", &given(aud))], places).unwrap();
+    let job = |aud: &str, places| {
+        find(&[("CIRCLECI", "true"), ("CIRCLE_OIDC_TOKEN_V2", &given(aud))], places).unwrap()
+    };
     assert_eq!(token(&job("an-organization", good.clone())).await.unwrap(), TOKEN);
-    assert_eq!(token(&job(AUDIENCE, nowhere())).await.unwrap(), given(AUDIENCE), "the job's own will do");
+    assert_eq!(
+        token(&job(AUDIENCE, nowhere())).await.unwrap(),
+        given(AUDIENCE),
+        "the job's own will do"
+    );
     assert_eq!(token(&find(&[("CIRCLECI", "true")], good).unwrap()).await.unwrap(), TOKEN);
 
     let fails = program("fails", &format!("echo {TOKEN}; exit 1"));
@@ -200,7 +228,10 @@ async fn circleci_is_asked_for_another_audience_by_its_program() {
     assert_eq!(refused(&job("x", endless)).await.class(), Class::Unavailable);
     let absent = refused(&job("x", nowhere())).await;
     assert_eq!(absent.class(), Class::Usage);
-    assert!(absent.message.contains("CIRCLE_OIDC_TOKEN_V2") && absent.message.contains("--audience"), "{absent}");
+    assert!(
+        absent.message.contains("CIRCLE_OIDC_TOKEN_V2") && absent.message.contains("--audience"),
+        "{absent}"
+    );
 }
 
 #[tokio::test]
@@ -229,13 +260,24 @@ async fn sources_that_answer(content: &'static str) -> Vec<Source> {
     let folder = folder("no-token");
     let file = folder.join("token");
     fs::write(&file, content).unwrap();
-    let ci = Fake::start(move |_| said(200, json!({"value": content, "token": content}).to_string())).await;
-    let gcp = Fake::start(move |_| (200, vec![("metadata-flavor", "Google".to_owned())], content.to_owned())).await;
-    let aws = Fake::start(move |_| said(200, format!("<WebIdentityToken>{content}</WebIdentityToken>"))).await;
+    let ci =
+        Fake::start(move |_| said(200, json!({"value": content, "token": content}).to_string()))
+            .await;
+    let gcp = Fake::start(move |_| {
+        (200, vec![("metadata-flavor", "Google".to_owned())], content.to_owned())
+    })
+    .await;
+    let aws =
+        Fake::start(move |_| said(200, format!("<WebIdentityToken>{content}</WebIdentityToken>")))
+            .await;
     let program = folder.join("circleci");
     fs::write(&program, format!("#!/bin/sh\ncat <<'END'\n{content}\nEND\n")).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
-    let key = [("AWS_ACCESS_KEY_ID", "id"), ("AWS_SECRET_ACCESS_KEY", "key"), ("AWS_REGION", "us-east-1")];
+    let key = [
+        ("AWS_ACCESS_KEY_ID", "id"),
+        ("AWS_SECRET_ACCESS_KEY", "key"),
+        ("AWS_REGION", "us-east-1"),
+    ];
     let places = patient(nowhere());
     vec![
         find(&[("STS_TOKEN_FILE", file.to_str().unwrap())], places.clone()).unwrap(),
@@ -257,7 +299,10 @@ async fn what_is_not_an_identity_token_is_refused_by_its_kind_from_every_source(
         for source in sources_that_answer(content).await {
             let error = refused(&source).await;
             let told = error.to_string();
-            assert!(told.contains(kind) && told.contains("expected an OIDC token"), "{source:?}: {told}");
+            assert!(
+                told.contains(kind) && told.contains("expected an OIDC token"),
+                "{source:?}: {told}"
+            );
         }
     }
 }
@@ -269,7 +314,11 @@ async fn a_pods_files_are_found_and_its_api_token_is_not_used() {
     fs::create_dir_all(&api).unwrap();
     let (ours, seeds, api) = (folder.join("ours"), folder.join("seeds"), api.join("token"));
     fs::write(&api, TOKEN).unwrap();
-    let places = Places { pod_files: vec![ours.clone(), seeds.clone()], api_token: api.clone(), ..nowhere() };
+    let places = Places {
+        pod_files: vec![ours.clone(), seeds.clone()],
+        api_token: api.clone(),
+        ..nowhere()
+    };
     let none = find(&[], places.clone()).unwrap_err().to_string();
     assert!(none.contains("must not be shown") && none.contains("serviceAccountToken"), "{none}");
     fs::write(&seeds, token_of("seeds")).unwrap();
@@ -278,8 +327,14 @@ async fn a_pods_files_are_found_and_its_api_token_is_not_used() {
     assert_eq!(token(&find(&[], places.clone()).unwrap()).await.unwrap(), token_of("ours"));
 
     // Named as such, and by way of a link.
-    let named = Options { token_file: Some(api.clone()), places: places.clone(), ..Options::default() };
-    assert!(Source::find(&environment(&[]), &named).unwrap_err().to_string().contains("must not be shown"));
+    let named =
+        Options { token_file: Some(api.clone()), places: places.clone(), ..Options::default() };
+    assert!(
+        Source::find(&environment(&[]), &named)
+            .unwrap_err()
+            .to_string()
+            .contains("must not be shown")
+    );
     #[cfg(unix)]
     {
         let link = folder.join("link");
@@ -310,8 +365,14 @@ fn the_nearest_identity_counts() {
         all.drain(..dropped);
         kinds.push(find(&all, places.clone()).unwrap().kind());
     }
-    assert_eq!(kinds, [Kind::File, Kind::Actions, Kind::Buildkite, Kind::Circleci, Kind::Kubernetes]);
-    assert_eq!(find(&[("STS_ID_TOKEN", TOKEN), ("GITLAB_CI", "true")], places.clone()).unwrap().kind(), Kind::Variable);
+    assert_eq!(
+        kinds,
+        [Kind::File, Kind::Actions, Kind::Buildkite, Kind::Circleci, Kind::Kubernetes]
+    );
+    assert_eq!(
+        find(&[("STS_ID_TOKEN", TOKEN), ("GITLAB_CI", "true")], places.clone()).unwrap().kind(),
+        Kind::Variable
+    );
     assert!(find(&[("STS_ID_TOKEN", TOKEN), ("STS_TOKEN_FILE", "/x")], places).is_err());
 }
 

@@ -10,8 +10,8 @@ use octo_sts::client::{
 use serde_json::json;
 
 use super::fake::{
-    AUDIENCE, Fake, Heard, Said, TOKEN, environment, find, holds_against_wrongs, nowhere, patient, refused, said,
-    token, token_of,
+    AUDIENCE, Fake, Heard, Said, TOKEN, environment, find, holds_against_wrongs, nowhere, patient,
+    refused, said, token, token_of,
 };
 
 const ID: &str = "AKIDEXAMPLE";
@@ -27,18 +27,26 @@ fn hex(bytes: &[u8]) -> String {
 /// The signature that AWS would come to, from the request as it arrived.
 fn expected(heard: &Heard, key: &str) -> String {
     let authorization = heard.header("authorization");
-    let part =
-        |name: &str| authorization.split([' ', ',']).find_map(|part| part.strip_prefix(name)).unwrap_or_default();
+    let part = |name: &str| {
+        authorization.split([' ', ',']).find_map(|part| part.strip_prefix(name)).unwrap_or_default()
+    };
     let (credential, signed) = (part("Credential="), part("SignedHeaders="));
     let scope: Vec<&str> = credential.split('/').skip(1).collect();
-    let headers: String = signed.split(';').map(|name| format!("{name}:{}\n", heard.header(name).trim())).collect();
+    let headers: String =
+        signed.split(';').map(|name| format!("{name}:{}\n", heard.header(name).trim())).collect();
     let body = hex(digest::digest(&digest::SHA256, heard.body.as_bytes()).as_ref());
     let canonical = format!("{}\n{}\n\n{headers}\n{signed}\n{body}", heard.method, heard.path);
     let canonical = hex(digest::digest(&digest::SHA256, canonical.as_bytes()).as_ref());
-    let text = format!("AWS4-HMAC-SHA256\n{}\n{}\n{canonical}", heard.header("x-amz-date"), scope.join("/"));
+    let text = format!(
+        "AWS4-HMAC-SHA256\n{}\n{}\n{canonical}",
+        heard.header("x-amz-date"),
+        scope.join("/")
+    );
     let mut signing = format!("AWS4{key}").into_bytes();
     for part in scope {
-        signing = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &signing), part.as_bytes()).as_ref().to_vec();
+        signing = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &signing), part.as_bytes())
+            .as_ref()
+            .to_vec();
     }
     hex(hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, &signing), text.as_bytes()).as_ref())
 }
@@ -59,7 +67,9 @@ fn sts(heard: &Heard, session: &str) -> Said {
     assert_eq!(heard.header("content-type"), "application/x-www-form-urlencoded; charset=utf-8");
     if heard.parameter("Action") == "AssumeRoleWithWebIdentity" {
         assert_eq!(heard.header("authorization"), "");
-        if heard.parameter("WebIdentityToken") != token_of("projected-by-eks") || heard.parameter("RoleArn") != ROLE {
+        if heard.parameter("WebIdentityToken") != token_of("projected-by-eks")
+            || heard.parameter("RoleArn") != ROLE
+        {
             return error(403, "AccessDenied");
         }
         return said(
@@ -76,9 +86,18 @@ fn sts(heard: &Heard, session: &str) -> Said {
         return error(403, "InvalidClientTokenId");
     }
     assert_eq!(heard.header("x-amz-date"), "20260921T141320Z");
-    let signed: Vec<&str> =
-        authorization.split("SignedHeaders=").nth(1).unwrap().split(',').next().unwrap().split(';').collect();
-    let needed = ["host", "x-amz-date"].into_iter().chain((!session.is_empty()).then_some("x-amz-security-token"));
+    let signed: Vec<&str> = authorization
+        .split("SignedHeaders=")
+        .nth(1)
+        .unwrap()
+        .split(',')
+        .next()
+        .unwrap()
+        .split(';')
+        .collect();
+    let needed = ["host", "x-amz-date"]
+        .into_iter()
+        .chain((!session.is_empty()).then_some("x-amz-security-token"));
     let all_signed = needed.into_iter().all(|name| signed.contains(&name));
     if !all_signed
         || heard.header("x-amz-security-token") != session
@@ -107,7 +126,8 @@ async fn region_sts(session: &'static str) -> (Fake, Places) {
 }
 
 fn given(key: &str, places: Places) -> Source {
-    let environment = [("AWS_ACCESS_KEY_ID", ID), ("AWS_SECRET_ACCESS_KEY", key), ("AWS_REGION", REGION)];
+    let environment =
+        [("AWS_ACCESS_KEY_ID", ID), ("AWS_SECRET_ACCESS_KEY", key), ("AWS_REGION", REGION)];
     find(&environment, places).unwrap()
 }
 
@@ -132,9 +152,15 @@ async fn credentials_of_the_environment_sign() {
 
 #[tokio::test]
 async fn an_account_that_gives_out_no_tokens_is_told_how_to() {
-    for code in ["OutboundWebIdentityFederationDisabled", "OutboundWebIdentityFederationDisabledException"] {
+    for code in
+        ["OutboundWebIdentityFederationDisabled", "OutboundWebIdentityFederationDisabledException"]
+    {
         let server = Fake::start(move |_| error(403, code)).await;
-        let told = refused(&given(KEY, patient(Places { aws_sts: Some(server.url.clone()), ..nowhere() }))).await;
+        let told = refused(&given(
+            KEY,
+            patient(Places { aws_sts: Some(server.url.clone()), ..nowhere() }),
+        ))
+        .await;
         assert!(told.message.contains("enable-outbound-web-identity-federation"), "{told}");
     }
 }
@@ -144,7 +170,11 @@ async fn a_web_identity_is_exchanged_for_credentials() {
     let (server, places) = region_sts(SESSION).await;
     let file = std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("aws-web-identity");
     fs::write(&file, token_of("projected-by-eks")).unwrap();
-    let pod = [("AWS_WEB_IDENTITY_TOKEN_FILE", file.to_str().unwrap()), ("AWS_ROLE_ARN", ROLE), ("AWS_REGION", REGION)];
+    let pod = [
+        ("AWS_WEB_IDENTITY_TOKEN_FILE", file.to_str().unwrap()),
+        ("AWS_ROLE_ARN", ROLE),
+        ("AWS_REGION", REGION),
+    ];
     assert_eq!(token(&find(&pod, places.clone()).unwrap()).await.unwrap(), TOKEN);
     assert_eq!(server.heard().len(), 2);
     let other = [pod[0], ("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/other"), pod[2]];
@@ -167,7 +197,8 @@ async fn container(authorization: &'static str) -> Fake {
 async fn containers_have_an_endpoint() {
     let (_sts, places) = region_sts(SESSION).await;
     let plain = container("").await;
-    let ecs = [("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/credentials"), ("AWS_REGION", REGION)];
+    let ecs =
+        [("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/credentials"), ("AWS_REGION", REGION)];
     let places = Places { aws_container: plain.url.clone(), ..places };
     assert_eq!(token(&find(&ecs, places.clone()).unwrap()).await.unwrap(), TOKEN);
 
@@ -179,9 +210,15 @@ async fn containers_have_an_endpoint() {
     let by_file = ("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE", file.to_str().unwrap());
     let by_value = ("AWS_CONTAINER_AUTHORIZATION_TOKEN", "s3cret-of-the-pod");
     for shown in [by_file, by_value] {
-        assert_eq!(token(&find(&[full, shown, ecs[1]], places.clone()).unwrap()).await.unwrap(), TOKEN);
+        assert_eq!(
+            token(&find(&[full, shown, ecs[1]], places.clone()).unwrap()).await.unwrap(),
+            TOKEN
+        );
     }
-    assert_eq!(refused(&find(&[full, ecs[1]], places.clone()).unwrap()).await.class(), Class::Refused);
+    assert_eq!(
+        refused(&find(&[full, ecs[1]], places.clone()).unwrap()).await.class(),
+        Class::Refused
+    );
     // A token of the pod's does not go over the network in the clear.
     let far = ("AWS_CONTAINER_CREDENTIALS_FULL_URI", "http://192.0.2.1/v2/credentials");
     let error = refused(&find(&[far, by_value, ecs[1]], places).unwrap()).await;
@@ -212,28 +249,43 @@ async fn machine() -> Fake {
 }
 
 fn on_machine(places: Places) -> Source {
-    Source::find(&environment(&[]), &Options { kind: Some(Kind::Aws), places, ..Options::default() }).unwrap()
+    Source::find(
+        &environment(&[]),
+        &Options { kind: Some(Kind::Aws), places, ..Options::default() },
+    )
+    .unwrap()
 }
 
 #[tokio::test]
 async fn a_machine_is_asked_in_a_session() {
     let (_sts, places) = region_sts(SESSION).await;
-    let (server, firmware) = (machine().await, std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("aws-firmware"));
+    let (server, firmware) =
+        (machine().await, std::path::Path::new(env!("CARGO_TARGET_TMPDIR")).join("aws-firmware"));
     fs::create_dir_all(&firmware).unwrap();
     fs::write(firmware.join("sys_vendor"), "Amazon EC2\n").unwrap();
     let places = Places { aws_machine: server.url.clone(), firmware, ..places };
     assert_eq!(token(&on_machine(places.clone())).await.unwrap(), TOKEN);
     assert_eq!(find(&[], places.clone()).unwrap().kind(), Kind::Aws);
     assert!(find(&[("AWS_EC2_METADATA_DISABLED", "true")], places.clone()).is_err());
-    assert!(find(&[], Places { firmware: "/nonexistent".into(), ..places }).is_err(), "not on another's machine");
+    assert!(
+        find(&[], Places { firmware: "/nonexistent".into(), ..places }).is_err(),
+        "not on another's machine"
+    );
 }
 
 #[tokio::test]
 async fn aws_may_do_anything_wrong() {
-    holds_against_wrongs(|url, places| given(KEY, Places { aws_sts: Some(url.to_owned()), ..places })).await;
-    holds_against_wrongs(|url, places| on_machine(Places { aws_machine: url.to_owned(), ..places })).await;
     holds_against_wrongs(|url, places| {
-        let ecs = [("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/credentials"), ("AWS_REGION", REGION)];
+        given(KEY, Places { aws_sts: Some(url.to_owned()), ..places })
+    })
+    .await;
+    holds_against_wrongs(|url, places| {
+        on_machine(Places { aws_machine: url.to_owned(), ..places })
+    })
+    .await;
+    holds_against_wrongs(|url, places| {
+        let ecs =
+            [("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI", "/v2/credentials"), ("AWS_REGION", REGION)];
         find(&ecs, Places { aws_container: url.to_owned(), ..places }).unwrap()
     })
     .await;
@@ -241,8 +293,14 @@ async fn aws_may_do_anything_wrong() {
 
 #[test]
 fn credentials_without_a_region_are_a_mistake() {
-    let told = find(&[("AWS_ACCESS_KEY_ID", ID), ("AWS_SECRET_ACCESS_KEY", KEY)], nowhere()).unwrap_err().to_string();
+    let told = find(&[("AWS_ACCESS_KEY_ID", ID), ("AWS_SECRET_ACCESS_KEY", KEY)], nowhere())
+        .unwrap_err()
+        .to_string();
     assert!(told.contains("AWS_REGION"), "{told}");
-    let odd = [("AWS_ACCESS_KEY_ID", ID), ("AWS_SECRET_ACCESS_KEY", KEY), ("AWS_REGION", "x.evil.example/")];
+    let odd = [
+        ("AWS_ACCESS_KEY_ID", ID),
+        ("AWS_SECRET_ACCESS_KEY", KEY),
+        ("AWS_REGION", "x.evil.example/"),
+    ];
     assert!(find(&odd, nowhere()).is_err());
 }

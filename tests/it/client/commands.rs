@@ -29,7 +29,11 @@ fn folder(name: &str) -> PathBuf {
 }
 
 /// Runs the program; gives its exit code, stdout and stderr.
-async fn run(arguments: &[&str], environment: &[(&str, &str)], stdin: &str) -> (i32, String, String) {
+async fn run(
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+    stdin: &str,
+) -> (i32, String, String) {
     let mut command = process(environment);
     command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let stdin = stdin.to_owned();
@@ -78,7 +82,10 @@ async fn a_token_is_all_that_stdout_has() {
     let (code, out, _) = run(&["exchange", "--output", "env"], &environment, "").await;
     let token = out.split('\'').nth(1).unwrap().to_owned();
     assert_eq!(sha256(&token), world.issued()[2].sha256);
-    assert_eq!((code, out), (0, format!("export GITHUB_TOKEN='{token}'\nexport GH_TOKEN='{token}'\n")));
+    assert_eq!(
+        (code, out),
+        (0, format!("export GITHUB_TOKEN='{token}'\nexport GH_TOKEN='{token}'\n"))
+    );
 }
 
 #[tokio::test]
@@ -112,7 +119,8 @@ async fn flags_go_before_variables_and_files_are_read() {
 async fn a_refusal_is_told_on_stderr_with_all_that_helps() {
     let world = world().await;
     let server = format!("http://{}", world.address);
-    let bad = world.token(json!({"sub": "repo:octo-org/hello:ref:refs/heads/other", "aud": "elsewhere"}));
+    let bad =
+        world.token(json!({"sub": "repo:octo-org/hello:ref:refs/heads/other", "aud": "elsewhere"}));
     let (code, out, err) = run(&["exchange"], &variables(&server, &bad), "").await;
     assert_eq!((code, out.as_str()), (77, ""));
     for wanted in [
@@ -136,23 +144,37 @@ async fn a_check_tells_each_condition_and_mints_nothing() {
     let (code, out, err) = run(&["exchange", "--check"], &variables(&server, &good), "").await;
     assert_eq!((code, err.as_str()), (0, ""), "{out}");
     assert!(
-        out.starts_with("would be granted\n") && out.contains("subject: ok") && out.contains("issues: write"),
+        out.starts_with("would be granted\n")
+            && out.contains("subject: ok")
+            && out.contains("issues: write"),
         "{out}"
     );
     let (code, out, _) = run(&["exchange", "--check"], &variables(&server, &bad), "").await;
     assert_eq!(code, 77);
-    assert!(out.starts_with("would not be granted: POLICY_MISMATCH: ") && out.contains("got somebody"), "{out}");
-    let (code, out, _) = run(&["exchange", "--check", "--output", "json"], &variables(&server, &bad), "").await;
+    assert!(
+        out.starts_with("would not be granted: POLICY_MISMATCH: ") && out.contains("got somebody"),
+        "{out}"
+    );
+    let (code, out, _) =
+        run(&["exchange", "--check", "--output", "json"], &variables(&server, &bad), "").await;
     let reply: Value = serde_json::from_str(&out).unwrap();
-    assert_eq!((code, &reply["granted"], &reply["reason"]), (77, &json!(false), &json!("POLICY_MISMATCH")));
+    assert_eq!(
+        (code, &reply["granted"], &reply["reason"]),
+        (77, &json!(false), &json!("POLICY_MISMATCH"))
+    );
     assert_eq!(world.issued().len(), 0);
 }
 
 #[tokio::test]
 async fn exit_codes_are_by_cause() {
-    let limited =
-        Fake::start(|_| (429, vec![("retry-after", "30".to_owned())], json!({"code": 8, "message": "m"}).to_string()))
-            .await;
+    let limited = Fake::start(|_| {
+        (
+            429,
+            vec![("retry-after", "30".to_owned())],
+            json!({"code": 8, "message": "m"}).to_string(),
+        )
+    })
+    .await;
     let broken = Fake::start(|_| said(200, "{}")).await;
     let unknown = Fake::start(|_| said(400, json!({"code": 3, "message": "m"}).to_string())).await;
     for (server, wanted) in [
@@ -168,8 +190,10 @@ async fn exit_codes_are_by_cause() {
     let (_, _, err) = run(&["exchange"], &variables(&limited.url, TOKEN), "").await;
     assert!(err.contains("try again in 30 s"), "{err}");
     for left_out in ["STS_SERVER", "STS_SCOPE", "STS_IDENTITY"] {
-        let rest: Vec<_> =
-            variables("http://127.0.0.1:1", TOKEN).into_iter().filter(|(name, _)| *name != left_out).collect();
+        let rest: Vec<_> = variables("http://127.0.0.1:1", TOKEN)
+            .into_iter()
+            .filter(|(name, _)| *name != left_out)
+            .collect();
         let (code, _, err) = run(&["exchange"], &rest, "").await;
         assert!(code == 64 && err.contains(left_out), "{err}");
     }
@@ -208,7 +232,10 @@ async fn what_is_not_an_identity_token_is_never_sent() {
         ] {
             let (code, out, err) = run(arguments, &by_file, question).await;
             assert_eq!((code, out.as_str()), (64, ""), "{arguments:?}: {err}");
-            assert!(err.contains(kind) && err.contains(file) && !err.contains("s3cret"), "{arguments:?}: {err}");
+            assert!(
+                err.contains(kind) && err.contains(file) && !err.contains("s3cret"),
+                "{arguments:?}: {err}"
+            );
         }
         let (code, _, err) = run(&["exchange"], &variables(&server.url, content), "").await;
         assert!(code == 64 && err.contains(kind) && !err.contains("s3cret"), "{err}");
@@ -225,8 +252,16 @@ async fn a_failed_connection_names_its_cause() {
         (gone, "", "connection refused"),
         ("https://octo-sts.invalid", "", "cannot be resolved"),
         (&not_tls, "", "does not speak TLS"),
-        ("https://octo-sts.example.com", gone, "the proxy that HTTPS_PROXY names cannot be reached"),
-        ("https://octo-sts.example.com", &proxy, "the proxy that HTTPS_PROXY names did not connect"),
+        (
+            "https://octo-sts.example.com",
+            gone,
+            "the proxy that HTTPS_PROXY names cannot be reached",
+        ),
+        (
+            "https://octo-sts.example.com",
+            &proxy,
+            "the proxy that HTTPS_PROXY names did not connect",
+        ),
     ] {
         let mut environment = variables(server, TOKEN);
         environment.extend(Some(("HTTPS_PROXY", proxy)).filter(|(_, proxy)| !proxy.is_empty()));
@@ -236,9 +271,16 @@ async fn a_failed_connection_names_its_cause() {
 }
 
 /// What a shell does that evaluates the output of `exchange`.
-async fn evaluated(shell: &str, options: &str, arguments: &str, environment: &[(&str, &str)]) -> (i32, String) {
+async fn evaluated(
+    shell: &str,
+    options: &str,
+    arguments: &str,
+    environment: &[(&str, &str)],
+) -> (i32, String) {
     let program = env!("CARGO_BIN_EXE_octo-sts");
-    let script = format!("set {options}\neval \"$('{program}' exchange {arguments})\"\nprintf '%s' \"$?:$GH_TOKEN\"");
+    let script = format!(
+        "set {options}\neval \"$('{program}' exchange {arguments})\"\nprintf '%s' \"$?:$GH_TOKEN\""
+    );
     let Output { status, stdout, .. } = tokio::process::Command::new(shell)
         .args(["-c", &script])
         .env_clear()
@@ -280,14 +322,27 @@ async fn the_shell_that_evaluates_the_output_fails_when_the_exchange_fails() {
 #[tokio::test]
 async fn everything_that_is_missing_is_named_in_one_message() {
     for (command, absent) in [
-        ("exchange", &["--server (or STS_SERVER)", "--scope (or STS_SCOPE)", "--identity (or STS_IDENTITY)"][..]),
-        ("agent", &["--server (or STS_SERVER)", "--scope (or STS_SCOPE)", "--identity (or STS_IDENTITY)", "--out"]),
+        (
+            "exchange",
+            &["--server (or STS_SERVER)", "--scope (or STS_SCOPE)", "--identity (or STS_IDENTITY)"]
+                [..],
+        ),
+        (
+            "agent",
+            &[
+                "--server (or STS_SERVER)",
+                "--scope (or STS_SCOPE)",
+                "--identity (or STS_IDENTITY)",
+                "--out",
+            ],
+        ),
     ] {
         let (code, out, err) = run(&[command], &[], "").await;
         assert_eq!((code, out.as_str()), (64, ""));
         assert_eq!(err, format!("octo-sts {command}: {} are missing\n", absent.join(", ")));
         let (_, _, err) = run(
-            &[command, "--server", "x", "--identity", "x", "--out", "x"][..if command == "agent" { 7 } else { 5 }],
+            &[command, "--server", "x", "--identity", "x", "--out", "x"]
+                [..if command == "agent" { 7 } else { 5 }],
             &[],
             "",
         )
@@ -301,8 +356,10 @@ async fn completions_and_manual_pages_cover_every_command() {
     let (code, help, _) = run(&["--help"], &[], "").await;
     assert_eq!(code, 0);
     let list = help.split("Commands:\n").nth(1).unwrap().split("\n\n").next().unwrap();
-    let names: Vec<&str> = list.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
-    let names: Vec<&str> = names.into_iter().filter(|name| !name.is_empty() && *name != "help").collect();
+    let names: Vec<&str> =
+        list.lines().filter_map(|line| line.strip_prefix("  ")?.split(' ').next()).collect();
+    let names: Vec<&str> =
+        names.into_iter().filter(|name| !name.is_empty() && *name != "help").collect();
     assert!(names.len() >= 6, "{names:?}");
     for shell in ["bash", "zsh", "fish", "powershell", "elvish"] {
         let (code, script, err) = run(&["completions", shell], &[], "").await;
@@ -346,7 +403,12 @@ impl Helper {
         Self { cache, arguments }
     }
 
-    async fn run(&self, operation: &str, stdin: &str, environment: &[(&str, &str)]) -> (i32, String, String) {
+    async fn run(
+        &self,
+        operation: &str,
+        stdin: &str,
+        environment: &[(&str, &str)],
+    ) -> (i32, String, String) {
         let mut all = vec!["git-credential"];
         all.extend(self.arguments.iter().map(String::as_str));
         all.push(operation);
@@ -366,7 +428,10 @@ impl Helper {
 
     fn entry(&self) -> PathBuf {
         let files = fs::read_dir(&self.cache).unwrap().map(|file| file.unwrap().path());
-        files.into_iter().find(|path| path.extension().is_some_and(|ending| ending == "json")).unwrap()
+        files
+            .into_iter()
+            .find(|path| path.extension().is_some_and(|ending| ending == "json"))
+            .unwrap()
     }
 }
 
@@ -380,7 +445,8 @@ async fn git_is_answered_from_the_cache_until_it_is_refused() {
     for ignored in ["store", "capability", "whatever"] {
         assert_eq!(helper.run(ignored, WANTED, &[]).await, (0, String::new(), String::new()));
     }
-    // GITHUB_BASE_URL decides whose tokens these are, so here it is only named where GitHub is asked.
+    // GITHUB_BASE_URL decides whose tokens these are, so here it is only named where GitHub is
+    // asked.
     let refused = |password: &str| {
         format!(
             "protocol=https\nhost={}\npath=octo-org/hello.git\nusername=x-access-token\npassword={password}\n\n",
@@ -389,7 +455,10 @@ async fn git_is_answered_from_the_cache_until_it_is_refused() {
     };
     let emulated = [("GITHUB_BASE_URL", api.as_str())];
     assert_eq!(helper.run("erase", &refused("another"), &emulated).await.0, 0);
-    assert!(!world.issued()[0].revoked && helper.get().await == first, "another password changes nothing");
+    assert!(
+        !world.issued()[0].revoked && helper.get().await == first,
+        "another password changes nothing"
+    );
     let (code, out, err) = helper.run("erase", &refused(&first), &emulated).await;
     assert_eq!((code, out.as_str(), err.as_str()), (0, "", ""));
     assert!(world.issued()[0].revoked);
@@ -407,7 +476,8 @@ async fn a_refused_token_is_revoked_under_every_option() {
     let without_path = format!("protocol=https\nhost={host}\n");
     let none: &[(&str, &str)] = &[];
     let scope = &[("STS_SCOPE", "octo-org/hello")][..];
-    let all_else = &[("STS_SCOPE", "octo-org"), ("STS_AUDIENCE", "other"), ("STS_ID_TOKEN", "no token")][..];
+    let all_else =
+        &[("STS_SCOPE", "octo-org"), ("STS_AUDIENCE", "other"), ("STS_ID_TOKEN", "no token")][..];
     let cases = [
         ("scope", scope, &with_path, none, &with_path),
         ("no-path", scope, &without_path, none, &without_path),
@@ -418,17 +488,26 @@ async fn a_refused_token_is_revoked_under_every_option() {
     for (number, (name, at_get, asked, at_erase, refused)) in cases.into_iter().enumerate() {
         let mut helper = Helper::new(&world, &format!("erase-{name}"));
         let github = [("GITHUB_BASE_URL", api.as_str())];
-        let (code, out, err) = helper.run("get", &format!("{asked}\n"), &[at_get, &github].concat()).await;
+        let (code, out, err) =
+            helper.run("get", &format!("{asked}\n"), &[at_get, &github].concat()).await;
         assert_eq!(code, 0, "{name}: {err}");
         let password = out.lines().find_map(|line| line.strip_prefix("password=")).unwrap();
-        // Neither the server nor the identity nor the workload's own token is needed to give a token back.
+        // Neither the server nor the identity nor the workload's own token is needed to give a
+        // token back.
         helper.arguments.truncate(0);
         helper.arguments.extend(["--cache".to_owned(), helper.cache.to_str().unwrap().to_owned()]);
         let told = format!("{refused}username=x-access-token\npassword={password}\n\n");
         let erased = helper.run("erase", &told, &[at_erase, &github].concat()).await;
         assert_eq!(erased, (0, String::new(), String::new()), "{name}");
         assert!(world.issued()[number].revoked, "{name}");
-        assert!(!fs::read_dir(&helper.cache).unwrap().any(|file| file.unwrap().path().extension().unwrap() == "json"));
+        assert!(
+            !fs::read_dir(&helper.cache).unwrap().any(|file| file
+                .unwrap()
+                .path()
+                .extension()
+                .unwrap()
+                == "json")
+        );
     }
 }
 
@@ -446,17 +525,24 @@ async fn without_a_cache_a_refused_installation_token_is_revoked_and_nothing_els
         run(&all, &environment, stdin).await
     };
     let (_, out, err) = command("get", &format!("{question}path=octo-org/hello\n\n")).await;
-    let password = out.lines().find_map(|line| line.strip_prefix("password=")).unwrap_or_else(|| panic!("{err}"));
+    let password = out
+        .lines()
+        .find_map(|line| line.strip_prefix("password="))
+        .unwrap_or_else(|| panic!("{err}"));
     for other in [
         format!("{question}username=octocat\npassword={password}\n\n"),
         format!("{question}username=x-access-token\npassword=ghp_x\n\n"),
         format!("{question}username=x-access-token\n\n"),
-        format!("protocol=https\nhost=github.com\nusername=x-access-token\npassword={password}\n\n"),
+        format!(
+            "protocol=https\nhost=github.com\nusername=x-access-token\npassword={password}\n\n"
+        ),
     ] {
         assert_eq!(command("erase", &other).await, (0, String::new(), String::new()), "{other}");
         assert!(!world.issued()[0].revoked, "{other}");
     }
-    let erased = command("erase", &format!("{question}username=x-access-token\npassword={password}\n\n")).await;
+    let erased =
+        command("erase", &format!("{question}username=x-access-token\npassword={password}\n\n"))
+            .await;
     assert_eq!((erased, world.issued()[0].revoked), ((0, String::new(), String::new()), true));
 }
 
@@ -466,14 +552,23 @@ async fn what_git_writes_is_answered_only_if_it_is_plain_and_ours() {
     let helper = Helper::new(&world, "protocol");
     for foreign in ["octocat", "", "x-access-token "] {
         let question = format!("username={foreign}\n{WANTED}");
-        assert_eq!(helper.run("get", &question, &[]).await, (0, String::new(), String::new()), "{foreign}");
+        assert_eq!(
+            helper.run("get", &question, &[]).await,
+            (0, String::new(), String::new()),
+            "{foreign}"
+        );
     }
-    for odd in [WANTED.replace('\n', "\r\n"), WANTED.replace("github.com", "github.com\r"), format!("a=\r\n{WANTED}")] {
+    for odd in [
+        WANTED.replace('\n', "\r\n"),
+        WANTED.replace("github.com", "github.com\r"),
+        format!("a=\r\n{WANTED}"),
+    ] {
         let (code, out, err) = helper.run("get", &odd, &[]).await;
         assert!(code == 64 && out.is_empty() && err.contains("carriage return"), "{odd:?} {err}");
     }
     assert_eq!(world.issued().len(), 0);
-    let (code, out, _) = helper.run("get", &format!("username=x-access-token\n{WANTED}"), &[]).await;
+    let (code, out, _) =
+        helper.run("get", &format!("username=x-access-token\n{WANTED}"), &[]).await;
     assert!(code == 0 && out.contains("password=ghs_"));
 }
 
@@ -494,7 +589,10 @@ async fn tokens_are_kept_under_absolute_paths_alone() {
     assert!(home.join(".cache/octo-sts").is_dir());
     let all = [&["git-credential"], &arguments[..], &["--cache", &relative, "get"]].concat();
     let (code, out, err) = run(&all, &[], WANTED).await;
-    assert!(code == 64 && out.is_empty() && err.contains("--cache: expected an absolute path"), "{err}");
+    assert!(
+        code == 64 && out.is_empty() && err.contains("--cache: expected an absolute path"),
+        "{err}"
+    );
     assert!(!Path::new(env!("CARGO_MANIFEST_DIR")).join(&relative).exists());
 }
 
@@ -520,7 +618,8 @@ async fn files_of_tokens_that_have_ended_are_removed_and_no_others() {
         path
     };
     let (a, b, c, d) = ("a".repeat(64), "b".repeat(64), "c".repeat(64), "d".repeat(64));
-    let alive = format!("{{\"token\":\"ghs_x\",\"expires_at\":{}}}", SystemClock.now().as_secs() + 60);
+    let alive =
+        format!("{{\"token\":\"ghs_x\",\"expires_at\":{}}}", SystemClock.now().as_secs() + 60);
     let gone = [
         file(&format!("{a}.json"), "{\"token\":\"ghs_x\",\"expires_at\":1}", 0),
         file(&format!("{a}.lock"), "", 0),
@@ -571,13 +670,19 @@ async fn git_is_answered_for_the_configured_github_alone() {
         "protocol=ssh\nhost=github.com\n\n",
         "",
     ] {
-        assert_eq!(helper.run("get", other, &[]).await, (0, String::new(), String::new()), "{other}");
+        assert_eq!(
+            helper.run("get", other, &[]).await,
+            (0, String::new(), String::new()),
+            "{other}"
+        );
     }
     let (code, out, err) = helper.run("get", "protocol=https\nhost=github.com\n\n", &[]).await;
     assert_eq!((code, out.as_str()), (64, ""));
     assert!(err.contains("useHttpPath") && err.contains("--scope"), "{err}");
     assert_eq!(world.issued().len(), 0);
-    let scoped = helper.run("get", "protocol=https\nhost=github.com\n\n", &[("STS_SCOPE", "octo-org/hello")]).await;
+    let scoped = helper
+        .run("get", "protocol=https\nhost=github.com\n\n", &[("STS_SCOPE", "octo-org/hello")])
+        .await;
     assert_eq!((scoped.0, world.issued().len()), (0, 1));
 }
 
@@ -595,7 +700,8 @@ async fn a_cache_is_for_its_owner_alone_and_never_in_the_way() {
     assert!(fs::read_to_string(&entry).unwrap().contains(&first));
 
     let token = |out: &str| out.lines().nth(1).unwrap().to_owned();
-    let chmod = |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    let chmod =
+        |path: &Path, mode| fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     for (path, open, closed) in [(&entry, 0o644, 0o600), (&helper.cache, 0o755, 0o700)] {
         chmod(path, open);
         let (code, out, err) = helper.run("get", WANTED, &[]).await;
@@ -606,9 +712,12 @@ async fn a_cache_is_for_its_owner_alone_and_never_in_the_way() {
             chmod(path, closed);
         }
     }
-    for broken in
-        ["", "{", "{\"token\":\"a b\",\"expires_at\":99999999999}", "{\"token\":\"x\",\"expires_at\":\"never\"}"]
-    {
+    for broken in [
+        "",
+        "{",
+        "{\"token\":\"a b\",\"expires_at\":99999999999}",
+        "{\"token\":\"x\",\"expires_at\":\"never\"}",
+    ] {
         fs::write(&entry, broken).unwrap();
         chmod(&entry, 0o600);
         let (code, out, err) = helper.run("get", WANTED, &[]).await;
@@ -624,7 +733,10 @@ async fn a_cache_is_for_its_owner_alone_and_never_in_the_way() {
     // Another's folder, however closed; only root can make one.
     if std::os::unix::fs::chown(&helper.cache, Some(65_534), None).is_ok() {
         let (code, out, err) = helper.run("get", WANTED, &[]).await;
-        assert!(code == 0 && out.contains("password=ghs_") && err.contains("belongs to somebody else"), "{err}");
+        assert!(
+            code == 0 && out.contains("password=ghs_") && err.contains("belongs to somebody else"),
+            "{err}"
+        );
     } else {
         eprintln!("a folder of somebody else's: skipped, needs root");
     }

@@ -28,7 +28,8 @@ pub fn token_of(subject: &str) -> String {
     format!("eyJhbGciOiJSUzI1NiJ9.{claims}.c2lnbmF0dXJl")
 }
 
-/// What is not an identity token, and the word by which an error names its kind. The content is in no error.
+/// What is not an identity token, and the word by which an error names its kind. The content is in
+/// no error.
 pub const NO_TOKENS: [(&str, &str); 8] = [
     ("ghp_s3cret", "a GitHub token"),
     ("github_pat_s3cret", "a GitHub token"),
@@ -61,7 +62,8 @@ impl Heard {
     /// The one parameter of that name, in query or form.
     pub fn parameter(&self, name: &str) -> String {
         let form = form_urlencoded::parse(self.body.as_bytes()).into_owned();
-        let all: Vec<_> = self.query.iter().cloned().chain(form).filter(|(found, _)| found == name).collect();
+        let all: Vec<_> =
+            self.query.iter().cloned().chain(form).filter(|(found, _)| found == name).collect();
         assert!(all.len() <= 1, "{name} comes twice");
         all.into_iter().next().map(|(_, value)| value).unwrap_or_default()
     }
@@ -138,11 +140,16 @@ pub async fn raw(bytes: impl Into<Vec<u8>>) -> String {
 
 /// What a server may do wrong: the name of it, its bytes, and the code that it comes to.
 pub fn wrongs() -> Vec<(&'static str, Vec<u8>, &'static [i32])> {
-    let huge =
-        [&b"HTTP/1.1 200 OK\r\nmetadata-flavor: Google\r\ncontent-length: 400000\r\n\r\n"[..], &vec![b'x'; 400_000]]
-            .concat();
+    let huge = [
+        &b"HTTP/1.1 200 OK\r\nmetadata-flavor: Google\r\ncontent-length: 400000\r\n\r\n"[..],
+        &vec![b'x'; 400_000],
+    ]
+    .concat();
     let ok = |body: &str| {
-        format!("HTTP/1.1 200 OK\r\nmetadata-flavor: Google\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+        format!(
+            "HTTP/1.1 200 OK\r\nmetadata-flavor: Google\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
     };
     vec![
         ("hangs", vec![], &[4]),

@@ -35,7 +35,8 @@ fn identity_token(text: &str) -> IdentityToken {
 
 async fn ask(client: &Client) -> Result<Issued, Error> {
     let token = identity_token(TOKEN);
-    let issued = client.exchange(&token, &"octo-org/hello".parse().unwrap(), &"a/ci".parse().unwrap()).await;
+    let issued =
+        client.exchange(&token, &"octo-org/hello".parse().unwrap(), &"a/ci".parse().unwrap()).await;
     if let Err(error) = &issued {
         assert!(!format!("{error} {error:?}").contains(TOKEN), "{error:?}");
     }
@@ -47,7 +48,11 @@ fn servers_are_reached_over_tls_or_on_loopback() {
     for (text, host, shown) in [
         ("https://sts.example.com", "sts.example.com", "https://sts.example.com"),
         ("sts.example.com", "sts.example.com", "https://sts.example.com"),
-        ("https://STS.example.com:8443/base/", "sts.example.com", "https://sts.example.com:8443/base"),
+        (
+            "https://STS.example.com:8443/base/",
+            "sts.example.com",
+            "https://sts.example.com:8443/base",
+        ),
         ("http://127.0.0.1:8080", "127.0.0.1", "http://127.0.0.1:8080"),
         ("http://localhost:8080/", "localhost", "http://localhost:8080"),
     ] {
@@ -55,9 +60,16 @@ fn servers_are_reached_over_tls_or_on_loopback() {
         assert_eq!((server.host(), server.to_string().as_str()), (host, shown));
         assert_eq!(server.audience().unwrap().as_str(), host);
     }
-    for bad in
-        ["", "http://sts.example.com", "ftp://a", "https://u:p@a", "https://a?x", "https://a#x", "https://", "a b"]
-    {
+    for bad in [
+        "",
+        "http://sts.example.com",
+        "ftp://a",
+        "https://u:p@a",
+        "https://a?x",
+        "https://a#x",
+        "https://",
+        "a b",
+    ] {
         assert!(Server::parse(bad).is_err(), "{bad}");
     }
 }
@@ -65,16 +77,24 @@ fn servers_are_reached_over_tls_or_on_loopback() {
 #[tokio::test]
 async fn a_server_without_an_expiry_is_taken_for_nearly_an_hour() {
     let server = Fake::start(|heard| {
-        let asked = heard.method == "POST" && heard.path == "/sts/exchange" && heard.body.is_empty();
-        let right = heard.parameter("scope") == "octo-org/hello" && heard.parameter("identity") == "a/ci";
-        assert!(asked && right && heard.header("authorization") == format!("Bearer {TOKEN}"), "{heard:?}");
+        let asked =
+            heard.method == "POST" && heard.path == "/sts/exchange" && heard.body.is_empty();
+        let right =
+            heard.parameter("scope") == "octo-org/hello" && heard.parameter("identity") == "a/ci";
+        assert!(
+            asked && right && heard.header("authorization") == format!("Bearer {TOKEN}"),
+            "{heard:?}"
+        );
         said(200, json!({"token": "ghs_x", "refreshToken": ""}).to_string())
     })
     .await;
     let clock = ManualClock::at(UnixTime::from_secs(1_790_000_000));
     let client = Client::new(Server::parse(&server.url).unwrap(), &egress(), Arc::new(clock));
     let issued = ask(&client).await.unwrap();
-    assert_eq!((issued.token.expose_secret(), issued.expires_at.as_secs()), ("ghs_x", 1_790_003_300));
+    assert_eq!(
+        (issued.token.expose_secret(), issued.expires_at.as_secs()),
+        ("ghs_x", 1_790_003_300)
+    );
 }
 
 #[tokio::test]
@@ -92,7 +112,11 @@ async fn what_is_no_token_is_not_handed_on() {
         let text = body.to_string();
         let server = Fake::start(move |_| said(200, text.clone())).await;
         let error = ask(&client(&server.url)).await.unwrap_err();
-        assert_eq!((error.code, error.class(), server.heard().len()), (13, Class::Internal, 1), "{body}");
+        assert_eq!(
+            (error.code, error.class(), server.heard().len()),
+            (13, Class::Internal, 1),
+            "{body}"
+        );
     }
 }
 
@@ -109,8 +133,13 @@ async fn a_servers_words_are_told_as_plain_text() {
     })
     .await;
     let error = ask(&client(&server.url)).await.unwrap_err();
-    assert_eq!((error.code, error.class(), error.reason.as_deref()), (7, Class::Refused, Some("POLICY_MISMATCH")));
-    assert!(error.message.starts_with(" [31mno to [REDACTED]x") && error.message.chars().count() == 513);
+    assert_eq!(
+        (error.code, error.class(), error.reason.as_deref()),
+        (7, Class::Refused, Some("POLICY_MISMATCH"))
+    );
+    assert!(
+        error.message.starts_with(" [31mno to [REDACTED]x") && error.message.chars().count() == 513
+    );
     assert_eq!(error.request_id.as_deref(), Some("r-1"));
     let condition = &error.conditions[0];
     assert_eq!(
@@ -138,12 +167,17 @@ async fn each_code_has_its_class() {
         for body in [json!({"code": code, "message": "m"}).to_string(), "<html>".to_owned()] {
             let with_code = body.starts_with('{');
             // The wait that is asked for is longer than is waited.
-            let server = Fake::start(move |_| (status, vec![("retry-after", "7".to_owned())], body.clone())).await;
+            let server =
+                Fake::start(move |_| (status, vec![("retry-after", "7".to_owned())], body.clone()))
+                    .await;
             let error = ask(&client(&server.url)).await.unwrap_err();
             if with_code || code != 9 {
                 assert_eq!((error.code, error.class()), (code, class), "{status}");
             }
-            assert_eq!((error.retry_after, server.heard().len()), (Some(Duration::from_secs(7)), 1));
+            assert_eq!(
+                (error.retry_after, server.heard().len()),
+                (Some(Duration::from_secs(7)), 1)
+            );
         }
     }
 }
@@ -190,19 +224,26 @@ async fn what_may_have_led_to_a_token_is_not_repeated() {
         }]);
         json!({"code": 14, "message": "GitHub is unavailable", "details": details}).to_string()
     };
-    for (metadata, requests) in
-        [(json!({"may_have_minted": "true"}), 1), (json!({"may_have_minted": "false"}), 3), (json!({}), 3)]
-    {
+    for (metadata, requests) in [
+        (json!({"may_have_minted": "true"}), 1),
+        (json!({"may_have_minted": "false"}), 3),
+        (json!({}), 3),
+    ] {
         for status in [502, 503, 504] {
             let (server, requested) = after(3, said(status, info(metadata.clone()))).await;
             let error = ask(&client(&server.url)).await.unwrap_err();
-            assert_eq!((error.reason.as_deref(), error.class()), (Some("GITHUB_UNAVAILABLE"), Class::Unavailable));
+            assert_eq!(
+                (error.reason.as_deref(), error.class()),
+                (Some("GITHUB_UNAVAILABLE"), Class::Unavailable)
+            );
             assert_eq!(requested.load(Ordering::SeqCst), requests, "{metadata}");
             assert_eq!(error.may_have_minted, requests == 1);
         }
     }
     // Connections that break after the request was sent, at every stage of the answer.
-    for sent in ["", "HTTP/1.1 200", "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"token\": \"ghs"] {
+    for sent in
+        ["", "HTTP/1.1 200", "HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\n{\"token\": \"ghs"]
+    {
         let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let requests = Arc::<AtomicUsize>::default();
@@ -211,7 +252,10 @@ async fn what_may_have_led_to_a_token_is_not_repeated() {
             loop {
                 let (mut stream, _) = listener.accept().await.unwrap();
                 let mut request = [0; 4096];
-                counted.fetch_add(usize::from(stream.read(&mut request).await.unwrap() > 0), Ordering::SeqCst);
+                counted.fetch_add(
+                    usize::from(stream.read(&mut request).await.unwrap() > 0),
+                    Ordering::SeqCst,
+                );
                 stream.write_all(sent.as_bytes()).await.unwrap();
             }
         });
@@ -244,8 +288,12 @@ async fn a_server_that_cannot_check_says_so() {
     ] {
         let server = Fake::start(move |_| said(status, body.clone())).await;
         let (scope, identity) = ("o/r".parse().unwrap(), "ci".parse().unwrap());
-        let error = client(&server.url).check(&identity_token(TOKEN), &scope, &identity).await.unwrap_err();
-        assert_eq!((error.code, error.message.as_str()), (12, "this server cannot check without minting"));
+        let error =
+            client(&server.url).check(&identity_token(TOKEN), &scope, &identity).await.unwrap_err();
+        assert_eq!(
+            (error.code, error.message.as_str()),
+            (12, "this server cannot check without minting")
+        );
     }
 }
 
@@ -258,18 +306,31 @@ async fn the_product_answers_both_questions() {
     let bad = identity_token(&world.token(json!({"sub": "somebody"})));
 
     let checked = client.check(&good, &scope, &identity).await.unwrap();
-    assert!(checked.granted && checked.conditions.iter().all(|condition| condition.satisfied), "{checked:?}");
+    assert!(
+        checked.granted && checked.conditions.iter().all(|condition| condition.satisfied),
+        "{checked:?}"
+    );
     assert_eq!(checked.permissions.get("issues").map(String::as_str), Some("write"));
     assert_eq!(checked.repositories, ["hello"]);
     let refused = client.check(&bad, &scope, &identity).await.unwrap();
     assert_eq!((refused.granted, refused.reason.as_deref()), (false, Some("POLICY_MISMATCH")));
-    assert!(refused.conditions.iter().any(|condition| condition.field == "subject" && !condition.satisfied));
+    assert!(
+        refused
+            .conditions
+            .iter()
+            .any(|condition| condition.field == "subject" && !condition.satisfied)
+    );
     let foreign = client.check(&identity_token(TOKEN), &scope, &identity).await.unwrap_err();
-    assert_eq!((foreign.class(), foreign.reason.as_deref()), (Class::Refused, Some("TOKEN_CLAIMS_INVALID")));
+    assert_eq!(
+        (foreign.class(), foreign.reason.as_deref()),
+        (Class::Refused, Some("TOKEN_CLAIMS_INVALID"))
+    );
 
     let error = client.exchange(&bad, &scope, &identity).await.unwrap_err();
     assert_eq!((error.reason.as_deref(), error.class()), (Some("POLICY_MISMATCH"), Class::Refused));
-    assert!(error.request_id.is_some() && error.conditions.iter().any(|condition| !condition.satisfied));
+    assert!(
+        error.request_id.is_some() && error.conditions.iter().any(|condition| !condition.satisfied)
+    );
     assert_eq!(world.issued().len(), 0, "nothing was minted so far");
     let issued = client.exchange(&good, &scope, &identity).await.unwrap();
     assert_eq!(issued.expires_at, world.clock.now().plus(Duration::from_secs(3600)));
@@ -279,5 +340,7 @@ async fn the_product_answers_both_questions() {
         revoke(&api, &egress(), &issued.token).await.unwrap();
     }
     assert!(world.issued().iter().all(|token| token.revoked));
-    assert!(revoke(&"http://127.0.0.1:1".parse().unwrap(), &egress(), &issued.token).await.is_err());
+    assert!(
+        revoke(&"http://127.0.0.1:1".parse().unwrap(), &egress(), &issued.token).await.is_err()
+    );
 }

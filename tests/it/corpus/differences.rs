@@ -1,5 +1,5 @@
-//! What this service does otherwise than octo-sts/app, on purpose: `differences.yaml`. Each entry names
-//! the cases or tests that show it, and they must exist.
+//! What this service does otherwise than octo-sts/app, on purpose: `differences.yaml`. Each entry
+//! names the cases or tests that show it, and they must exist.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,5 @@
-//! The trusted-issuer list of an organization: `issuers.yaml`. Each case has an organization of its own.
+//! The trusted-issuer list of an organization: `issuers.yaml`. Each case has an organization of its
+//! own.
 
 use std::time::Duration;
 
@@ -50,8 +51,9 @@ fn found(setup: &Setup, n: usize, case: &Case) {
         put("trusted-token-issuers.yaml", list);
     }
     for (n, issuer) in asked(case).enumerate() {
-        let policy =
-            format!("issuer: {issuer}\nsubject_pattern: '.*'\npermissions: {{issues: write}}\nrepositories: [hello]\n");
+        let policy = format!(
+            "issuer: {issuer}\nsubject_pattern: '.*'\npermissions: {{issues: write}}\nrepositories: [hello]\n"
+        );
         put(&format!("asker-{n}.sts.yaml"), &policy);
     }
 }
@@ -66,7 +68,8 @@ const STRANGERS: [&str; 4] = ["/a", "/b", "/tenant-a", "/tenant-a/x"];
 
 fn token(world: &World, issuer: &str) -> String {
     let path = issuer.strip_prefix(&world.issuer.url()).unwrap_or("/a");
-    // Whoever is refused is never asked for keys, so any key will do where the issuer is none of ours.
+    // Whoever is refused is never asked for keys, so any key will do where the issuer is none of
+    // ours.
     let signer = if path == KNOWN || STRANGERS.contains(&path) { path } else { "/a" };
     let mut claims = world.claims();
     claims["iss"] = json!(issuer);
@@ -75,19 +78,24 @@ fn token(world: &World, issuer: &str) -> String {
 
 async fn run(judge: &mut Judge<'_>, n: usize, case: &Case) {
     let world = judge.world;
-    let verdict = |issuer: &str| match (case.invalid, case.refuses.iter().any(|refused| refused == issuer)) {
-        (false, false) => "granted",
-        (true, _) if issuer == world.issuer.url() => "9 TRUSTED_ISSUERS_INVALID",
-        (false, true) if issuer == world.issuer.url() => "7 ISSUER_NOT_PERMITTED",
-        _ => "16 ISSUER_NOT_TRUSTED",
-    };
+    let verdict =
+        |issuer: &str| match (case.invalid, case.refuses.iter().any(|refused| refused == issuer)) {
+            (false, false) => "granted",
+            (true, _) if issuer == world.issuer.url() => "9 TRUSTED_ISSUERS_INVALID",
+            (false, true) if issuer == world.issuer.url() => "7 ISSUER_NOT_PERMITTED",
+            _ => "16 ISSUER_NOT_TRUSTED",
+        };
     for (k, issuer) in asked(case).enumerate() {
-        let expected = Expected::new(verdict(issuer), &json!({"issues": "write"}), &json!(["hello"]));
+        let expected =
+            Expected::new(verdict(issuer), &json!({"issues": "write"}), &json!(["hello"]));
         let ask = Ask::new(&owner(n), &format!("asker-{k}"), &token(world, issuer));
         judge.ask(&format!("{} {issuer}", case.name), &expected, async || ask.clone()).await;
         if case.records.contains(issuer) {
             let policy = format!("asker-{k}");
-            let record = world.audit.find(|record| record["scope"] == owner(n) && record["identity"] == policy).await;
+            let record = world
+                .audit
+                .find(|record| record["scope"] == owner(n) && record["identity"] == policy)
+                .await;
             assert_eq!(record["trusted_issuers"], "not listed, audit only", "{}", case.name);
         }
     }
@@ -97,7 +105,8 @@ async fn run(judge: &mut Judge<'_>, n: usize, case: &Case) {
 async fn lists_of_trusted_issuers_mean_what_the_corpus_says() {
     let setup = setup().await;
     let root = setup.issuer.url();
-    let stand_ins = StandIns::default().with("ROOT", &root).with("ROOT_PATTERN", root.replace('.', r"\."));
+    let stand_ins =
+        StandIns::default().with("ROOT", &root).with("ROOT_PATTERN", root.replace('.', r"\."));
     let mut cases: Vec<Case> = load("issuers.yaml", &stand_ins);
     let _strangers = STRANGERS.map(|path| setup.issuer.at(path));
     for (n, case) in cases.iter_mut().enumerate() {
@@ -123,7 +132,11 @@ async fn invalid_tokens_empty_a_bucket_and_callers_verified_by_cached_keys_do_no
     let mut setup = setup().await;
     setup.settings.exchange.admission.address = Rate::new(60, 2);
     let (issuer, foreign) = (setup.issuer.at("/a"), setup.issuer.at("/b"));
-    setup.policy("hello", "ci", &format!("issuer: {}\nsubject: s\npermissions: {{issues: write}}\n", issuer.url()));
+    setup.policy(
+        "hello",
+        "ci",
+        &format!("issuer: {}\nsubject: s\npermissions: {{issues: write}}\n", issuer.url()),
+    );
     let world = setup.start().await;
     let claims = json!({"iss": issuer.url(), "sub": "s", "aud": "sts.example.com"});
     let (good, bad) = (issuer.sign(&claims), foreign.sign(&claims));
@@ -132,7 +145,8 @@ async fn invalid_tokens_empty_a_bucket_and_callers_verified_by_cached_keys_do_no
         (answer.code, answer.reason, answer.retry_after.is_some())
     };
     let granted = (0, String::new(), false);
-    let (not_trusted, limited) = ((16, "ISSUER_NOT_TRUSTED".into(), false), (8, "RATE_LIMITED".into(), true));
+    let (not_trusted, limited) =
+        ((16, "ISSUER_NOT_TRUSTED".into(), false), (8, "RATE_LIMITED".into(), true));
     assert_eq!(ask("octo-org", &good).await, granted);
     for owner in ["octo-org", "nobody"] {
         for _ in 0..2 {

@@ -45,7 +45,8 @@ impl Case {
             "POLICY_MISMATCH" => "7 POLICY_MISMATCH",
             other => panic!("{}: {other}", self.name),
         };
-        let first = self.at.map(|(line, column)| format!(" is invalid: line {line}, column {column}: "));
+        let first =
+            self.at.map(|(line, column)| format!(" is invalid: line {line}, column {column}: "));
         let says = first.into_iter().chain(self.says.iter().cloned()).collect();
         let expected = Expected::new(verdict, &json!(self.permissions), &self.repositories);
         Expected { says, failed: self.failed.clone(), ..expected }
@@ -62,7 +63,11 @@ fn furnish(setup: &Setup, cases: &[Case]) {
     }
     let most: Vec<_> = most.into_iter().collect();
     setup.github.install(setup.app, "octo-org", &Selection::All, &most);
-    let named = cases.iter().filter_map(|case| case.repositories.as_array()).flatten().filter_map(Value::as_str);
+    let named = cases
+        .iter()
+        .filter_map(|case| case.repositories.as_array())
+        .flatten()
+        .filter_map(Value::as_str);
     let mut there: BTreeSet<String> = [".github", "hello", "other"].map(str::to_owned).into();
     for name in named {
         if there.insert(name.to_ascii_lowercase()) {
@@ -82,10 +87,16 @@ async fn policies_mean_through_the_server_what_the_corpus_says() {
         .with("GITHUB_HOST", "github.com")
         .with("X4096", "x".repeat(4096));
     let cases: Vec<Case> = load("policies.yaml", &stand_ins);
-    let base: Map<String, Value> = serde_json::from_str(&stand_ins.fill(&read("base-claims.json"))).unwrap();
+    let base: Map<String, Value> =
+        serde_json::from_str(&stand_ins.fill(&read("base-claims.json"))).unwrap();
     furnish(&setup, &cases);
     for (n, case) in cases.iter().enumerate() {
-        setup.github.put_file("octo-org", &case.repo(), &format!(".github/chainguard/case-{n}.sts.yaml"), &case.policy);
+        setup.github.put_file(
+            "octo-org",
+            &case.repo(),
+            &format!(".github/chainguard/case-{n}.sts.yaml"),
+            &case.policy,
+        );
     }
     let world = setup.start().await;
     let mut judge = Judge::new(&world, &["octo-org/hello", "octo-org"]).await;
@@ -95,7 +106,8 @@ async fn policies_mean_through_the_server_what_the_corpus_says() {
         claims.extend([("iat".into(), json!(now)), ("exp".into(), json!(now + 300))]);
         claims.extend(case.claims.clone());
         let issuer = if claims["iss"] == cluster.url() { &cluster } else { &world.issuer };
-        let token = issuer.sign_text(&issuer.header().to_string(), &Value::Object(claims).to_string());
+        let token =
+            issuer.sign_text(&issuer.header().to_string(), &Value::Object(claims).to_string());
         let ask = Ask::new(&case.scope, &format!("case-{n}"), &token);
         judge.ask(&case.name, &case.expected(), async || ask.clone()).await;
     }
@@ -115,14 +127,21 @@ async fn what_was_wanted_is_told_to_those_who_could_read_it() {
         checked.assert_agrees(&answer);
         answer
     };
-    for (owner, is_told) in [("octo-org", true), ("Octo-Org", true), ("octo-org2", false), ("", false)] {
+    for (owner, is_told) in
+        [("octo-org", true), ("Octo-Org", true), ("octo-org2", false), ("", false)]
+    {
         let answer = told("ci", owner).await;
         assert_eq!(
             (answer.reason.as_str(), answer.failed.as_slice()),
             ("POLICY_MISMATCH", &["subject".to_owned()][..])
         );
-        let subject = answer.conditions.iter().find(|condition| condition.field == "subject").unwrap();
-        assert_eq!((subject.got.as_deref(), subject.wanted.is_some()), (Some("repo:x/y"), is_told), "{owner}");
+        let subject =
+            answer.conditions.iter().find(|condition| condition.field == "subject").unwrap();
+        assert_eq!(
+            (subject.got.as_deref(), subject.wanted.is_some()),
+            (Some("repo:x/y"), is_told),
+            "{owner}"
+        );
         let broken = if is_told { "POLICY_INVALID" } else { "POLICY_NOT_FOUND" };
         assert_eq!(told("broken", owner).await.reason, broken, "{owner}");
     }
@@ -164,7 +183,9 @@ async fn a_pin_is_kept_or_nothing_is_minted() {
         (format!("app_pattern: 'x|{id}0'"), false),
     ];
     for (n, (pin, _)) in pins.iter().enumerate() {
-        let policy = format!("issuer: ${{ISSUER}}\nsubject_pattern: '.*'\n{pin}\npermissions: {{issues: write}}\n");
+        let policy = format!(
+            "issuer: ${{ISSUER}}\nsubject_pattern: '.*'\n{pin}\npermissions: {{issues: write}}\n"
+        );
         setup.policy("hello", &format!("pin-{n}"), &policy);
     }
     let world = setup.start().await;

@@ -1,5 +1,5 @@
-//! The contract of requests: `requests.yaml`. What a case writes in several ways must mean the same in
-//! each: as a message, as a query, as a form, as JSON.
+//! The contract of requests: `requests.yaml`. What a case writes in several ways must mean the same
+//! in each: as a message, as a query, as a form, as JSON.
 
 use octo_sts::proto::{octosts::v1::CheckRequest, oidc::ExchangeRequest};
 use prost::Message as _;
@@ -73,7 +73,9 @@ async fn check_over_grpc(world: &World, authorization: &[String], message: &Mess
 fn with<T>(authorization: &[String], message: T) -> tonic::Request<T> {
     let mut request = tonic::Request::new(message);
     for value in authorization {
-        request.metadata_mut().append("authorization", AsciiMetadataValue::try_from(value.as_str()).unwrap());
+        request
+            .metadata_mut()
+            .append("authorization", AsciiMetadataValue::try_from(value.as_str()).unwrap());
     }
     request
 }
@@ -86,7 +88,8 @@ async fn over_grpc(world: &World, authorization: &[String], message: &Message) -
 }
 
 async fn send(world: &World, authorization: &[String], rest: &Rest, path: &str) -> Reply {
-    let mut headers: Vec<_> = authorization.iter().map(|value| ("authorization", value.as_str())).collect();
+    let mut headers: Vec<_> =
+        authorization.iter().map(|value| ("authorization", value.as_str())).collect();
     headers.extend(rest.content_type.as_deref().map(|value| ("content-type", value)));
     let path = format!("{path}?{}", rest.query);
     world.client.send(rest.method.parse().unwrap(), &path, &headers, &rest.body).await

@@ -112,7 +112,8 @@ fn misbehave(name: &str, issuer: &Issuer) {
         }),
         "many" => changed(&|keys| {
             let one = keys["keys"][0].clone();
-            let others = (0..200).map(|n| json!({"kid": n.to_string(), "kty": "RSA", "n": one["n"], "e": "AQAB"}));
+            let others = (0..200)
+                .map(|n| json!({"kid": n.to_string(), "kty": "RSA", "n": one["n"], "e": "AQAB"}));
             keys["keys"] = others.chain([one.clone()]).collect();
         }),
         "ten" => (0..10).for_each(|_| drop(issuer.rotate(Alg::Es256))),
@@ -196,7 +197,8 @@ impl Issuers {
         kids.insert("withdrawn", actions.add_key(Alg::Rs256));
         actions.withdraw(&kids["withdrawn"]);
         // The pool hands every issuer other keys.
-        let mut by_name: BTreeMap<_, _> = OTHERS.map(|name| (name, actions.at(&format!("/{name}")))).into();
+        let mut by_name: BTreeMap<_, _> =
+            OTHERS.map(|name| (name, actions.at(&format!("/{name}")))).into();
         by_name.iter().for_each(|(name, issuer)| misbehave(name, issuer));
         by_name.insert("actions", actions.clone());
         Self { by_name, foreign: actions.at("/foreign"), kids }
@@ -228,7 +230,8 @@ impl Issuers {
         let alg = if ALGS.iter().any(|alg| alg.name() == key) { key } else { "RS256" };
         let alg = if secret.is_some() { "HS256" } else { alg };
         let alg = if issuer == "actions" { alg } else { header["alg"].as_str().unwrap() };
-        let header = text(json!({"alg": alg, "kid": kid, "typ": "JWT"}), &build.header, &build.header_more);
+        let header =
+            text(json!({"alg": alg, "kid": kid, "typ": "JWT"}), &build.header, &build.header_more);
         let now = world.clock.now().as_secs();
         let mut standard = world.claims();
         standard["iss"] = json!(own.url());
@@ -280,7 +283,11 @@ impl Issuers {
         }
         // Text in base64 that need not be a signed part of anything.
         let filled = parts.fill(sent);
-        filled.split('|').enumerate().map(|(n, part)| if n % 2 == 1 { B64.encode(part) } else { part.into() }).collect()
+        filled
+            .split('|')
+            .enumerate()
+            .map(|(n, part)| if n % 2 == 1 { B64.encode(part) } else { part.into() })
+            .collect()
     }
 }
 
@@ -298,12 +305,20 @@ async fn tokens_are_taken_or_refused_as_the_corpus_says() {
     let mut setup = setup().await;
     let issuers = Issuers::new(&setup.issuer);
     let configured = issuers.by_name.iter().filter(|(name, _)| is_configured(name));
-    setup.settings.oidc.configured = configured.map(|(_, issuer)| issuer.url().parse().unwrap()).collect();
+    setup.settings.oidc.configured =
+        configured.map(|(_, issuer)| issuer.url().parse().unwrap()).collect();
     for (name, issuer) in &issuers.by_name {
-        let policy = format!("issuer: {}\nsubject_pattern: '(?s:.*)'\npermissions: {{issues: write}}\n", issuer.url());
+        let policy = format!(
+            "issuer: {}\nsubject_pattern: '(?s:.*)'\npermissions: {{issues: write}}\n",
+            issuer.url()
+        );
         setup.policy("hello", name, &policy);
     }
-    setup.policy("hello", "open", "issuer_pattern: '.*'\nsubject_pattern: '.*'\npermissions: {issues: write}\n");
+    setup.policy(
+        "hello",
+        "open",
+        "issuer_pattern: '.*'\nsubject_pattern: '.*'\npermissions: {issues: write}\n",
+    );
     let reads = format!(
         "issuer: {}\nsubject_pattern: '.*'\nclaim_pattern: {{x: '(?s:.*)'}}\npermissions: {{issues: write}}\n",
         setup.issuer.url()
@@ -315,8 +330,8 @@ async fn tokens_are_taken_or_refused_as_the_corpus_says() {
     cases.sort_by_key(|case| case.later);
     let mut judge = Judge::new(&world, &["octo-org/hello"]).await;
     for case in &cases {
-        let expected =
-            Expected::new(&case.expect, &json!({"issues": "write"}), &json!(["hello"])).failing(&case.failed);
+        let expected = Expected::new(&case.expect, &json!({"issues": "write"}), &json!(["hello"]))
+            .failing(&case.failed);
         let expected = Expected { says: vec![case.says.clone()], ..expected };
         let identity = case.policy.as_deref().or(case.issuer.as_deref()).unwrap_or("actions");
         let ask = async || {

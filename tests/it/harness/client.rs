@@ -11,7 +11,8 @@ use hyper_util::{
 };
 use octo_sts::proto::{
     octosts::v1::{
-        CheckRequest, CheckResponse, Condition, KubernetesIdentity, check_service_client::CheckServiceClient,
+        CheckRequest, CheckResponse, Condition, KubernetesIdentity,
+        check_service_client::CheckServiceClient,
     },
     oidc::{ExchangeRequest, RawToken, security_token_service_client::SecurityTokenServiceClient},
     rpc,
@@ -31,7 +32,11 @@ pub struct Ask {
 
 impl Ask {
     pub fn new(scope: &str, identity: &str, token: &str) -> Self {
-        Self { scope: scope.into(), identity: identity.into(), authorization: Some(format!("Bearer {token}")) }
+        Self {
+            scope: scope.into(),
+            identity: identity.into(),
+            authorization: Some(format!("Bearer {token}")),
+        }
     }
 }
 
@@ -94,7 +99,11 @@ impl Check {
             Err(error) => (None, Some(error.shared())),
         };
         if let Some(reply) = &reply {
-            assert_eq!(reply.granted, reply.reason.is_empty() && reply.message.is_empty(), "{reply:?}");
+            assert_eq!(
+                reply.granted,
+                reply.reason.is_empty() && reply.message.is_empty(),
+                "{reply:?}"
+            );
             assert_eq!(reply.granted, !reply.permissions.is_empty(), "{reply:?}");
         }
         Self { reply, error, request_id }
@@ -106,7 +115,11 @@ impl Check {
         let request_id = text(reply.headers.get("x-request-id"));
         Self::of(
             request_id,
-            if reply.status == 200 { Ok(check_response(&reply.json())) } else { Err(Answer::of_rest(reply)) },
+            if reply.status == 200 {
+                Ok(check_response(&reply.json()))
+            } else {
+                Err(Answer::of_rest(reply))
+            },
         )
     }
 
@@ -123,8 +136,15 @@ impl Check {
             return;
         }
         let reply = self.reply();
-        assert_eq!((reply.granted, &reply.reason, &reply.message), (answer.code == 0, &answer.reason, &answer.message));
-        assert!(![4, 8, 13, 14, 16, 3].contains(&answer.code), "a check told {} in a reply", answer.reason);
+        assert_eq!(
+            (reply.granted, &reply.reason, &reply.message),
+            (answer.code == 0, &answer.reason, &answer.message)
+        );
+        assert!(
+            ![4, 8, 13, 14, 16, 3].contains(&answer.code),
+            "a check told {} in a reply",
+            answer.reason
+        );
         let failed = reply.conditions.iter().filter(|condition| !condition.satisfied);
         assert_eq!(
             failed.map(|condition| &condition.field).collect::<Vec<_>>(),
@@ -138,14 +158,18 @@ impl Check {
 
 /// Proto JSON of the message, no field of it left out but the optional ones, and none added.
 fn check_response(json: &Value) -> CheckResponse {
-    let names = json.as_object().unwrap().keys().map(String::as_str).filter(|name| *name != "kubernetes");
+    let names =
+        json.as_object().unwrap().keys().map(String::as_str).filter(|name| *name != "kubernetes");
     let wanted = ["conditions", "granted", "message", "permissions", "reason", "repositories"];
     assert_eq!(names.collect::<Vec<_>>(), wanted);
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     let condition = |json: &Value| {
         let field = |name: &str| json.get(name).map(text);
         let known = ["field", "got", "hint", "satisfied", "wanted"];
-        assert!(json.as_object().unwrap().keys().all(|name| known.contains(&name.as_str())), "{json}");
+        assert!(
+            json.as_object().unwrap().keys().all(|name| known.contains(&name.as_str())),
+            "{json}"
+        );
         Condition {
             field: field("field").unwrap(),
             satisfied: json["satisfied"].as_bool().unwrap(),
@@ -159,7 +183,12 @@ fn check_response(json: &Value) -> CheckResponse {
         reason: text(&json["reason"]),
         message: text(&json["message"]),
         conditions: json["conditions"].as_array().unwrap().iter().map(condition).collect(),
-        permissions: json["permissions"].as_object().unwrap().iter().map(|(k, v)| (k.clone(), text(v))).collect(),
+        permissions: json["permissions"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .map(|(k, v)| (k.clone(), text(v)))
+            .collect(),
         repositories: json["repositories"].as_array().unwrap().iter().map(text).collect(),
         kubernetes: json.get("kubernetes").map(|json| KubernetesIdentity {
             namespace: text(&json["namespace"]),
@@ -225,8 +254,11 @@ impl Client {
     /// Asks over gRPC.
     pub async fn grpc(&self, ask: &Ask) -> Answer {
         #[expect(deprecated, reason = "callers still send the singular scope")]
-        let message =
-            ExchangeRequest { scope: ask.scope.clone(), identity: ask.identity.clone(), ..Default::default() };
+        let message = ExchangeRequest {
+            scope: ask.scope.clone(),
+            identity: ask.identity.clone(),
+            ..Default::default()
+        };
         let mut request = tonic::Request::new(message);
         if let Some(value) = &ask.authorization {
             request.metadata_mut().insert("authorization", value.parse().unwrap());
@@ -245,7 +277,8 @@ impl Client {
             .append_pair("scope", &ask.scope)
             .append_pair("identity", &ask.identity)
             .finish();
-        let headers: Vec<_> = ask.authorization.iter().map(|value| ("authorization", value.as_str())).collect();
+        let headers: Vec<_> =
+            ask.authorization.iter().map(|value| ("authorization", value.as_str())).collect();
         let reply = self.send(Method::GET, &format!("/sts/exchange?{query}"), &headers, "").await;
         Answer::of_rest(&reply)
     }
@@ -278,7 +311,9 @@ impl Client {
     /// Asks for a check with a message and metadata of the caller's making.
     pub async fn check_raw(&self, request: tonic::Request<CheckRequest>) -> Check {
         match self.checks.clone().check(request).await {
-            Ok(reply) => Check::of(text(reply.metadata().get("x-request-id")), Ok(reply.into_inner())),
+            Ok(reply) => {
+                Check::of(text(reply.metadata().get("x-request-id")), Ok(reply.into_inner()))
+            }
             Err(status) => {
                 let error = Answer::of_status(&status);
                 Check::of(error.request_id.clone(), Err(error))
@@ -295,14 +330,25 @@ impl Client {
     }
 
     /// Any request.
-    pub async fn send(&self, method: Method, path: &str, headers: &[(&str, &str)], body: &str) -> Reply {
+    pub async fn send(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: &str,
+    ) -> Reply {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         for (name, value) in headers {
             request = request.header(*name, *value);
         }
-        let reply = self.http.request(request.body(Full::from(body.to_owned())).unwrap()).await.unwrap();
+        let reply =
+            self.http.request(request.body(Full::from(body.to_owned())).unwrap()).await.unwrap();
         let (head, body) = reply.into_parts();
-        Reply { status: head.status.as_u16(), headers: head.headers, body: body.collect().await.unwrap().to_bytes() }
+        Reply {
+            status: head.status.as_u16(),
+            headers: head.headers,
+            body: body.collect().await.unwrap().to_bytes(),
+        }
     }
 }
 
@@ -313,7 +359,8 @@ where
 }
 
 impl Answer {
-    /// What must be the same on both wires: all but the token, the request's id and how long to wait.
+    /// What must be the same on both wires: all but the token, the request's id and how long to
+    /// wait.
     pub fn shared(&self) -> Self {
         let retry_after = self.retry_after.map(|_| Duration::ZERO);
         Self { token: String::new(), request_id: String::new(), retry_after, ..self.clone() }
@@ -343,14 +390,22 @@ impl Answer {
                     assert_eq!(info.domain, "octo-sts");
                     answer.reason = info.reason;
                     answer.may_have_minted = info.metadata.get("may_have_minted").cloned();
-                    let failed = info.metadata.get("failed").map(String::as_str).unwrap_or_default();
-                    answer.failed = failed.split(',').filter(|field| !field.is_empty()).map(str::to_owned).collect();
+                    let failed =
+                        info.metadata.get("failed").map(String::as_str).unwrap_or_default();
+                    answer.failed = failed
+                        .split(',')
+                        .filter(|field| !field.is_empty())
+                        .map(str::to_owned)
+                        .collect();
                 }
                 "google.rpc.RetryInfo" => {
                     let info = rpc::RetryInfo::decode(value.as_slice()).unwrap();
-                    answer.retry_after = info.retry_delay.map(|delay| Duration::from_secs(delay.seconds as u64));
+                    answer.retry_after =
+                        info.retry_delay.map(|delay| Duration::from_secs(delay.seconds as u64));
                 }
-                "octosts.v1.Condition" => answer.conditions.push(Condition::decode(value.as_slice()).unwrap()),
+                "octosts.v1.Condition" => {
+                    answer.conditions.push(Condition::decode(value.as_slice()).unwrap())
+                }
                 other => panic!("a detail of an unknown type: {other}"),
             }
         }
@@ -370,7 +425,8 @@ impl Answer {
 
     fn of_status(status: &tonic::Status) -> Self {
         let details = rpc::Status::decode(status.details()).unwrap();
-        let details: Vec<_> = details.details.into_iter().map(|any| (any.type_url, any.value)).collect();
+        let details: Vec<_> =
+            details.details.into_iter().map(|any| (any.type_url, any.value)).collect();
         let request_id = text(status.metadata().get("x-request-id"));
         Self { request_id, ..Self::refused(status.code() as i32, status.message(), &details) }
     }
@@ -381,7 +437,10 @@ impl Answer {
         assert_eq!(reply.headers["cache-control"], "no-store");
         let body = reply.json();
         if reply.status == 200 {
-            return Self { request_id, ..Self::granted(body["token"].as_str().unwrap().to_owned()) };
+            return Self {
+                request_id,
+                ..Self::granted(body["token"].as_str().unwrap().to_owned())
+            };
         }
         let code = i32::try_from(body["code"].as_i64().unwrap()).unwrap();
         let mut answer = Self::refused(code, body["message"].as_str().unwrap(), &[]);
@@ -400,9 +459,14 @@ impl Answer {
         match detail["@type"].as_str().unwrap().rsplit('/').next().unwrap() {
             "google.rpc.ErrorInfo" => {
                 self.reason = field("reason").unwrap();
-                self.may_have_minted = detail["metadata"]["may_have_minted"].as_str().map(str::to_owned);
+                self.may_have_minted =
+                    detail["metadata"]["may_have_minted"].as_str().map(str::to_owned);
                 let failed = detail["metadata"]["failed"].as_str().unwrap_or_default();
-                self.failed = failed.split(',').filter(|field| !field.is_empty()).map(str::to_owned).collect();
+                self.failed = failed
+                    .split(',')
+                    .filter(|field| !field.is_empty())
+                    .map(str::to_owned)
+                    .collect();
             }
             "octosts.v1.Condition" => self.conditions.push(Condition {
                 field: field("field").unwrap(),

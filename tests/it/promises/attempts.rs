@@ -31,12 +31,20 @@ enum Sent {
 }
 
 /// One gRPC request, sent as it stands; the gRPC status, if there is a reply.
-async fn grpc(address: SocketAddr, path: &str, headers: &[(&str, &str)], sent: Sent) -> Option<String> {
+async fn grpc(
+    address: SocketAddr,
+    path: &str,
+    headers: &[(&str, &str)],
+    sent: Sent,
+) -> Option<String> {
     let socket = TcpStream::connect(address).await.unwrap();
     let (mut sender, connection) =
-        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(socket)).await.unwrap();
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(socket))
+            .await
+            .unwrap();
     tokio::spawn(connection);
-    let mut request = Request::post(format!("http://sts{path}")).header("content-type", "application/grpc");
+    let mut request =
+        Request::post(format!("http://sts{path}")).header("content-type", "application/grpc");
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
@@ -44,9 +52,13 @@ async fn grpc(address: SocketAddr, path: &str, headers: &[(&str, &str)], sent: S
         Sent::All(bytes) => (bytes, futures_util::stream::empty().boxed()),
         Sent::Part(bytes) => (bytes, futures_util::stream::pending().boxed()),
     };
-    let first =
-        futures_util::stream::once(async { Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from(bytes))) });
-    let reply = sender.send_request(request.body(StreamBody::new(first.chain(rest).boxed())).unwrap()).await.ok()?;
+    let first = futures_util::stream::once(async {
+        Ok::<_, std::io::Error>(http_body::Frame::data(Bytes::from(bytes)))
+    });
+    let reply = sender
+        .send_request(request.body(StreamBody::new(first.chain(rest).boxed())).unwrap())
+        .await
+        .ok()?;
     let in_headers = reply.headers().get("grpc-status").cloned();
     let trailers = match in_headers {
         Some(_) => None,
@@ -66,7 +78,10 @@ async fn http1(address: SocketAddr, text: &[u8]) -> String {
     let mut socket = TcpStream::connect(address).await.unwrap();
     socket.write_all(text).await.unwrap();
     let mut reply = Vec::new();
-    tokio::time::timeout(Duration::from_secs(10), socket.read_to_end(&mut reply)).await.unwrap().ok();
+    tokio::time::timeout(Duration::from_secs(10), socket.read_to_end(&mut reply))
+        .await
+        .unwrap()
+        .ok();
     String::from_utf8_lossy(&reply).into_owned()
 }
 
@@ -85,7 +100,11 @@ async fn only_record(world: World) -> Value {
 }
 
 fn is(record: &Value, operation: &str, result: &str, reason: &str) {
-    assert_eq!((&record["operation"], &record["result"]), (&json!(operation), &json!(result)), "{record}");
+    assert_eq!(
+        (&record["operation"], &record["result"]),
+        (&json!(operation), &json!(result)),
+        "{record}"
+    );
     assert_eq!(record["reason"].as_str().unwrap_or(""), reason, "{record}");
 }
 
@@ -95,8 +114,10 @@ type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], Sent, &'a str, &'a str);
 #[tokio::test]
 async fn over_grpc() {
     let large = vec![0; 70 << 10];
-    let headers: Vec<(String, String)> = (0..150).map(|n| (format!("x-{n}"), "y".to_owned())).collect();
-    let many: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let headers: Vec<(String, String)> =
+        (0..150).map(|n| (format!("x-{n}"), "y".to_owned())).collect();
+    let many: Vec<(&str, &str)> =
+        headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let long = "x".repeat(100 << 10);
     let token = format!("Bearer {long}");
     // A message that announces ten bytes.
@@ -125,8 +146,11 @@ async fn over_grpc() {
             }
             let world = quick().await;
             let headers = [&[("authorization", token.as_str())][..], *headers].concat();
-            let (status, reason) =
-                if *case == "compressed" { ("12", "UNIMPLEMENTED") } else { ("3", "REQUEST_INVALID") };
+            let (status, reason) = if *case == "compressed" {
+                ("12", "UNIMPLEMENTED")
+            } else {
+                ("3", "REQUEST_INVALID")
+            };
             let answer = grpc(world.address, path, &headers, sent.clone()).await;
             assert_eq!(answer.as_deref(), Some(status), "{case}");
             is(&only_record(world).await, operation, "denied", reason);
@@ -143,8 +167,18 @@ async fn over_rest() {
         let post = format!("POST {path} {head}");
         let cases = [
             ("too slow", format!("{post}content-length: 10\r\n\r\nscop"), 504, "DEADLINE"),
-            ("its own deadline", format!("{post}grpc-timeout: 100m\r\ncontent-length: 10\r\n\r\nsc"), 504, "DEADLINE"),
-            ("not chunks", format!("{post}transfer-encoding: chunked\r\n\r\nXYZ\r\n"), 401, "CREDENTIAL_MISSING"),
+            (
+                "its own deadline",
+                format!("{post}grpc-timeout: 100m\r\ncontent-length: 10\r\n\r\nsc"),
+                504,
+                "DEADLINE",
+            ),
+            (
+                "not chunks",
+                format!("{post}transfer-encoding: chunked\r\n\r\nXYZ\r\n"),
+                401,
+                "CREDENTIAL_MISSING",
+            ),
             (
                 "too large",
                 format!("{post}content-length: 65540\r\n\r\n{}", "x".repeat(65_540)),
@@ -153,7 +187,12 @@ async fn over_rest() {
             ),
             ("many headers", format!("{post}{many}\r\n"), 431, "REQUEST_INVALID"),
             ("long headers", format!("{post}a: {long}\r\n\r\n"), 431, "REQUEST_INVALID"),
-            ("long token", format!("{post}authorization: Bearer {long}\r\n\r\n"), 400, "TOKEN_TOO_LARGE"),
+            (
+                "long token",
+                format!("{post}authorization: Bearer {long}\r\n\r\n"),
+                400,
+                "TOKEN_TOO_LARGE",
+            ),
         ];
         for (case, text, status, reason) in cases {
             let world = quick().await;
@@ -173,12 +212,19 @@ async fn of_a_caller_that_goes_away_before_its_body_is_complete() {
         let sent = grpc(world.address, path, &[], Sent::Part(vec![0, 0]));
         tokio::time::timeout(Duration::from_millis(300), sent).await.unwrap_err();
         let record = only_record(world).await;
-        assert_eq!((record["protocol"].as_str(), record["token"].is_null()), (Some("grpc"), true), "{record}");
+        assert_eq!(
+            (record["protocol"].as_str(), record["token"].is_null()),
+            (Some("grpc"), true),
+            "{record}"
+        );
         assert_ne!(record["result"], "granted");
     }
     let world = setup().await.start().await;
     let mut socket = TcpStream::connect(world.address).await.unwrap();
-    socket.write_all(b"POST /sts/exchange HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nscop").await.unwrap();
+    socket
+        .write_all(b"POST /sts/exchange HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\nscop")
+        .await
+        .unwrap();
     tokio::time::sleep(Duration::from_millis(100)).await;
     drop(socket);
     assert_ne!(only_record(world).await["result"], "granted");
@@ -202,12 +248,19 @@ async fn of_a_caller_whose_deadline_ends_during_the_mint() {
             let path = "/sts/exchange?scope=octo-org/hello&identity=ci";
             assert_eq!(world.client.send(Method::GET, path, &headers, "").await.status, 504);
         }
-        assert_eq!(count(&world, RouteKind::Mint), before + 1, "{wire}: it did not come to the mint");
+        assert_eq!(
+            count(&world, RouteKind::Mint),
+            before + 1,
+            "{wire}: it did not come to the mint"
+        );
         let records = world.audit.at_least(2).await;
         is(&records[1], "exchange", "denied", "DEADLINE");
         assert_eq!(records[1]["verified"], true);
         world.github.release();
-        until("the token is revoked", || world.issued().iter().filter(|token| token.revoked).count() == 1).await;
+        until("the token is revoked", || {
+            world.issued().iter().filter(|token| token.revoked).count() == 1
+        })
+        .await;
         assert_eq!(world.stop().await.at_least(2).await.len(), 2);
     }
 }

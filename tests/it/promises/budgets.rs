@@ -20,12 +20,19 @@ async fn cold_6_in_a_repository_3_once_the_owner_is_warm_1_when_warm() {
     let world = setup.start().await;
     assert_eq!(cost(&world, "octo-org/hello", "ci").await, 6);
     assert_eq!(cost(&world, "octo-org/other", "ci").await, 3);
-    assert_eq!(cost(&world, "octo-org", "ci").await, 2, "the list's read token reads the policy too");
+    assert_eq!(
+        cost(&world, "octo-org", "ci").await,
+        2,
+        "the list's read token reads the policy too"
+    );
     for _ in 0..100 {
         assert_eq!(cost(&world, "octo-org/hello", "ci").await, 1);
     }
     let calls = world.github.calls();
-    assert_eq!((calls.of(RouteKind::UserInstallation), calls.of(RouteKind::OrgInstallation)), (1, 0));
+    assert_eq!(
+        (calls.of(RouteKind::UserInstallation), calls.of(RouteKind::OrgInstallation)),
+        (1, 0)
+    );
 }
 
 #[tokio::test]

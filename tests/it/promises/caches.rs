@@ -50,7 +50,10 @@ async fn an_unchanged_policy_is_revalidated_free_of_quota() {
     }
     assert_eq!(quota(&world), spent, "a 304 is free");
     let asked = world.github.calls().since(&asked);
-    assert_eq!((asked.of(RouteKind::Contents), asked.of(RouteKind::Mint), asked.total()), (10, 5, 15));
+    assert_eq!(
+        (asked.of(RouteKind::Contents), asked.of(RouteKind::Mint), asked.total()),
+        (10, 5, 15)
+    );
     let unchanged = world.github.log().iter().filter(|call| call.status == Some(304)).count();
     assert_eq!(unchanged, 10);
 }
@@ -88,9 +91,15 @@ async fn a_missing_installation_is_cached_for_five_seconds() {
     setup.github.uninstall(setup.installation);
     let world = setup.start().await;
     same(&once(&world).await, (5, "NOT_INSTALLED"));
-    let asked = count(&world, RouteKind::UserInstallation) + count(&world, RouteKind::OrgInstallation);
+    let asked =
+        count(&world, RouteKind::UserInstallation) + count(&world, RouteKind::OrgInstallation);
     assert_eq!(asked, 2);
-    world.github.install(app, "octo-org", &octo_sts::emulator::Selection::All, crate::harness::APP_PERMISSIONS);
+    world.github.install(
+        app,
+        "octo-org",
+        &octo_sts::emulator::Selection::All,
+        crate::harness::APP_PERMISSIONS,
+    );
     pass(&world, 4);
     same(&once(&world).await, (5, "NOT_INSTALLED"));
     assert_eq!(world.github.calls().total(), asked);
@@ -108,7 +117,9 @@ async fn a_policy_that_may_not_be_read_any_more_does_not_serve() {
     same(&once(&world).await, (7, "POLICY_FORBIDDEN"));
     // A failure afterwards does not bring the copy back.
     world.github.heal();
-    world.github.fault(octo_sts::emulator::Fault::on(RouteKind::Contents).path_with("ci.sts.yaml").status(503));
+    world.github.fault(
+        octo_sts::emulator::Fault::on(RouteKind::Contents).path_with("ci.sts.yaml").status(503),
+    );
     pass(&world, 10);
     same(&once(&world).await, super::DOWN);
 }
@@ -122,7 +133,9 @@ async fn read_tokens_are_narrow_and_replaced_before_they_end() {
         world.github.minted_count() - issued
     };
     assert_eq!(reading(&world), 2);
-    for token in world.github.live_tokens().iter().filter(|token| !token.permissions.contains_key("issues")) {
+    for token in
+        world.github.live_tokens().iter().filter(|token| !token.permissions.contains_key("issues"))
+    {
         assert_eq!(
             token.permissions.iter().map(|(n, l)| format!("{n}:{l}")).collect::<Vec<_>>(),
             ["contents:read", "metadata:read"]
@@ -138,7 +151,9 @@ async fn read_tokens_are_narrow_and_replaced_before_they_end() {
 async fn a_private_repository_that_leaves_the_installation_is_not_accessible_within_the_ttl() {
     let world = setup().await.start().await;
     same(&once(&world).await, super::GRANTED);
-    world.github.select(world.installation, &octo_sts::emulator::Selection::Only(vec![".github".into()]));
+    world
+        .github
+        .select(world.installation, &octo_sts::emulator::Selection::Only(vec![".github".into()]));
     pass(&world, 60);
     same(&once(&world).await, (5, "REPOSITORY_NOT_ACCESSIBLE"));
     world.github.select(world.installation, &octo_sts::emulator::Selection::All);
@@ -160,7 +175,10 @@ async fn what_a_grant_used_is_refreshed_in_the_background_once_for_each_lifetime
         for _ in 0..5 {
             same(&once(&world).await, super::GRANTED);
         }
-        super::until("the list and the policy are read", || count(&world, RouteKind::Contents) == reads + 2).await;
+        super::until("the list and the policy are read", || {
+            count(&world, RouteKind::Contents) == reads + 2
+        })
+        .await;
         // What was stored at 45 s serves beyond the first lifetime.
         pass(&world, 30);
         same(&once(&world).await, super::GRANTED);
@@ -172,8 +190,15 @@ async fn what_a_grant_used_is_refreshed_in_the_background_once_for_each_lifetime
     assert_eq!(found, 1);
     pass(&world, 45 * 60);
     same(&once(&world).await, super::GRANTED);
-    super::until("the installation is looked up", || count(&world, RouteKind::UserInstallation) == found + 1).await;
+    super::until("the installation is looked up", || {
+        count(&world, RouteKind::UserInstallation) == found + 1
+    })
+    .await;
     pass(&world, 20 * 60);
     same(&once(&world).await, super::GRANTED);
-    assert_eq!(count(&world, RouteKind::UserInstallation), found + 1, "it serves beyond the first hour");
+    assert_eq!(
+        count(&world, RouteKind::UserInstallation),
+        found + 1,
+        "it serves beyond the first hour"
+    );
 }

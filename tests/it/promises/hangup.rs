@@ -14,10 +14,16 @@ async fn a_token_that_was_minted_for_it_is_revoked_and_it_is_recorded_once() {
     until("the mint is under way", || count(&world, RouteKind::Mint) > before).await;
     caller.abort();
     let records = world.audit.at_least(2).await;
-    assert_eq!((records[1]["result"].as_str(), records[1]["verified"].as_bool()), (Some("abandoned"), Some(true)));
+    assert_eq!(
+        (records[1]["result"].as_str(), records[1]["verified"].as_bool()),
+        (Some("abandoned"), Some(true))
+    );
     assert!(records[1]["token"].is_null());
     world.github.release();
-    until("the token is revoked", || world.issued().iter().filter(|token| token.revoked).count() == 1).await;
+    until("the token is revoked", || {
+        world.issued().iter().filter(|token| token.revoked).count() == 1
+    })
+    .await;
     assert_eq!(world.issued().len(), 2);
     assert_eq!(world.stop().await.at_least(2).await.len(), 2, "one record for each attempt");
 }

@@ -20,7 +20,9 @@ const LARGE: &str = r"\pL{1,40}";
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn callers_of_other_owners_are_served_while_a_hostile_policy_is_evaluated() {
     let setup = setup().await;
-    let conditions = |pattern: &str, count| (0..count).map(|n| format!("  c{n}: '{pattern}'\n")).collect::<String>();
+    let conditions = |pattern: &str, count| {
+        (0..count).map(|n| format!("  c{n}: '{pattern}'\n")).collect::<String>()
+    };
     let policy = |claims: String| format!("{POLICY}claim_pattern:\n{claims}");
     setup.policy("hello", "large", &policy(conditions(LARGE, 2)));
     setup.github.org("hostile");
@@ -34,7 +36,8 @@ async fn callers_of_other_owners_are_served_while_a_hostile_policy_is_evaluated(
     let costly = world.token(json!({"c0": long, "c1": long, "c2": long, "c3": long}));
     let costly = Ask::new("hostile/hello", "ci", &costly);
     let token = world.token(json!({"c0": "main", "c1": "main"}));
-    let (cheap, large) = (Ask::new("octo-org/hello", "ci", &token), Ask::new("octo-org/hello", "large", &token));
+    let (cheap, large) =
+        (Ask::new("octo-org/hello", "ci", &token), Ask::new("octo-org/hello", "large", &token));
 
     // Eight callers keep the hostile owner's share in use until the others are done.
     let is_done = Arc::new(AtomicBool::new(false));

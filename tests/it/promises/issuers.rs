@@ -50,7 +50,9 @@ async fn without_keys_the_issuer_is_tried_again_after_1_2_4_seconds_and_so_on() 
         }
         fetched += 1;
         assert_eq!(world.issuer.fetches().discovery, fetched, "before the wait of {wait} s");
-        world.clock.advance(std::time::Duration::from_secs(wait) - std::time::Duration::from_millis(1));
+        world
+            .clock
+            .advance(std::time::Duration::from_secs(wait) - std::time::Duration::from_millis(1));
         refused(&world).await;
         assert_eq!(world.issuer.fetches().discovery, fetched, "within the wait of {wait} s");
         world.clock.advance(std::time::Duration::from_millis(1));
@@ -76,7 +78,9 @@ async fn a_withdrawn_key_stops_working_when_the_lifetime_is_over() {
 
 #[tokio::test]
 async fn a_key_lives_as_long_as_the_issuer_says_within_bounds() {
-    for (said, held) in [("max-age=1", 5 * MINUTE), ("max-age=1200", 20 * MINUTE), ("max-age=86400", 60 * MINUTE)] {
+    for (said, held) in
+        [("max-age=1", 5 * MINUTE), ("max-age=1200", 20 * MINUTE), ("max-age=86400", 60 * MINUTE)]
+    {
         let setup = setup().await;
         setup.issuer.cache_control(Some(said));
         let world = setup.start().await;
@@ -100,11 +104,17 @@ async fn a_flood_of_unknown_key_ids_fetches_three_times_and_then_once_a_minute()
     {
         world.clock.set(UnixTime::from_secs(1_790_000_000 + second));
         for n in 0..20 {
-            let token = world.issuer.sign_with(&json!({"kid": format!("made-up-{second}-{n}")}), &world.claims());
+            let token = world
+                .issuer
+                .sign_with(&json!({"kid": format!("made-up-{second}-{n}")}), &world.claims());
             let answer = world.client.rest(&Ask::new("octo-org/hello", "ci", &token)).await;
             same(&answer, (14, "ISSUER_UNAVAILABLE"));
             assert!(answer.message.contains("unknown key id"), "{}", answer.message);
-            assert_eq!(answer.retry_after, Some(Duration::from_secs((next - second).try_into().unwrap())), "{second}");
+            assert_eq!(
+                answer.retry_after,
+                Some(Duration::from_secs((next - second).try_into().unwrap())),
+                "{second}"
+            );
         }
         assert_eq!(world.issuer.fetches().jwks - before, fetched, "after {second} s");
     }
@@ -150,7 +160,10 @@ async fn a_bad_signature_under_a_known_key_id_fetches_nothing() {
     };
     let forged = forger.sign_with(&json!({"kid": world.issuer.header()["kid"]}), &claims);
     for _ in 0..20 {
-        same(&world.client.rest(&Ask::new("octo-org/hello", "ci", &forged)).await, (16, "SIGNATURE_INVALID"));
+        same(
+            &world.client.rest(&Ask::new("octo-org/hello", "ci", &forged)).await,
+            (16, "SIGNATURE_INVALID"),
+        );
     }
     assert_eq!(world.issuer.fetches(), before);
 }
@@ -160,7 +173,11 @@ async fn with_empty_bucket() -> (World, octo_sts::emulator::Issuer) {
     let mut setup = setup().await;
     setup.settings.exchange.admission.owner = Rate::new(1, 2);
     let cluster = setup.issuer.at("/cluster");
-    setup.policy("hello", "pod", &format!("issuer: {}\nsubject: s\npermissions: {{issues: write}}\n", cluster.url()));
+    setup.policy(
+        "hello",
+        "pod",
+        &format!("issuer: {}\nsubject: s\npermissions: {{issues: write}}\n", cluster.url()),
+    );
     let world = setup.start().await;
     same(&from(&world, &cluster).await, super::GRANTED);
     (world, cluster)
@@ -180,7 +197,10 @@ async fn workloads_of_an_admitted_issuer_are_not_locked_out_when_the_lifetime_of
         for _ in 0..30 {
             world.client.rest(&Ask::new("octo-org/hello", "pod", &forged)).await;
         }
-        same(&world.client.rest(&Ask::new("octo-org/hello", "pod", &forged)).await, (8, "RATE_LIMITED"));
+        same(
+            &world.client.rest(&Ask::new("octo-org/hello", "pod", &forged)).await,
+            (8, "RATE_LIMITED"),
+        );
     };
     for minutes in [4, 5, 30, 60] {
         pass(&world, minutes * MINUTE);

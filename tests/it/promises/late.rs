@@ -1,4 +1,5 @@
-//! GitHub mints, and nobody learns of it in time: no token stays that neither a caller nor a record has.
+//! GitHub mints, and nobody learns of it in time: no token stays that neither a caller nor a record
+//! has.
 
 use std::{sync::Arc, time::Duration};
 
@@ -75,7 +76,8 @@ async fn an_answer_after_the_deadline_is_revoked_and_was_not_repeated() {
         assert_eq!(recorded(&world, 3).await, (json!(1), json!(true)));
         assert_eq!(mints(&world), 2, "one for each wire");
         world.github.release();
-        until("both arrived and are revoked", || world.issued().len() == 3 && alive(&world) == 0).await;
+        until("both arrived and are revoked", || world.issued().len() == 3 && alive(&world) == 0)
+            .await;
     }
 }
 
@@ -115,7 +117,11 @@ async fn refusals_prove_that_nothing_was_minted() {
         world.github.fault(mint().status(status));
         let outcome = world.usual().await;
         assert_ne!(outcome.rest.code, 0);
-        assert_eq!((outcome.rest.may_have_minted, outcome.grpc.may_have_minted), (None, None), "{status}");
+        assert_eq!(
+            (outcome.rest.may_have_minted, outcome.grpc.may_have_minted),
+            (None, None),
+            "{status}"
+        );
         let (_, may_have_minted) = recorded(&world, 3).await;
         assert_eq!(may_have_minted, Value::Null, "{status}");
     }
@@ -132,7 +138,10 @@ async fn a_refusal_before_the_mint_has_no_mint_calls() {
     let world = warm().await;
     let evil = world.token(json!({"sub": "repo:octo-org/hello:ref:refs/heads/evil"}));
     let outcome = world.exchange("octo-org/hello", "ci", &evil).await;
-    assert_eq!((outcome.reason(), outcome.rest.may_have_minted.as_deref()), ("POLICY_MISMATCH", None));
+    assert_eq!(
+        (outcome.reason(), outcome.rest.may_have_minted.as_deref()),
+        ("POLICY_MISMATCH", None)
+    );
     assert_eq!(recorded(&world, 3).await, (Value::Null, Value::Null));
 }
 
@@ -146,7 +155,8 @@ async fn a_caller_that_disconnects_during_a_late_mint_leaves_no_token() {
         caller.abort();
         assert_eq!(recorded(&world, 2).await, (json!(1), json!(true)));
         world.github.release();
-        until("it arrived and is revoked", || world.issued().len() == 2 && alive(&world) == 0).await;
+        until("it arrived and is revoked", || world.issued().len() == 2 && alive(&world) == 0)
+            .await;
     }
 }
 
@@ -172,9 +182,13 @@ async fn a_token_to_read_with_that_comes_late_is_used_and_not_minted_again() {
 async fn by_client(world: &World) -> Result<(), Error> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let egress = Egress::new(EgressSettings::default()).unwrap();
-    let client = Client::new(Server::parse(&format!("http://{}", world.address)).unwrap(), &egress, clock);
+    let client =
+        Client::new(Server::parse(&format!("http://{}", world.address)).unwrap(), &egress, clock);
     let token = IdentityToken::parse(&world.token(json!({}))).unwrap();
-    client.exchange(&token, &"octo-org/hello".parse().unwrap(), &"ci".parse().unwrap()).await.map(drop)
+    client
+        .exchange(&token, &"octo-org/hello".parse().unwrap(), &"ci".parse().unwrap())
+        .await
+        .map(drop)
 }
 
 #[tokio::test]

@@ -22,7 +22,10 @@ async fn the_second_exchange_enforces_the_same_as_the_first() {
             json!({"repositories": ["hello"], "permissions": {"contents": "read", "issues": "write"}})
         );
         let evil = world.token(json!({"sub": "repo:octo-org/hello:ref:refs/heads/mainx"}));
-        same(&world.client.rest(&Ask::new("octo-org/hello", "ci", &evil)).await, (7, "POLICY_MISMATCH"));
+        same(
+            &world.client.rest(&Ask::new("octo-org/hello", "ci", &evil)).await,
+            (7, "POLICY_MISMATCH"),
+        );
     }
 }
 
@@ -64,7 +67,11 @@ async fn the_policy_repositorys_scope_reads_the_organizations_policy_and_mints_f
     assert_eq!(repositories("octo-org/.github", "org").await, Some(vec![".github".to_owned()]));
     let both = Some(vec!["hello".to_owned(), "other".to_owned()]);
     for scope in ["octo-org", "octo-org/.github"] {
-        assert_eq!(repositories(scope, "some").await.map(|mut names| (names.sort(), names).1), both, "{scope}");
+        assert_eq!(
+            repositories(scope, "some").await.map(|mut names| (names.sort(), names).1),
+            both,
+            "{scope}"
+        );
     }
     same(&rest(&world, "octo-org/hello", "org").await, (5, "POLICY_NOT_FOUND"));
 }
@@ -133,7 +140,10 @@ async fn a_renamed_repository_is_not_accessible_under_its_old_name() {
     pass(&world, 60);
     same(&once(&world).await, (5, "REPOSITORY_NOT_ACCESSIBLE"));
     let (followed, minted) = (world.github.log(), world.issued().len());
-    assert!(followed.iter().all(|call| !call.path.contains("/repositories/")), "a redirect was followed");
+    assert!(
+        followed.iter().all(|call| !call.path.contains("/repositories/")),
+        "a redirect was followed"
+    );
     assert_eq!(minted, 1);
 }
 
@@ -172,7 +182,10 @@ async fn a_reply_that_is_wider_than_the_request_is_revoked_and_never_handed_over
         world.github.fault(Fault::on(RouteKind::Mint).lie(lie.clone()));
         let outcome = world.usual().await;
         assert_eq!((outcome.rest.code, outcome.reason()), (13, "INTERNAL"), "{lie:?}");
-        until("they are revoked", || world.issued().iter().filter(|token| token.revoked).count() == 2).await;
+        until("they are revoked", || {
+            world.issued().iter().filter(|token| token.revoked).count() == 2
+        })
+        .await;
         assert_eq!(world.issued().len(), 3, "{lie:?}");
     }
 }
@@ -214,13 +227,17 @@ async fn an_issuer_named_in_no_policy_of_the_repository_gets_nothing_by_being_kn
     setup.settings.oidc.configured = vec![other.url().parse().unwrap()];
     let world = setup.start().await;
     let outcome = world.exchange("octo-org/hello", "ci", &other.sign(&world.claims())).await;
-    assert_eq!((outcome.reason(), outcome.rest.failed.as_slice()), ("POLICY_MISMATCH", &["issuer".to_owned()][..]));
+    assert_eq!(
+        (outcome.reason(), outcome.rest.failed.as_slice()),
+        ("POLICY_MISMATCH", &["issuer".to_owned()][..])
+    );
 }
 
 #[tokio::test]
 async fn nothing_is_asked_that_github_does_not_document() {
     let world = setup().await.start().await;
-    for (scope, identity) in [("octo-org/hello", "ci"), ("octo-org", "ci"), ("nobody", "x"), ("octo-org/none", "a/b.c")]
+    for (scope, identity) in
+        [("octo-org/hello", "ci"), ("octo-org", "ci"), ("nobody", "x"), ("octo-org/none", "a/b.c")]
     {
         rest(&world, scope, identity).await;
     }
@@ -240,8 +257,9 @@ async fn an_exchange_whose_message_nobody_can_read_is_recorded_once() {
         assert_eq!(reply.headers["grpc-status"], code, "{reply:?}");
     }
     let records = world.stop().await.at_least(2).await;
-    let told =
-        |record: &serde_json::Value| (record["reason"].clone(), record["protocol"].clone(), record["result"].clone());
+    let told = |record: &serde_json::Value| {
+        (record["reason"].clone(), record["protocol"].clone(), record["result"].clone())
+    };
     let denied = |reason: &str| (json!(reason), json!("grpc"), json!("denied"));
     let told: Vec<_> = records.iter().map(told).collect();
     assert_eq!(told, [denied("REQUEST_INVALID"), denied("CREDENTIAL_MISSING")]);

@@ -1,4 +1,5 @@
-//! GitHub announces a limit: no further call of that kind until it is over, and callers hear what is left.
+//! GitHub announces a limit: no further call of that kind until it is over, and callers hear what
+//! is left.
 
 use std::time::Duration;
 

@@ -49,7 +49,9 @@ async fn private() -> Setup {
 }
 
 fn lag(setup: &Setup, not_found: u32) {
-    setup.github.set(|knobs| knobs.lag = Lag::Requests { unauthorized: 0, forbidden: 0, not_found });
+    setup
+        .github
+        .set(|knobs| knobs.lag = Lag::Requests { unauthorized: 0, forbidden: 0, not_found });
 }
 
 #[tokio::test]
@@ -128,7 +130,8 @@ async fn a_policy_repository_that_the_app_does_not_see_means_all_issuers() {
     hide_policy_repo(&world);
     same(&once(&world).await, super::GRANTED);
     let calls = world.github.calls();
-    // Two looks at the list, each with an installation that was just looked up; then policy and token.
+    // Two looks at the list, each with an installation that was just looked up; then policy and
+    // token.
     assert_eq!((calls.of(RouteKind::UserInstallation), calls.of(RouteKind::Mint)), (2, 4));
     // The App is let in: the list counts within the TTL.
     world.github.select(world.installation, &Selection::All);
@@ -153,8 +156,7 @@ async fn hiding_the_policy_repository_does_not_lift_a_list_that_was_seen_within_
 
 #[tokio::test]
 async fn a_422_with_a_limits_headers_is_a_limit() {
-    let refusal =
-        "There is at least one repository that does not exist or is not accessible to the parent installation.";
+    let refusal = "There is at least one repository that does not exist or is not accessible to the parent installation.";
     for (header, value, wait) in [("retry-after", "30", 30), ("x-ratelimit-remaining", "0", 60)] {
         let world = setup().await.start().await;
         let fault = Fault::on(RouteKind::Mint).answer(422, serde_json::json!({"message": refusal}));
@@ -193,12 +195,19 @@ async fn a_failed_read_without_a_last_known_list_is_a_refusal() {
 #[tokio::test]
 async fn a_failed_read_leaves_the_last_known_state_in_force_for_an_hour() {
     for fault in failures() {
-        for (list, verdict) in [(Some(OURS), super::GRANTED), (Some(OTHERS), NOT_PERMITTED), (None, super::GRANTED)] {
+        for (list, verdict) in
+            [(Some(OURS), super::GRANTED), (Some(OTHERS), NOT_PERMITTED), (None, super::GRANTED)]
+        {
             let setup = setup().await;
             list.into_iter().for_each(|list| setup.list(list));
             let world = setup.start().await;
             same(&once(&world).await, verdict);
-            world.github.put_file("octo-org", ".github", PATH, "issuers: ['https://new.example.com']\n");
+            world.github.put_file(
+                "octo-org",
+                ".github",
+                PATH,
+                "issuers: ['https://new.example.com']\n",
+            );
             world.github.fault(fault.clone());
             for seconds in [60, HOUR - 61] {
                 pass(&world, seconds);
@@ -282,7 +291,12 @@ async fn an_absence_is_no_last_known_list_for_an_invalid_one() {
 async fn a_mended_list_counts_within_seconds_and_a_deleted_one_within_the_ttl() {
     let (world, answer) = seen("issuers: []\n").await;
     same(&answer, INVALID);
-    world.github.put_file("octo-org", ".github", PATH, &OURS.replace("${ISSUER}", &world.issuer.url()));
+    world.github.put_file(
+        "octo-org",
+        ".github",
+        PATH,
+        &OURS.replace("${ISSUER}", &world.issuer.url()),
+    );
     pass(&world, 10);
     same(&once(&world).await, super::GRANTED);
     world.github.put_file("octo-org", ".github", PATH, OTHERS);

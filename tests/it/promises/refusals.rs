@@ -1,5 +1,5 @@
-//! GitHub says no: the answer counts, ends what is cached, keeps its cause in the record, and has the same
-//! reason whichever call got it.
+//! GitHub says no: the answer counts, ends what is cached, keeps its cause in the record, and has
+//! the same reason whichever call got it.
 
 use octo_sts::emulator::{Fault, RouteKind};
 use serde_json::json;
@@ -39,7 +39,9 @@ async fn warm() -> World {
 #[tokio::test]
 async fn a_final_answer_ends_the_copy_and_no_outage_brings_it_back() {
     for (status, message, expected) in FINAL {
-        for outage in [Fault::on(RouteKind::Contents).status(429), Fault::on(RouteKind::Contents).status(503)] {
+        for outage in
+            [Fault::on(RouteKind::Contents).status(429), Fault::on(RouteKind::Contents).status(503)]
+        {
             let world = warm().await;
             world.github.fault(reading().answer(status, json!({"message": message})));
             pass(&world, 61);
@@ -49,7 +51,11 @@ async fn a_final_answer_ends_the_copy_and_no_outage_brings_it_back() {
             pass(&world, 11);
             let answer = once(&world).await;
             assert!([8, 14].contains(&answer.code), "{status} {message}: {answer:?}");
-            assert_eq!(world.issued().len(), 1, "{status} {message}: nothing was minted by the copy");
+            assert_eq!(
+                world.issued().len(),
+                1,
+                "{status} {message}: nothing was minted by the copy"
+            );
         }
     }
 }
@@ -74,7 +80,9 @@ async fn only_an_outage_leaves_the_copy_in_use() {
         let answer = once(&world).await;
         assert_eq!(answer.code, 0, "{fault:?}: {answer:?}");
     }
-    for fault in [reading().answer(200, json!("no file")), reading().answer(200, json!({"type": "file"}))] {
+    for fault in
+        [reading().answer(200, json!("no file")), reading().answer(200, json!({"type": "file"}))]
+    {
         let world = warm().await;
         world.github.fault(fault.clone());
         pass(&world, 61);
@@ -113,7 +121,9 @@ async fn the_cause_is_in_the_record_and_not_in_the_reply() {
 
 #[tokio::test]
 async fn a_bad_credential_of_the_app_is_our_fault_at_every_call() {
-    for message in ["A JSON web token could not be decoded", "Bad credentials", "Integration not found"] {
+    for message in
+        ["A JSON web token could not be decoded", "Bad credentials", "Integration not found"]
+    {
         for (kind, seconds) in [(RouteKind::UserInstallation, 3601), (RouteKind::Mint, 0)] {
             let world = warm().await;
             world.github.fault(Fault::on(kind).answer(401, json!({"message": message})));
@@ -128,11 +138,15 @@ async fn a_bad_credential_of_the_app_is_our_fault_at_every_call() {
 #[tokio::test]
 async fn callers_whose_token_satisfies_the_policy_learn_what_the_installation_lacks() {
     let setup = setup().await;
-    let wide = POLICY.replace("issues: write", "issues: write\n  deployments: read\n  members: read");
+    let wide =
+        POLICY.replace("issues: write", "issues: write\n  deployments: read\n  members: read");
     setup.policy("hello", "wide", &wide);
     setup.policy(".github", "some", &format!("{POLICY}repositories: [hello, gone, other, lost]\n"));
     setup.policy(".github", "one", &format!("{POLICY}repositories: [gone]\n"));
-    setup.github.set_permissions(setup.installation, &[("contents", "read"), ("issues", "read"), ("members", "read")]);
+    setup.github.set_permissions(
+        setup.installation,
+        &[("contents", "read"), ("issues", "read"), ("members", "read")],
+    );
     let world = setup.start().await;
     let token = world.token(json!({}));
     let evil = world.token(json!({"sub": "repo:octo-org/hello:ref:refs/heads/evil"}));
@@ -140,17 +154,27 @@ async fn callers_whose_token_satisfies_the_policy_learn_what_the_installation_la
     assert_eq!((outcome.rest.code, outcome.reason()), (7, "PERMISSION_REFUSED"));
     let message = &outcome.rest.message;
     assert!(message.contains("deployments: read (it has none)"), "{message}");
-    assert!(message.contains("issues: write (it has read)") && !message.contains("members"), "{message}");
+    assert!(
+        message.contains("issues: write (it has read)") && !message.contains("members"),
+        "{message}"
+    );
 
     world.github.set_permissions(world.installation, &[("contents", "write"), ("issues", "write")]);
     for (identity, names) in [("some", "gone, lost"), ("one", "gone")] {
         let outcome = world.exchange("octo-org", identity, &token).await;
         assert_eq!((outcome.rest.code, outcome.reason()), (7, "REPOSITORY_REFUSED"));
-        assert!(outcome.rest.message.ends_with(&format!("does not see {names}")), "{}", outcome.rest.message);
+        assert!(
+            outcome.rest.message.ends_with(&format!("does not see {names}")),
+            "{}",
+            outcome.rest.message
+        );
         let outcome = world.exchange("octo-org", identity, &evil).await;
         assert_eq!(outcome.reason(), "POLICY_MISMATCH");
         assert!(!outcome.rest.message.contains("gone"));
     }
     assert!(world.issued().is_empty());
-    assert_eq!(world.client.rest(&Ask::new("octo-org/hello", "wide", &evil)).await.reason, "POLICY_MISMATCH");
+    assert_eq!(
+        world.client.rest(&Ask::new("octo-org/hello", "wide", &evil)).await.reason,
+        "POLICY_MISMATCH"
+    );
 }

@@ -1,4 +1,5 @@
-//! A name changes hands: no answer of the account that had it is taken for one of the account that has it.
+//! A name changes hands: no answer of the account that had it is taken for one of the account that
+//! has it.
 
 use octo_sts::{
     emulator::{Fault, Lie, RouteKind, Selection, Visibility},
@@ -11,8 +12,8 @@ use crate::harness::{APP_PERMISSIONS, Answer, Ask, POLICY, Setup, World};
 
 const NOT_INSTALLED: (i32, &str) = (5, "NOT_INSTALLED");
 
-/// A world in which everything of `octo-org` is cached, with a policy of the organization for all its
-/// repositories beside the usual one.
+/// A world in which everything of `octo-org` is cached, with a policy of the organization for all
+/// its repositories beside the usual one.
 async fn warm() -> (World, AppId) {
     let setup: Setup = setup().await;
     setup.policy(".github", "all", POLICY);
@@ -110,14 +111,21 @@ async fn the_first_accounts_policies_do_not_decide_for_the_second() {
 
 #[tokio::test]
 async fn the_second_accounts_policies_do_not_decide_for_the_first() {
-    // The name is taken over by an account that has not installed the App, and whose public repository
-    // anyone may read, with the token of another account too.
+    // The name is taken over by an account that has not installed the App, and whose public
+    // repository anyone may read, with the token of another account too.
     let (world, _) = warm().await;
     world.github.rename_account("octo-org", "renamed");
     world.github.repo("octo-org", ".github", Visibility::Public);
-    let evil = POLICY.replace("issues: write", "administration: write").replace("${ISSUER}", &world.issuer.url());
+    let evil = POLICY
+        .replace("issues: write", "administration: write")
+        .replace("${ISSUER}", &world.issuer.url());
     for name in ["all", "evil"] {
-        world.github.put_file("octo-org", ".github", &format!(".github/chainguard/{name}.sts.yaml"), &evil);
+        world.github.put_file(
+            "octo-org",
+            ".github",
+            &format!(".github/chainguard/{name}.sts.yaml"),
+            &evil,
+        );
     }
     for seconds in [0, 11, 61, 61] {
         pass(&world, seconds);
@@ -127,7 +135,10 @@ async fn the_second_accounts_policies_do_not_decide_for_the_first() {
             if answer.code == 0 {
                 // Within the TTL the first account's own policy may still give its own token.
                 let token = world.github.token(&answer.token).unwrap();
-                assert!(name == "all" && !token.permissions.contains_key("administration"), "{token:?}");
+                assert!(
+                    name == "all" && !token.permissions.contains_key("administration"),
+                    "{token:?}"
+                );
             }
         }
     }
@@ -147,7 +158,11 @@ async fn a_reply_for_another_account_has_the_installation_looked_up_once_more() 
         world.github.fault(Fault::on(RouteKind::Mint).lie(lie.clone()).times(1));
         same(&once(&world).await, (13, "INTERNAL"));
         let calls = world.github.calls().since(&before);
-        assert_eq!((calls.of(RouteKind::Mint), calls.of(RouteKind::UserInstallation)), (1, 1), "{lie:?}");
+        assert_eq!(
+            (calls.of(RouteKind::Mint), calls.of(RouteKind::UserInstallation)),
+            (1, 1),
+            "{lie:?}"
+        );
         until("it is revoked", || of_the_first(&world) == (1, 0)).await;
         same(&once(&world).await, super::GRANTED);
     }

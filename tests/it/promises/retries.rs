@@ -17,7 +17,8 @@ fn attempts(kind: RouteKind) -> u32 {
 #[tokio::test]
 async fn bad_answers_are_survived_up_to_the_last_attempt() {
     for kind in NEEDED {
-        for fault in [Fault::on(kind).status(503), Fault::on(kind).html(502), Fault::on(kind).cut()] {
+        for fault in [Fault::on(kind).status(503), Fault::on(kind).html(502), Fault::on(kind).cut()]
+        {
             let world = setup().await.start().await;
             world.github.fault(fault.clone().times(attempts(kind) - 1));
             same(&once(&world).await, super::GRANTED);

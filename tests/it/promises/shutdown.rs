@@ -3,7 +3,9 @@
 use futures_util::StreamExt;
 use http::Method;
 use octo_sts::emulator::{Fault, RouteKind};
-use tonic_health::pb::{HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient};
+use tonic_health::pb::{
+    HealthCheckRequest, health_check_response::ServingStatus, health_client::HealthClient,
+};
 
 use super::{asking, count, once, same, setup, until};
 
@@ -33,7 +35,8 @@ async fn running_exchanges_finish_and_read_tokens_are_revoked() {
 async fn readiness_drops_at_once() {
     let world = setup().await.start().await;
     assert_eq!(world.client.send(Method::GET, "/readyz", &[], "").await.status, 200);
-    let channel = tonic::transport::Channel::from_shared(format!("http://{}", world.address)).unwrap();
+    let channel =
+        tonic::transport::Channel::from_shared(format!("http://{}", world.address)).unwrap();
     let mut health = HealthClient::new(channel.connect().await.unwrap());
     let mut states = health.watch(HealthCheckRequest::default()).await.unwrap().into_inner();
     let mut told = async || states.next().await.unwrap().unwrap().status();

@@ -32,8 +32,11 @@ async fn world(setup: Setup) -> (World, Arc<AtomicBool>, Arc<AtomicUsize>) {
     let (down, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let mut setup = setup;
     let app = setup.settings.github.app.as_mut().unwrap();
-    app.signer =
-        Arc::new(Switched { inner: Arc::clone(&app.signer), down: Arc::clone(&down), asked: Arc::clone(&asked) });
+    app.signer = Arc::new(Switched {
+        inner: Arc::clone(&app.signer),
+        down: Arc::clone(&down),
+        asked: Arc::clone(&asked),
+    });
     (setup.start().await, down, asked)
 }
 
@@ -60,13 +63,17 @@ async fn the_jwt_in_hand_serves_for_eight_minutes() {
 async fn strangers_hear_of_it_alike_whatever_exists() {
     let setup = setup().await;
     let stranger = setup.issuer.at("/tenant");
-    let policy = format!("issuer: {}\nsubject: s\npermissions: {{contents: read}}\n", stranger.url());
+    let policy =
+        format!("issuer: {}\nsubject: s\npermissions: {{contents: read}}\n", stranger.url());
     setup.github.put_file("octo-org", "hello", ".github/chainguard/theirs.sts.yaml", &policy);
     let (world, down, _) = world(setup).await;
     same(&once(&world).await, super::GRANTED);
     down.store(true, Ordering::Relaxed);
     pass(&world, 480);
-    let forged = world.issuer.at("/unpublished").sign(&serde_json::json!({"sub": "s", "aud": "sts.example.com"}));
+    let forged = world
+        .issuer
+        .at("/unpublished")
+        .sign(&serde_json::json!({"sub": "s", "aud": "sts.example.com"}));
     for scope in ["octo-org/hello", "octo-org/none", "nobody/none"] {
         let outcome = world.exchange(scope, "theirs", &forged).await;
         assert_eq!((outcome.rest.code, outcome.reason()), (14, "SIGNER_UNAVAILABLE"), "{scope}");

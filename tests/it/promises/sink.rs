@@ -72,7 +72,8 @@ async fn exchanges_end_before_minting_and_readiness_drops_until_it_recovers() {
 async fn attempts_that_end_unverified_hold_half_of_the_queue_and_get_8_beyond() {
     let (world, valve) = world(setup().await).await;
     valve.hold(true);
-    let (kid, claims) = (json!({"kid": world.issuer.header()["kid"]}), json!({"iss": world.issuer.url()}));
+    let (kid, claims) =
+        (json!({"kid": world.issuer.header()["kid"]}), json!({"iss": world.issuer.url()}));
     let forged = Ask::new("octo-org/hello", "ci", &world.issuer.at("/x").sign_with(&kid, &claims));
     for _ in 0..2 {
         assert_eq!(world.client.rest(&forged).await.code, 16);
@@ -86,7 +87,10 @@ async fn attempts_that_end_unverified_hold_half_of_the_queue_and_get_8_beyond() 
     assert_eq!(count(&world, RouteKind::Mint), 3);
     valve.hold(false);
     let records = world.stop().await.at_least(3).await;
-    assert_eq!(records.iter().map(|r| r["verified"].as_bool().unwrap()).collect::<Vec<_>>(), [false, false, true]);
+    assert_eq!(
+        records.iter().map(|r| r["verified"].as_bool().unwrap()).collect::<Vec<_>>(),
+        [false, false, true]
+    );
 }
 
 #[tokio::test]

@@ -21,7 +21,10 @@ async fn an_exchange_ends_at_its_deadline_while_github_stalls() {
     let outcome = timeout(SOON, world.usual()).await.expect("it ends");
     assert_eq!((outcome.rest.code, outcome.reason()), (4, "DEADLINE"));
     let audit = world.stop().await.at_least(2).await;
-    assert!(audit.iter().all(|record| record["reason"] == "DEADLINE" && record["verified"] == true), "{audit:?}");
+    assert!(
+        audit.iter().all(|record| record["reason"] == "DEADLINE" && record["verified"] == true),
+        "{audit:?}"
+    );
 }
 
 #[tokio::test]
@@ -110,7 +113,8 @@ async fn one_issuer_that_hangs_holds_up_no_other() {
 #[tokio::test]
 async fn a_policy_that_is_costly_to_evaluate_holds_up_nobody() {
     let names = ["a", "b"];
-    let hostile: String = names.iter().map(|name| format!("  {name}: '[ab]*a[ab]{{900}}'\n")).collect();
+    let hostile: String =
+        names.iter().map(|name| format!("  {name}: '[ab]*a[ab]{{900}}'\n")).collect();
     let setup = setup().await;
     setup.policy("hello", "hostile", &format!("{POLICY}claim_pattern:\n{hostile}"));
     let world = setup.start().await;

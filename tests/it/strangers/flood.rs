@@ -20,7 +20,12 @@ fn forged(world: &World, n: usize) -> String {
 }
 
 /// Asks as the client behind the proxy at this address.
-async fn from(world: &World, address: &str, (scope, identity): (&str, &str), token: &str) -> Answer {
+async fn from(
+    world: &World,
+    address: &str,
+    (scope, identity): (&str, &str),
+    token: &str,
+) -> Answer {
     let path = format!("/sts/exchange?scope={scope}&identity={identity}");
     let headers = [("authorization", &*format!("Bearer {token}")), ("x-forwarded-for", address)];
     Answer::of_rest(&world.client.send(Method::GET, &path, &headers, "").await)
@@ -66,7 +71,8 @@ async fn ten_thousand_forged_tokens_cost_a_bounded_number_of_calls_and_hold_up_n
         let mut served = 0;
         for _ in 0..100 {
             assert_eq!(world.client.rest(&usual).await.code, 0);
-            let pod = from(&world, "192.0.2.1", ("octo-org/hello", "pod"), &tenant.sign(&claims())).await;
+            let pod =
+                from(&world, "192.0.2.1", ("octo-org/hello", "pod"), &tenant.sign(&claims())).await;
             assert_eq!(pod.code, 0, "{pod:?}");
             served += 2;
         }
@@ -76,7 +82,8 @@ async fn ten_thousand_forged_tokens_cost_a_bounded_number_of_calls_and_hold_up_n
 
     let calls = world.github.calls().since(&calls);
     let strangers = calls.total() - served;
-    // The process's burst is 3,000: each costs two lookups of an owner, or a mint and a read or two.
+    // The process's burst is 3,000: each costs two lookups of an owner, or a mint and a read or
+    // two.
     assert!(limited >= 7_000, "{limited} of 10,000 were told to slow down");
     assert!(strangers <= 3_000 * 4, "{strangers} calls: {:?}", calls.iter().collect::<Vec<_>>());
     assert_eq!(world.issuer.fetches(), fetches, "issuers were asked");
@@ -95,8 +102,8 @@ async fn they_push_nothing_out_that_real_callers_use() {
     let world = setup.start().await;
     let usual = Ask::new("octo-org/hello", "ci", &world.token(json!({})));
     assert_eq!(world.client.rest(&usual).await.code, 0);
-    // More owners than strangers' look-ups have room for: two calls each, and as many again for those
-    // that were pushed out since.
+    // More owners than strangers' look-ups have room for: two calls each, and as many again for
+    // those that were pushed out since.
     world.issuer.at("/forger").rotate(Alg::Es256);
     let owners = async || {
         let before = world.github.calls().total();
@@ -105,7 +112,8 @@ async fn they_push_nothing_out_that_real_callers_use() {
                 let world = &world;
                 async move {
                     let address = format!("10.0.{}.{}", n / 256, n % 256);
-                    from(world, &address, (&format!("invented-{n}/x"), "ci"), &forged(world, n)).await
+                    from(world, &address, (&format!("invented-{n}/x"), "ci"), &forged(world, n))
+                        .await
                 }
             });
             futures_util::future::join_all(asks).await.iter().for_each(is_the_answer);
@@ -143,13 +151,18 @@ async fn an_empty_bucket_answers_alike_for_every_owner() {
     assert_eq!(checked.reason(), "RATE_LIMITED");
     assert_eq!((world.github.calls().total(), tenant.fetches()), (calls, Fetches::default()));
     world.clock.advance(Duration::from_secs(1));
-    let forged_check = async |n| world.client.check_rest(&Ask::new("octo-org/hello", "none", &forged(&world, n))).await;
+    let forged_check = async |n| {
+        world.client.check_rest(&Ask::new("octo-org/hello", "none", &forged(&world, n))).await
+    };
     assert_eq!(forged_check(31).await.reason(), "ISSUER_NOT_TRUSTED");
     assert_eq!(forged_check(32).await.reason(), "RATE_LIMITED");
     // Known issuers need none of them.
     world.usual().await.tokens();
     world.clock.advance(Duration::from_secs(1));
-    assert_eq!(world.client.rest(&Ask::new("octo-org/hello", "pod", &tenant.sign(&claims()))).await.code, 0);
+    assert_eq!(
+        world.client.rest(&Ask::new("octo-org/hello", "pod", &tenant.sign(&claims()))).await.code,
+        0
+    );
 }
 
 #[tokio::test]
@@ -161,7 +174,10 @@ async fn an_empty_bucket_does_not_refuse_a_proven_caller_whose_token_cached_keys
     for n in 0..40 {
         world.client.rest(&Ask::new("octo-org/hello", "none", &forged(&world, n))).await;
     }
-    assert_eq!(world.client.rest(&Ask::new("octo-org/hello", "none", &forged(&world, 99))).await.code, 8);
+    assert_eq!(
+        world.client.rest(&Ask::new("octo-org/hello", "none", &forged(&world, 99))).await.code,
+        8
+    );
     for _ in 0..100 {
         assert_eq!(world.client.rest(&ask(&tenant)).await.code, 0);
     }
@@ -171,13 +187,20 @@ async fn an_empty_bucket_does_not_refuse_a_proven_caller_whose_token_cached_keys
 async fn a_strangers_look_ups_are_shared_and_remembered() {
     let (setup, _) = setup().await;
     let world = setup.start().await;
-    let asks = (0..20).map(|n| {
-        let world = &world;
-        async move { world.client.rest(&Ask::new("octo-org/hello", "none", &forged(world, n))).await }
-    });
+    let asks =
+        (0..20).map(|n| {
+            let world = &world;
+            async move {
+                world.client.rest(&Ask::new("octo-org/hello", "none", &forged(world, n))).await
+            }
+        });
     futures_util::future::join_all(asks).await.iter().for_each(is_the_answer);
     let calls = world.github.calls();
     assert_eq!(calls.of(RouteKind::UserInstallation), 1);
     assert_eq!((calls.of(RouteKind::Mint), calls.of(RouteKind::Repository)), (2, 1));
-    assert_eq!(calls.of(RouteKind::Contents), 3, "the list, the policy, and the proof that it is absent");
+    assert_eq!(
+        calls.of(RouteKind::Contents),
+        3,
+        "the list, the policy, and the proof that it is absent"
+    );
 }

@@ -30,7 +30,11 @@ impl Credentials {
     /// Takes what was read; the texts end up in headers.
     fn new(id: &str, secret: &str, session: Option<&str>) -> Option<Self> {
         let fits = is_token(id) && is_token(secret) && session.is_none_or(is_token);
-        fits.then(|| Self { id: id.to_owned(), secret: secret.into(), session: session.map(Into::into) })
+        fits.then(|| Self {
+            id: id.to_owned(),
+            secret: secret.into(),
+            session: session.map(Into::into),
+        })
     }
 }
 
@@ -56,23 +60,43 @@ pub(super) enum Authorization {
 }
 
 impl Origin {
-    pub(super) fn find(environment: &Environment, places: &Places, forced: bool) -> Result<Option<Self>, NoIdentity> {
+    pub(super) fn find(
+        environment: &Environment,
+        places: &Places,
+        forced: bool,
+    ) -> Result<Option<Self>, NoIdentity> {
         let text = |name: &str| environment.text(name).map(str::trim);
-        if let (Some(id), Some(secret)) = (text("AWS_ACCESS_KEY_ID"), text("AWS_SECRET_ACCESS_KEY")) {
+        if let (Some(id), Some(secret)) = (text("AWS_ACCESS_KEY_ID"), text("AWS_SECRET_ACCESS_KEY"))
+        {
             let given = Credentials::new(id, secret, text("AWS_SESSION_TOKEN"));
-            let given = given.ok_or_else(|| NoIdentity::new("AWS_ACCESS_KEY_ID and its like hold no credentials"))?;
+            let given = given.ok_or_else(|| {
+                NoIdentity::new("AWS_ACCESS_KEY_ID and its like hold no credentials")
+            })?;
             return Ok(Some(Self::Given(given)));
         }
-        if let (Some(file), Some(role)) = (text("AWS_WEB_IDENTITY_TOKEN_FILE"), text("AWS_ROLE_ARN")) {
+        if let (Some(file), Some(role)) =
+            (text("AWS_WEB_IDENTITY_TOKEN_FILE"), text("AWS_ROLE_ARN"))
+        {
             let session = text("AWS_ROLE_SESSION_NAME").unwrap_or("octo-sts").to_owned();
-            return Ok(Some(Self::WebIdentity { file: TokenFile::new(file.into())?, role: role.to_owned(), session }));
+            return Ok(Some(Self::WebIdentity {
+                file: TokenFile::new(file.into())?,
+                role: role.to_owned(),
+                session,
+            }));
         }
-        let relative = text("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI").filter(|path| path.starts_with('/'));
+        let relative =
+            text("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI").filter(|path| path.starts_with('/'));
         let url = relative.map(|path| format!("{}{path}", places.aws_container));
-        if let Some(url) = url.or_else(|| text("AWS_CONTAINER_CREDENTIALS_FULL_URI").map(str::to_owned)) {
-            return Ok(Some(Self::Container { url, authorization: Authorization::find(environment)? }));
+        if let Some(url) =
+            url.or_else(|| text("AWS_CONTAINER_CREDENTIALS_FULL_URI").map(str::to_owned))
+        {
+            return Ok(Some(Self::Container {
+                url,
+                authorization: Authorization::find(environment)?,
+            }));
         }
-        let shut = text("AWS_EC2_METADATA_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true"));
+        let shut =
+            text("AWS_EC2_METADATA_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true"));
         let there = forced || firmware_says(&places.firmware, "sys_vendor", "Amazon EC2");
         Ok((there && !shut).then(|| Self::Machine { root: places.aws_machine.clone() }))
     }
@@ -114,13 +138,19 @@ impl Authorization {
             Self::File(file) => file.read_credential()?,
         };
         let value = secret_value(&secret);
-        value.map(Some).ok_or_else(|| Error::usage("AWS_CONTAINER_AUTHORIZATION_TOKEN is not plain text"))
+        value
+            .map(Some)
+            .ok_or_else(|| Error::usage("AWS_CONTAINER_AUTHORIZATION_TOKEN is not plain text"))
     }
 }
 
 /// Asks the endpoint that a container is told of. Without TLS it is one of AWS's own addresses or
 /// loopback: the egress rule sees to that.
-async fn container(url: &str, authorization: &Authorization, way: &Way<'_>) -> Result<Credentials, Error> {
+async fn container(
+    url: &str,
+    authorization: &Authorization,
+    way: &Way<'_>,
+) -> Result<Credentials, Error> {
     let rule = if url.starts_with("http://") { AddressRule::Metadata } else { AddressRule::Any };
     let mut request = Request::get(url)
         .body(Bytes::new())
@@ -133,7 +163,8 @@ async fn container(url: &str, authorization: &Authorization, way: &Way<'_>) -> R
     of_json(whom, &ok(whom, answer.map_err(|failure| Error::unanswered(whom, failure))?)?)
 }
 
-/// A machine's metadata server, in its second version alone: the first can be tricked into answering.
+/// A machine's metadata server, in its second version alone: the first can be tricked into
+/// answering.
 pub(super) struct Machine<'a> {
     root: &'a str,
     caller: Caller,
@@ -167,7 +198,9 @@ impl<'a> Machine<'a> {
 
     /// Opens a session, without which nothing is answered.
     async fn session(&self) -> Result<HeaderValue, Error> {
-        let answer = self.ask(Method::PUT, "/latest/api/token", SESSION_LIFE, HeaderValue::from_static("60")).await?;
+        let answer = self
+            .ask(Method::PUT, "/latest/api/token", SESSION_LIFE, HeaderValue::from_static("60"))
+            .await?;
         let session = answer.text().map(str::trim).filter(|text| is_token(text));
         let session = session.and_then(|text| secret_value(&text.into()));
         session.ok_or_else(|| Error::internal(format!("the answer of {MACHINE} is no session")))
@@ -177,14 +210,24 @@ impl<'a> Machine<'a> {
         self.ask(Method::GET, path, SESSION, session.clone()).await
     }
 
-    async fn ask(&self, method: Method, path: &str, name: HeaderName, value: HeaderValue) -> Result<Answer, Error> {
+    async fn ask(
+        &self,
+        method: Method,
+        path: &str,
+        name: HeaderName,
+        value: HeaderValue,
+    ) -> Result<Answer, Error> {
         let request = Request::builder()
             .method(method)
             .uri(format!("{}{path}", self.root))
             .header(name, value)
             .body(Bytes::new())
             .map_err(|_| Error::internal(format!("the address of {MACHINE} is no URL")))?;
-        let answer = self.caller.send(request).await.map_err(|failure| Error::unanswered(MACHINE, failure))?;
+        let answer = self
+            .caller
+            .send(request)
+            .await
+            .map_err(|failure| Error::unanswered(MACHINE, failure))?;
         ok(MACHINE, answer)
     }
 }
@@ -196,7 +239,10 @@ fn text(answer: &Answer) -> String {
 fn ok(whom: &str, answer: Answer) -> Result<Answer, Error> {
     match answer.status {
         StatusCode::OK => Ok(answer),
-        status => Err(Error::of_status(status, format!("{whom} gives nothing: it answered {}", status.as_u16()))),
+        status => Err(Error::of_status(
+            status,
+            format!("{whom} gives nothing: it answered {}", status.as_u16()),
+        )),
     }
 }
 
@@ -215,7 +261,9 @@ struct Given<'a> {
 fn of_json(whom: &str, answer: &Answer) -> Result<Credentials, Error> {
     let given: Option<Given<'_>> = serde_json::from_slice(&answer.body).ok();
     given
-        .and_then(|given| Credentials::new(&given.access_key_id, &given.secret_access_key, given.token.as_deref()))
+        .and_then(|given| {
+            Credentials::new(&given.access_key_id, &given.secret_access_key, given.token.as_deref())
+        })
         .ok_or_else(|| Error::internal(format!("the answer of {whom} holds no credentials")))
 }
 

@@ -31,9 +31,13 @@ impl Scope<'_> {
 }
 
 /// Signs `request` with all headers that it has, `host` among them. The path is `/` and there is no
-/// query: then nothing of the address needs to be put into another form. `None` if a credential cannot
-/// stand in a header.
-pub(super) fn sign(request: &mut Request<Bytes>, credentials: &Credentials, scope: &Scope<'_>) -> Option<()> {
+/// query: then nothing of the address needs to be put into another form. `None` if a credential
+/// cannot stand in a header.
+pub(super) fn sign(
+    request: &mut Request<Bytes>,
+    credentials: &Credentials,
+    scope: &Scope<'_>,
+) -> Option<()> {
     let time = scope.time();
     let date = time.get(..8)?.to_owned();
     request.headers_mut().insert(DATE, HeaderValue::from_str(&time).ok()?);
@@ -41,7 +45,11 @@ pub(super) fn sign(request: &mut Request<Bytes>, credentials: &Credentials, scop
         request.headers_mut().insert(SECURITY_TOKEN, secret_value(token)?);
     }
     let (canonical, signed) = canonical(request)?;
-    let to_sign = format!("{ALGORITHM}\n{time}\n{}\n{}", scope.text(&date), hex(sha256(canonical.as_bytes()).as_ref()));
+    let to_sign = format!(
+        "{ALGORITHM}\n{time}\n{}\n{}",
+        scope.text(&date),
+        hex(sha256(canonical.as_bytes()).as_ref())
+    );
     let start = zeroize::Zeroizing::new(format!("AWS4{}", credentials.secret.expose_secret()));
     let key = [&date, scope.region, scope.service, "aws4_request"]
         .iter()
@@ -66,10 +74,17 @@ fn canonical(request: &Request<Bytes>) -> Option<(String, String)> {
     names.sort_by_key(|name| name.as_str());
     let mut lines = String::new();
     for name in &names {
-        let values: Vec<_> =
-            request.headers().get_all(*name).iter().map(HeaderValue::to_str).collect::<Result<_, _>>().ok()?;
-        let values: Vec<_> =
-            values.iter().map(|value| value.split_ascii_whitespace().collect::<Vec<_>>().join(" ")).collect();
+        let values: Vec<_> = request
+            .headers()
+            .get_all(*name)
+            .iter()
+            .map(HeaderValue::to_str)
+            .collect::<Result<_, _>>()
+            .ok()?;
+        let values: Vec<_> = values
+            .iter()
+            .map(|value| value.split_ascii_whitespace().collect::<Vec<_>>().join(" "))
+            .collect();
         lines.push_str(&format!("{name}:{}\n", values.join(",")));
     }
     let names: Vec<_> = names.iter().map(|name| name.as_str()).collect();
@@ -87,7 +102,11 @@ mod tests {
     use super::*;
 
     /// The signature that a request gets under the keys of AWS's published test suite.
-    fn signature(request: http::request::Builder, body: &'static str, session: Option<&str>) -> String {
+    fn signature(
+        request: http::request::Builder,
+        body: &'static str,
+        session: Option<&str>,
+    ) -> String {
         let credentials = Credentials {
             id: "AKIDEXAMPLE".into(),
             secret: "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY".into(),
@@ -95,8 +114,10 @@ mod tests {
         };
         let now = UnixTime::parse_rfc3339("2015-08-30T12:36:00Z").unwrap();
         let scope = Scope { region: "us-east-1", service: "service", now };
-        let mut request =
-            request.header("Host", "example.amazonaws.com").body(Bytes::from_static(body.as_bytes())).unwrap();
+        let mut request = request
+            .header("Host", "example.amazonaws.com")
+            .body(Bytes::from_static(body.as_bytes()))
+            .unwrap();
         sign(&mut request, &credentials, &scope).unwrap();
         let authorization = request.headers()[header::AUTHORIZATION].to_str().unwrap();
         authorization.rsplit_once("Signature=").unwrap().1.to_owned()
@@ -109,8 +130,20 @@ mod tests {
         let form = || post().header("Content-Type", "application/x-www-form-urlencoded");
         let session = "AQoDYXdzEPT//////////wEXAMPLEtc764bNrC9SAPBSM22wDOk4x4HIZ8j4FZTwdQWLWsKWHGBuFqwAeMicRXmxfpSPfIeoIYRqTflfKD8YUuwthAx7mSEI/qkPpKPi/kMcGdQrmGdeehM4IC1NtBmUpp2wUE8phUZampKsburEDy0KPkyQDYwT7WZ0wq5VSXDvp75YU9HFvlRd8Tx6q6fE8YQcHNVXAkiY9q6d+xo0rKwT38xVqr7ZD0u0iPPkUL64lIZbqBAz+scqKmlzm8FDrypNC9Yjc8fPOLn9FX9KSYvKTr4rvx3iSIlTJabIQwj2ICCR/oLxBA==";
         for (name, request, body, session, wanted) in [
-            ("get-vanilla", get(), "", None, "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31"),
-            ("post-vanilla", post(), "", None, "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b"),
+            (
+                "get-vanilla",
+                get(),
+                "",
+                None,
+                "5fa00fa31553b73ebf1942676e86291e8372ff2a2260956d9b8aae1d763fbf31",
+            ),
+            (
+                "post-vanilla",
+                post(),
+                "",
+                None,
+                "5da7c1a2acd57cee7505fc6676e4e544621c30862966e37dddb68e92efbe5d6b",
+            ),
             (
                 "post-header-key-sort",
                 post().header("My-Header1", "value1"),

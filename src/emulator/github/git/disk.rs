@@ -47,7 +47,9 @@ impl Disk {
     /// A git command that no configuration of this machine's user reaches.
     pub(super) fn git(&self, arguments: &[&str]) -> Command {
         let mut git = Command::new("git");
-        git.args(arguments).env("GIT_CONFIG_NOSYSTEM", "1").env("GIT_CONFIG_GLOBAL", self.folder.join("none"));
+        git.args(arguments)
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_CONFIG_GLOBAL", self.folder.join("none"));
         git.current_dir(&self.folder).kill_on_drop(true);
         git
     }
@@ -95,7 +97,9 @@ impl Disk {
         for branch in before.keys().filter(|branch| !after.contains_key(*branch)) {
             changes.push(Change { branch: branch.clone(), head: None });
         }
-        for (branch, commit) in after.iter().filter(|(branch, commit)| before.get(*branch) != Some(commit)) {
+        for (branch, commit) in
+            after.iter().filter(|(branch, commit)| before.get(*branch) != Some(commit))
+        {
             let tree = self.tree(id, commit).await?;
             changes.push(Change { branch: branch.clone(), head: Some((commit.clone(), tree)) });
         }
@@ -124,7 +128,8 @@ impl Disk {
         let mut tree = Tree::new();
         for entry in listed.split_terminator('\0') {
             let Some((about, path)) = entry.split_once('\t') else { continue };
-            let (mode, object) = (about.get(..6).unwrap_or_default(), about.rsplit(' ').next().unwrap_or_default());
+            let (mode, object) =
+                (about.get(..6).unwrap_or_default(), about.rsplit(' ').next().unwrap_or_default());
             let placed = match mode {
                 "160000" => Placed::Submodule(object.to_owned()),
                 mode => {
@@ -150,7 +155,8 @@ impl Drop for Disk {
     }
 }
 
-/// Branches that are not as they were copied, as git-fast-import(1) reads them, the default one first.
+/// Branches that are not as they were copied, as git-fast-import(1) reads them, the default one
+/// first.
 fn stream(repository: &Repository, copied: &Branches) -> Vec<u8> {
     let mut out = Vec::new();
     for gone in copied.keys().filter(|branch| !repository.branches().contains_key(*branch)) {
@@ -163,7 +169,9 @@ fn stream(repository: &Repository, copied: &Branches) -> Vec<u8> {
     for (branch, _) in changed {
         let Some(tree) = repository.head(branch) else { continue };
         let when = repository.pushed_at.as_secs();
-        let head = format!("commit refs/heads/{branch}\ncommitter GitHub <noreply@github.com> {when} +0000\n");
+        let head = format!(
+            "commit refs/heads/{branch}\ncommitter GitHub <noreply@github.com> {when} +0000\n"
+        );
         push(&mut out, &format!("{head}data 6\nChange\n"), b"");
         if copied.contains_key(branch) {
             push(&mut out, &format!("from refs/heads/{branch}^0\n"), b"");
@@ -187,7 +195,9 @@ fn file(out: &mut Vec<u8>, path: &str, placed: &Placed) {
     };
     match placed {
         Placed::File(content) => inline("100644", content),
-        Placed::Zeros(size) => inline("100644", &vec![0; usize::try_from(*size).unwrap_or_default()]),
+        Placed::Zeros(size) => {
+            inline("100644", &vec![0; usize::try_from(*size).unwrap_or_default()])
+        }
         Placed::Symlink(target) => inline("120000", target.as_bytes()),
         Placed::Submodule(_) => push(out, &format!("M 160000 {} \"{path}\"\n", placed.sha()), b""),
     }
