@@ -16,13 +16,13 @@ mod explain;
 mod failure;
 mod installation;
 mod jwt;
-mod lag;
 mod limits;
 mod meaning;
 mod mint;
 mod mint_calls;
 mod mint_reply;
 mod quota;
+mod replication;
 mod revoke;
 mod signer;
 #[cfg(test)]
@@ -46,11 +46,11 @@ pub use self::{
     signer::{KeyError, PemSigner, Signer, SignerError},
 };
 use self::{
-    client::{Call, Client, Limits, Reply},
+    client::{ApiReply, Call, Client, Limits},
     explain::Checked,
     installation::Installations,
     jwt::AppJwt,
-    limits::{Gate, Lane},
+    limits::{Gate, LimitKey},
     meaning::Meaning,
     revoke::Revoker,
 };
@@ -351,12 +351,12 @@ impl GitHub {
 pub mod fuzzing {
     use bytes::Bytes;
 
-    use super::{File, Reply, contents};
+    use super::{ApiReply, File, contents};
 
     /// What the body of a success says of the file at `path`, if it says anything.
     pub fn contents(body: Bytes, path: &str) -> Option<File> {
         let (status, headers) = (http::StatusCode::OK, http::HeaderMap::new());
-        contents::parse(&Reply { status, headers, body }, path).ok()
+        contents::parse(&ApiReply { status, headers, body }, path).ok()
     }
 }
 
@@ -367,8 +367,8 @@ impl Inner {
 
     /// A call with the App's own credential. One that GitHub does not accept is not used again:
     /// after the operator corrected the clock or the key, a new one works.
-    async fn call_as(&self, app: &App, lane: Lane, call: &Call) -> Result<Reply, Meaning> {
-        let outcome = self.gate.call(lane, call).await;
+    async fn call_as(&self, app: &App, key: LimitKey, call: &Call) -> Result<ApiReply, Meaning> {
+        let outcome = self.gate.call(key, call).await;
         if outcome.as_ref().is_err_and(Meaning::refuses_app) {
             app.jwt.forget();
         }

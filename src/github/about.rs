@@ -9,10 +9,10 @@ use serde::Deserialize;
 
 use super::{
     Inner,
-    client::{Call, Kind, Reply},
+    client::{ApiReply, Call, Endpoint},
     error::{Cause, Error},
     installation::Installation,
-    limits::Lane,
+    limits::LimitKey,
     meaning::{AppFault, Meaning},
 };
 use crate::policy::{Level, Permissions};
@@ -110,10 +110,10 @@ pub(super) async fn installation(
     }
 }
 
-async fn call(inner: &Inner, path: String) -> Result<Result<Reply, Meaning>, Error> {
+async fn call(inner: &Inner, path: String) -> Result<Result<ApiReply, Meaning>, Error> {
     let app = inner.app()?;
-    let call = Call::get(Kind::App, path, app.jwt.header().await?);
-    Ok(inner.call_as(app, Lane::App, &call).await)
+    let call = Call::get(Endpoint::App, path, app.jwt.header().await?);
+    Ok(inner.call_as(app, LimitKey::App, &call).await)
 }
 
 #[expect(

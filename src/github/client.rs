@@ -44,7 +44,7 @@ const MINT_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// What a call is for: the `kind` of the metric.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum Endpoint {
     App,
     Installation,
     Mint,
@@ -54,7 +54,7 @@ pub(super) enum Kind {
     Revoke,
 }
 
-impl Kind {
+impl Endpoint {
     fn as_str(self) -> &'static str {
         match self {
             Self::App => "app",
@@ -71,7 +71,7 @@ impl Kind {
 /// One call, in a form that can be repeated.
 #[derive(Debug)]
 pub(super) struct Call {
-    pub(super) kind: Kind,
+    pub(super) endpoint: Endpoint,
     pub(super) method: Method,
     /// Below the API's root, starting with `/`, escaped.
     pub(super) path: String,
@@ -85,20 +85,28 @@ pub(super) struct Call {
 }
 
 impl Call {
-    pub(super) fn get(kind: Kind, path: String, authorization: HeaderValue) -> Self {
-        Self { kind, method: Method::GET, path, authorization, etag: None, body: None, mint: None }
+    pub(super) fn get(endpoint: Endpoint, path: String, authorization: HeaderValue) -> Self {
+        Self {
+            endpoint,
+            method: Method::GET,
+            path,
+            authorization,
+            etag: None,
+            body: None,
+            mint: None,
+        }
     }
 }
 
 /// A success, or a 304 to a conditional call.
 #[derive(Debug)]
-pub(super) struct Reply {
+pub(super) struct ApiReply {
     pub(super) status: StatusCode,
     pub(super) headers: HeaderMap,
     pub(super) body: Bytes,
 }
 
-impl Reply {
+impl ApiReply {
     /// The body's JSON. What it holds is not repeated in the error: it may be a token.
     pub(super) fn json<'a, T: serde::Deserialize<'a>>(&'a self) -> Result<T, Error> {
         serde_json::from_slice(&self.body).map_err(|e| {
@@ -175,7 +183,7 @@ impl Client {
     /// Makes the call: up to three attempts, repeated after a connection that fails, an attempt
     /// that takes too long, or an answer of 500 to 504. A mint has two attempts, and is not
     /// repeated after a timeout.
-    pub(super) async fn call(&self, call: &Call) -> Result<Reply, Failure> {
+    pub(super) async fn call(&self, call: &Call) -> Result<ApiReply, Failure> {
         let retries = if call.mint.is_some() { MINT_RETRIES } else { RETRIES };
         let backoff = ExponentialBuilder::new()
             .with_min_delay(self.limits.first_backoff)
@@ -193,7 +201,7 @@ impl Client {
             .await
     }
 
-    async fn attempt(&self, call: &Call) -> Result<Reply, Failure> {
+    async fn attempt(&self, call: &Call) -> Result<ApiReply, Failure> {
         let counted = call.mint.as_ref().map(MintCalls::begin);
         let timeout = if call.mint.is_some() { MINT_TIMEOUT } else { self.limits.attempt_timeout };
         let outcome =
@@ -206,12 +214,12 @@ impl Client {
             Err(failure) => failure.status(),
         };
         let status = status.map_or_else(|| "none".to_owned(), |status| status.as_str().to_owned());
-        metrics::counter!(metric::GITHUB_REQUESTS, label::KIND => call.kind.as_str(), label::STATUS => status)
+        metrics::counter!(metric::GITHUB_REQUESTS, label::KIND => call.endpoint.as_str(), label::STATUS => status)
             .increment(1);
         outcome
     }
 
-    async fn send(&self, call: &Call) -> Result<Reply, Failure> {
+    async fn send(&self, call: &Call) -> Result<ApiReply, Failure> {
         let mut request =
             Request::new(call.body.clone().map_or_else(OctoBody::empty, OctoBody::from));
         *request.method_mut() = call.method.clone();
@@ -232,7 +240,7 @@ impl Client {
             if unchanged { response } else { octocrab::map_github_error(response).await? };
         let (head, body) = response.into_parts();
         let body = body.collect().await?.to_bytes();
-        Ok(Reply { status: head.status, headers: head.headers, body })
+        Ok(ApiReply { status: head.status, headers: head.headers, body })
     }
 }
 

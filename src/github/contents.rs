@@ -13,17 +13,17 @@ use serde::{Deserialize, de::IgnoredAny};
 
 use super::{
     Inner,
-    client::{Call, Kind, Reply},
+    client::{ApiReply, Call, Endpoint},
     error::Error,
     installation::Installation,
     jwt::bearer,
-    lag,
-    limits::Lane,
+    limits::LimitKey,
     meaning::Meaning,
     mint::{MintRefused, mint_checked},
     mint_calls::MintCalls,
     mint_reply::{Minted, Requested},
-    revoke::Held,
+    replication,
+    revoke::RevokeOnDrop,
 };
 use crate::{
     clock::UnixTime,
@@ -37,7 +37,7 @@ const PATH: &AsciiSet =
 
 /// A token that may read the contents of one repository. It is revoked when it is dropped.
 pub struct ReadToken {
-    _held: Held,
+    _held: RevokeOnDrop,
     authorization: HeaderValue,
     installation: InstallationId,
     owner: Owner,
@@ -112,7 +112,7 @@ pub(super) async fn read_token(
     repo: &RepoName,
 ) -> Result<ReadToken, Error> {
     let requested = Requested {
-        kind: Kind::ReadMint,
+        endpoint: Endpoint::ReadMint,
         repositories: Some(vec![repo.clone()]),
         permissions: Permissions::from([("contents".to_owned(), Level::Read)]),
     };
@@ -156,8 +156,10 @@ pub(super) async fn file(
     let escaped = utf8_percent_encode(path, PATH);
     let address = format!("/repos/{}/{}/contents/{escaped}", token.owner, token.repo);
     let etag = etag.and_then(|etag| HeaderValue::from_str(etag).ok());
-    let call = Call { etag, ..Call::get(Kind::Contents, address, token.authorization.clone()) };
-    match lag::call(&inner.gate, Lane::Read(token.installation), &call, token.issued_at).await {
+    let call = Call { etag, ..Call::get(Endpoint::Contents, address, token.authorization.clone()) };
+    match replication::call(&inner.gate, LimitKey::Read(token.installation), &call, token.issued_at)
+        .await
+    {
         Ok(reply) if reply.status == StatusCode::NOT_MODIFIED => Ok(File::Unchanged),
         Ok(reply) => parse(&reply, path),
         Err(Meaning::NotFound(_)) => Ok(File::Absent),
@@ -169,8 +171,10 @@ pub(super) async fn file(
 /// As [`super::GitHub::repository_visible`].
 pub(super) async fn repository_visible(inner: &Inner, token: &ReadToken) -> Result<bool, Error> {
     let address = format!("/repos/{}/{}", token.owner, token.repo);
-    let call = Call::get(Kind::Repository, address, token.authorization.clone());
-    match lag::call(&inner.gate, Lane::Read(token.installation), &call, token.issued_at).await {
+    let call = Call::get(Endpoint::Repository, address, token.authorization.clone());
+    match replication::call(&inner.gate, LimitKey::Read(token.installation), &call, token.issued_at)
+        .await
+    {
         Ok(_) => Ok(true),
         Err(Meaning::NotFound(_)) => Ok(false),
         Err(meaning) => Err(refused_read(meaning)),
@@ -206,7 +210,7 @@ struct Entry {
     content: Option<String>,
 }
 
-pub(super) fn parse(reply: &Reply, path: &str) -> Result<File, Error> {
+pub(super) fn parse(reply: &ApiReply, path: &str) -> Result<File, Error> {
     let entry = match reply.json()? {
         Contents::Directory(_) => return Ok(File::NotAFile),
         Contents::Entry(entry) if entry.r#type != "file" || entry.path != path => {

@@ -9,10 +9,10 @@ use futures_util::{StreamExt as _, stream};
 
 use super::{
     Inner, about,
-    client::{Call, Kind},
+    client::{Call, Endpoint},
     error::Error,
     installation::Installation,
-    limits::Lane,
+    limits::LimitKey,
     meaning::Meaning,
 };
 use crate::{
@@ -110,8 +110,8 @@ async fn sees(inner: &Inner, installation: &Installation, name: &RepoName) -> Re
     }
     let app = inner.app()?;
     let path = format!("/repos/{}/{name}/installation", installation.owner());
-    let call = Call::get(Kind::Installation, path, app.jwt.header().await?);
-    match inner.call_as(app, Lane::App, &call).await {
+    let call = Call::get(Endpoint::Installation, path, app.jwt.header().await?);
+    match inner.call_as(app, LimitKey::App, &call).await {
         Ok(reply) => Ok(reply.json::<Found>()?.id == installation.id().0),
         Err(Meaning::NotFound(_) | Meaning::Moved(_)) => Ok(false),
         Err(meaning) => Err(meaning.into()),

@@ -9,10 +9,10 @@ use serde::Deserialize;
 
 use super::{
     App, Inner,
-    client::{Call, Kind},
+    client::{Call, Endpoint},
     error::{Cause, Error},
     failure::one_line,
-    limits::Lane,
+    limits::LimitKey,
     meaning::Meaning,
 };
 use crate::{
@@ -226,8 +226,8 @@ async fn look_up(inner: &Inner, owner: &Owner) -> Result<Known, Error> {
     let mut absent = Known::Absent;
     for kind in ["users", "orgs"] {
         let path = format!("/{kind}/{owner}/installation");
-        let call = Call::get(Kind::Installation, path, app.jwt.header().await?);
-        match inner.call_as(app, Lane::App, &call).await {
+        let call = Call::get(Endpoint::Installation, path, app.jwt.header().await?);
+        match inner.call_as(app, LimitKey::App, &call).await {
             Ok(reply) => {
                 return judge(&reply.json::<InstallationReply>()?, app, owner, looked_up_at);
             }

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    client::{Call, Client, Reply},
+    client::{ApiReply, Call, Client},
     drift::Drift,
     failure::{Failure, date},
     meaning::{MIN_WAIT, Meaning},
@@ -24,7 +24,7 @@ use crate::{
 
 /// What GitHub counts together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Lane {
+pub(super) enum LimitKey {
     /// Look-ups with the App's own credential.
     App,
     /// Tokens minted for an installation.
@@ -35,31 +35,31 @@ pub(super) enum Lane {
     Revoke(InstallationId),
 }
 
-/// Until when each lane is closed.
+/// Until when each key is closed.
 #[derive(Debug, Default)]
-struct Limits(Mutex<HashMap<Lane, Moment>>);
+struct Limits(Mutex<HashMap<LimitKey, Moment>>);
 
 impl Limits {
-    /// What is left of the wait, if `lane` is closed.
-    fn wait(&self, lane: Lane, now: Moment) -> Option<Duration> {
-        let left = self.map().get(&lane)?.since(now);
+    /// What is left of the wait, if `key` is closed.
+    fn wait(&self, key: LimitKey, now: Moment) -> Option<Duration> {
+        let left = self.map().get(&key)?.since(now);
         (left > Duration::ZERO).then_some(left.max(MIN_WAIT))
     }
 
-    /// Closes `lane` for as long as GitHub announced.
-    fn close(&self, lane: Lane, wait: Duration, now: Moment) {
+    /// Closes `key` for as long as GitHub announced.
+    fn close(&self, key: LimitKey, wait: Duration, now: Moment) {
         let mut map = self.map();
         map.retain(|_, until| *until > now);
-        let until = map.entry(lane).or_insert(now);
+        let until = map.entry(key).or_insert(now);
         *until = now.plus(wait).max(*until);
     }
 
-    fn map(&self) -> MutexGuard<'_, HashMap<Lane, Moment>> {
+    fn map(&self) -> MutexGuard<'_, HashMap<LimitKey, Moment>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The way out for all calls. A closed lane lets nothing through, and an answer that announces a
+/// The way out for all calls. A closed key lets nothing through, and an answer that announces a
 /// limit closes it. Here every failure gets its meaning.
 pub(super) struct Gate {
     pub(super) client: Client,
@@ -80,9 +80,9 @@ impl Gate {
         }
     }
 
-    /// Makes the call if its lane is open.
-    pub(super) async fn call(&self, lane: Lane, call: &Call) -> Result<Reply, Meaning> {
-        if let Some(left) = self.limits.wait(lane, self.clock.monotonic()) {
+    /// Makes the call if its key is open.
+    pub(super) async fn call(&self, key: LimitKey, call: &Call) -> Result<ApiReply, Meaning> {
+        if let Some(left) = self.limits.wait(key, self.clock.monotonic()) {
             return Err(Meaning::Limited(left));
         }
         let sent = self.clock.now();
@@ -90,11 +90,11 @@ impl Gate {
         if let Some(date) = date_of(&outcome) {
             self.drift.note(date, (sent, self.clock.now()), self.clock.monotonic());
         }
-        self.quotas.note(lane, &outcome, self.clock.now());
+        self.quotas.note(key, &outcome, self.clock.now());
         outcome.map_err(|failure| {
             let meaning = Meaning::of(failure, self.clock.now());
             if let Meaning::Limited(wait) = meaning {
-                self.limits.close(lane, wait, self.clock.monotonic());
+                self.limits.close(key, wait, self.clock.monotonic());
             }
             meaning
         })
@@ -102,7 +102,7 @@ impl Gate {
 }
 
 /// GitHub's time, if it answered.
-fn date_of(outcome: &Result<Reply, Failure>) -> Option<UnixTime> {
+fn date_of(outcome: &Result<ApiReply, Failure>) -> Option<UnixTime> {
     match outcome {
         Ok(reply) => date(&reply.headers),
         Err(Failure::Answered(answer)) => answer.date,
@@ -116,7 +116,7 @@ fn date_of(outcome: &Result<Reply, Failure>) -> Option<UnixTime> {
 mod tests {
     use super::*;
 
-    const LANE: Lane = Lane::Mint(InstallationId(1));
+    const LANE: LimitKey = LimitKey::Mint(InstallationId(1));
     const SECOND: Duration = Duration::from_secs(1);
 
     fn at(secs: u32) -> Moment {
@@ -129,9 +129,9 @@ mod tests {
         limits.close(LANE, 30 * SECOND, at(0));
         limits.close(LANE, 10 * SECOND, at(0));
         assert_eq!(limits.wait(LANE, at(0)), Some(30 * SECOND));
-        assert_eq!(limits.wait(Lane::Mint(InstallationId(2)), at(0)), None);
-        assert_eq!(limits.wait(Lane::Read(InstallationId(1)), at(0)), None);
-        assert_eq!(limits.wait(Lane::App, at(0)), None);
+        assert_eq!(limits.wait(LimitKey::Mint(InstallationId(2)), at(0)), None);
+        assert_eq!(limits.wait(LimitKey::Read(InstallationId(1)), at(0)), None);
+        assert_eq!(limits.wait(LimitKey::App, at(0)), None);
         assert_eq!(limits.wait(LANE, at(0).plus(Duration::from_millis(29_900))), Some(MIN_WAIT));
         assert_eq!(limits.wait(LANE, at(30)), None);
     }
@@ -141,7 +141,7 @@ mod tests {
         let limits = Limits::default();
         for installation in 0..100 {
             limits.close(
-                Lane::Mint(InstallationId(installation.into())),
+                LimitKey::Mint(InstallationId(installation.into())),
                 60 * SECOND,
                 at(60 * installation),
             );

@@ -15,15 +15,15 @@ use tracing::Instrument as _;
 
 use super::{
     Inner,
-    client::{Call, Kind},
+    client::{Call, Endpoint},
     error::Error,
     explain,
     installation::Installation,
-    limits::Lane,
+    limits::LimitKey,
     meaning::Meaning,
     mint_calls::MintCalls,
     mint_reply::{self, Minted, Requested},
-    revoke::Held,
+    revoke::RevokeOnDrop,
 };
 use crate::{
     clock::UnixTime,
@@ -34,7 +34,7 @@ use crate::{
 /// A minted token that is no wider than its grant. It is revoked when it is dropped, unless it was
 /// handed over.
 pub struct IssuedToken {
-    token: Held,
+    token: RevokeOnDrop,
     expires_at: UnixTime,
     permissions: Permissions,
     repositories: Option<Vec<String>>,
@@ -127,8 +127,11 @@ pub(super) async fn mint(
         Repositories::All => None,
         Repositories::These(names) => Some(names.clone()),
     };
-    let requested =
-        Requested { kind: Kind::Mint, repositories, permissions: grant.permissions().clone() };
+    let requested = Requested {
+        endpoint: Endpoint::Mint,
+        repositories,
+        permissions: grant.permissions().clone(),
+    };
     let minted = match mint_checked(inner, installation, requested, calls).await {
         Ok(minted) => minted,
         Err(MintRefused::Error(error)) => return Err(error),
@@ -241,17 +244,18 @@ async fn mint_now(
         method: Method::POST,
         body: Some(body.map_err(|_| Error::Unexpected("the request has no JSON form".into()))?),
         mint: Some(calls.clone()),
-        ..Call::get(requested.kind, path, app.jwt.header().await?)
+        ..Call::get(requested.endpoint, path, app.jwt.header().await?)
     };
     let reply = inner
-        .call_as(app, Lane::Mint(installation.id()), &call)
+        .call_as(app, LimitKey::Mint(installation.id()), &call)
         .await
         .map_err(MintRefused::Answer)?;
     let Some(token) = mint_reply::token(&reply) else {
         calls.token_lost();
         return Err(Error::Unexpected("the reply has no token".into()).into());
     };
-    let token = Held::new(token, installation.id(), inner.gate.clock.now(), inner.revoker.clone());
+    let token =
+        RevokeOnDrop::new(token, installation.id(), inner.gate.clock.now(), inner.revoker.clone());
     Ok(mint_reply::accept(token, installation, requested, &reply)?)
 }
 

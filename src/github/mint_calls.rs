@@ -12,7 +12,7 @@ use std::sync::{
 
 use http::StatusCode;
 
-use super::{client::Reply, failure::Failure};
+use super::{client::ApiReply, failure::Failure};
 
 /// At most so many mint calls of one exchange may have an unknown outcome.
 const MAX_UNKNOWN: u32 = 2;
@@ -68,7 +68,7 @@ impl MintCalls {
 pub(super) struct CallInFlight<'a>(&'a MintCalls);
 
 impl CallInFlight<'_> {
-    pub(super) fn end(self, outcome: &Result<Reply, Failure>) {
+    pub(super) fn end(self, outcome: &Result<ApiReply, Failure>) {
         let Counts { made, unknown } = self.0.0.as_ref();
         match outcome {
             Err(Failure::NotSent(_)) => {

@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 
 use super::{
-    client::{Kind, Reply},
+    client::{ApiReply, Endpoint},
     error::Error,
     installation::Installation,
-    revoke::Held,
+    revoke::RevokeOnDrop,
 };
 use crate::{
     clock::UnixTime,
@@ -19,8 +19,8 @@ use crate::{
 
 /// What a token is requested for.
 pub(super) struct Requested {
-    /// [`Kind::Mint`] for a caller's token, [`Kind::ReadMint`] for one of our own.
-    pub(super) kind: Kind,
+    /// [`Endpoint::Mint`] for a caller's token, [`Endpoint::ReadMint`] for one of our own.
+    pub(super) endpoint: Endpoint,
     /// `None`: all that the installation sees.
     pub(super) repositories: Option<Vec<RepoName>>,
     pub(super) permissions: Permissions,
@@ -28,7 +28,7 @@ pub(super) struct Requested {
 
 /// A token that is no wider than the request.
 pub(super) struct Minted {
-    pub(super) token: Held,
+    pub(super) token: RevokeOnDrop,
     pub(super) expires_at: UnixTime,
     pub(super) permissions: Permissions,
     /// Present if the request named repositories.
@@ -78,17 +78,17 @@ struct Terms {
 }
 
 /// The token of a reply, whatever else is in it.
-pub(super) fn token(reply: &Reply) -> Option<String> {
+pub(super) fn token(reply: &ApiReply) -> Option<String> {
     reply.json::<TokenReply>().map(|reply| reply.token).ok().filter(|token| !token.is_empty())
 }
 
 /// Compares the reply with the request. The token is taken out before, so that it is revoked if the
 /// rest does not fit.
 pub(super) fn accept(
-    token: Held,
+    token: RevokeOnDrop,
     installation: &Installation,
     requested: &Requested,
-    reply: &Reply,
+    reply: &ApiReply,
 ) -> Result<Minted, Error> {
     let terms: Terms = reply.json()?;
     let expires_at = UnixTime::parse_rfc3339(&terms.expires_at)

@@ -11,7 +11,7 @@ use std::{
 
 use http::HeaderMap;
 
-use super::{Inner, client::Reply, failure::Failure, installation::Known, limits::Lane};
+use super::{Inner, client::ApiReply, failure::Failure, installation::Known, limits::LimitKey};
 use crate::{
     clock::UnixTime,
     name::{InstallationId, Owner},
@@ -38,11 +38,11 @@ enum Pool {
 }
 
 impl Pool {
-    fn of(lane: Lane) -> Option<Self> {
-        match lane {
-            Lane::App => Some(Self::App),
-            Lane::Read(installation) => Some(Self::Installation(installation)),
-            Lane::Mint(_) | Lane::Revoke(_) => None,
+    fn of(key: LimitKey) -> Option<Self> {
+        match key {
+            LimitKey::App => Some(Self::App),
+            LimitKey::Read(installation) => Some(Self::Installation(installation)),
+            LimitKey::Mint(_) | LimitKey::Revoke(_) => None,
         }
     }
 }
@@ -60,7 +60,7 @@ pub(super) struct Quotas(Mutex<HashMap<Pool, Quota>>);
 
 impl Quotas {
     /// Notes the quota that an answer reports.
-    pub(super) fn note(&self, lane: Lane, outcome: &Result<Reply, Failure>, now: UnixTime) {
+    pub(super) fn note(&self, key: LimitKey, outcome: &Result<ApiReply, Failure>, now: UnixTime) {
         let numbers = match outcome {
             Ok(reply) => {
                 let number = |name: &str| number(&reply.headers, name);
@@ -78,16 +78,16 @@ impl Quotas {
                 | Failure::Unexpected(_),
             ) => return,
         };
-        self.note_numbers(lane, numbers, now);
+        self.note_numbers(key, numbers, now);
     }
 
     fn note_numbers(
         &self,
-        lane: Lane,
+        key: LimitKey,
         (limit, remaining, reset): (Option<u64>, Option<u64>, Option<u64>),
         now: UnixTime,
     ) {
-        let (Some(pool), Some(remaining), Some(reset)) = (Pool::of(lane), remaining, reset) else {
+        let (Some(pool), Some(remaining), Some(reset)) = (Pool::of(key), remaining, reset) else {
             return;
         };
         let reset = UnixTime::from_secs(i64::try_from(reset).unwrap_or(i64::MAX));
@@ -139,7 +139,7 @@ mod tests {
     use super::*;
 
     const NOW: UnixTime = UnixTime::from_secs(1_700_000_000);
-    const LANE: Lane = Lane::Read(InstallationId(1));
+    const LANE: LimitKey = LimitKey::Read(InstallationId(1));
     const POOL: Pool = Pool::Installation(InstallationId(1));
 
     #[test]
@@ -180,7 +180,7 @@ mod tests {
             let now = NOW.plus(Duration::from_secs(3600 * n));
             let reset = u64::try_from(now.as_secs()).unwrap() + 60;
             quotas.note_numbers(
-                Lane::Read(InstallationId(n)),
+                LimitKey::Read(InstallationId(n)),
                 (Some(5_000), Some(1), Some(reset)),
                 now,
             );

@@ -13,11 +13,11 @@ use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    client::{Call, Kind},
+    client::{Call, Endpoint},
     jwt::bearer,
-    lag,
-    limits::{Gate, Lane},
+    limits::{Gate, LimitKey},
     meaning::Meaning,
+    replication,
 };
 use crate::{
     clock::UnixTime,
@@ -28,10 +28,10 @@ use crate::{
 /// Tokens that wait for their revocation.
 const QUEUE: usize = 4096;
 /// Revocations under way at once.
-const AT_ONCE: usize = 8;
+const MAX_CONCURRENT: usize = 8;
 
 /// A token to revoke.
-struct Unwanted {
+struct PendingRevocation {
     token: SecretString,
     installation: InstallationId,
     issued_at: UnixTime,
@@ -40,7 +40,7 @@ struct Unwanted {
 /// Takes tokens to revoke.
 #[derive(Clone)]
 pub(super) struct Revoker {
-    queue: mpsc::Sender<Unwanted>,
+    queue: mpsc::Sender<PendingRevocation>,
     closing: CancellationToken,
     worker: TaskTracker,
 }
@@ -61,8 +61,8 @@ impl Revoker {
         self.worker.wait().await;
     }
 
-    fn revoke(&self, unwanted: Unwanted) {
-        if self.queue.try_send(unwanted).is_err() {
+    fn revoke(&self, pending: PendingRevocation) {
+        if self.queue.try_send(pending).is_err() {
             metrics::counter!(metric::GITHUB_REVOCATIONS, label::OUTCOME => "dropped").increment(1);
             tracing::warn!(
                 "a token that nobody was given is not revoked: the queue is full or closed"
@@ -71,7 +71,11 @@ impl Revoker {
     }
 }
 
-async fn work(gate: Arc<Gate>, mut tokens: mpsc::Receiver<Unwanted>, closing: CancellationToken) {
+async fn work(
+    gate: Arc<Gate>,
+    mut tokens: mpsc::Receiver<PendingRevocation>,
+    closing: CancellationToken,
+) {
     let mut running = JoinSet::new();
     loop {
         let next = tokio::select! {
@@ -83,7 +87,7 @@ async fn work(gate: Arc<Gate>, mut tokens: mpsc::Receiver<Unwanted>, closing: Ca
             next = tokens.recv() => next,
         };
         let Some(token) = next else { break };
-        while running.len() >= AT_ONCE {
+        while running.len() >= MAX_CONCURRENT {
             running.join_next().await;
         }
         running.spawn(revoke(Arc::clone(&gate), token));
@@ -92,18 +96,20 @@ async fn work(gate: Arc<Gate>, mut tokens: mpsc::Receiver<Unwanted>, closing: Ca
     while running.join_next().await.is_some() {}
 }
 
-async fn revoke(gate: Arc<Gate>, unwanted: Unwanted) {
-    let Some(authorization) = bearer(unwanted.token.expose_secret()) else { return };
+async fn revoke(gate: Arc<Gate>, pending: PendingRevocation) {
+    let Some(authorization) = bearer(pending.token.expose_secret()) else { return };
     let call = Call {
         method: Method::DELETE,
-        ..Call::get(Kind::Revoke, "/installation/token".into(), authorization)
+        ..Call::get(Endpoint::Revoke, "/installation/token".into(), authorization)
     };
-    let Unwanted { installation, issued_at, .. } = unwanted;
-    let done = match lag::call(&gate, Lane::Revoke(installation), &call, issued_at).await {
+    let PendingRevocation { installation, issued_at, .. } = pending;
+    let done = match replication::call(&gate, LimitKey::Revoke(installation), &call, issued_at)
+        .await
+    {
         Ok(_) => true,
         // The token has ended already, or an earlier try revoked it; unless it has yet to arrive.
         Err(meaning) => {
-            matches!(meaning, Meaning::Unauthorized(_)) && !lag::is_young(&gate, issued_at)
+            matches!(meaning, Meaning::Unauthorized(_)) && !replication::is_young(&gate, issued_at)
         }
     };
     metrics::counter!(metric::GITHUB_REVOCATIONS, label::OUTCOME => if done { "done" } else { "failed" }).increment(1);
@@ -113,14 +119,14 @@ async fn revoke(gate: Arc<Gate>, unwanted: Unwanted) {
 }
 
 /// A token that is revoked when it is dropped, unless it is released.
-pub(super) struct Held {
+pub(super) struct RevokeOnDrop {
     token: SecretString,
     installation: InstallationId,
     issued_at: UnixTime,
     revoker: Option<Revoker>,
 }
 
-impl Held {
+impl RevokeOnDrop {
     pub(super) fn new(
         token: String,
         installation: InstallationId,
@@ -147,17 +153,21 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for RevokeOnDrop {
     fn drop(&mut self) {
         if let Some(revoker) = self.revoker.take() {
             let Self { installation, issued_at, .. } = *self;
-            revoker.revoke(Unwanted { token: self.token.clone(), installation, issued_at });
+            revoker.revoke(PendingRevocation {
+                token: self.token.clone(),
+                installation,
+                issued_at,
+            });
         }
     }
 }
 
-impl fmt::Debug for Held {
+impl fmt::Debug for RevokeOnDrop {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Held([REDACTED])")
+        f.write_str("RevokeOnDrop([REDACTED])")
     }
 }

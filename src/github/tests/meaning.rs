@@ -108,7 +108,7 @@ async fn ask(Row { answer: said, .. }: &Row) -> [Error; 6] {
     let grant = grant(&["hello"], &[("issues", Level::Write)]);
     world.github.forget_installation(&owner());
     failing.store(true, Ordering::SeqCst);
-    // A limit closes a lane, and a young token's refusals do not count yet.
+    // A limit closes a key, and a young token's refusals do not count yet.
     let apart = || world.clock.advance(Duration::from_secs(3601));
     apart();
     let found = world.github.installation(&owner(), CallerTrust::Verified).await.unwrap_err();

@@ -9,8 +9,8 @@ use std::time::Duration;
 use backon::{ExponentialBuilder, Retryable};
 
 use super::{
-    client::{Call, Reply},
-    limits::{Gate, Lane},
+    client::{ApiReply, Call},
+    limits::{Gate, LimitKey},
     meaning::Meaning,
 };
 use crate::clock::UnixTime;
@@ -28,15 +28,16 @@ pub(super) fn is_young(gate: &Gate, issued_at: UnixTime) -> bool {
 /// A call with a token that was minted at `issued_at`.
 pub(super) async fn call(
     gate: &Gate,
-    lane: Lane,
+    key: LimitKey,
     call: &Call,
     issued_at: UnixTime,
-) -> Result<Reply, Meaning> {
+) -> Result<ApiReply, Meaning> {
     let backoff = ExponentialBuilder::new()
         .with_min_delay(gate.client.first_backoff())
         .with_factor(2.0)
         .with_max_times(RETRIES)
         .with_jitter();
-    let may_be_lag = |meaning: &Meaning| meaning.may_be_replication() && is_young(gate, issued_at);
-    (|| gate.call(lane, call)).retry(backoff).when(may_be_lag).await
+    let may_be_replication =
+        |meaning: &Meaning| meaning.may_be_replication() && is_young(gate, issued_at);
+    (|| gate.call(key, call)).retry(backoff).when(may_be_replication).await
 }
