@@ -5,6 +5,7 @@
 
 mod descriptors;
 pub(crate) mod metrics_page;
+mod reload;
 
 use std::{
     io,
@@ -13,6 +14,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use secrecy::ExposeSecret;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -20,7 +22,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     audit::{self, Audit, AuditSink, Stdout},
     clock::{Clock, SystemClock},
-    config::{self, Config, Interface},
+    config::{self, Apps, Config, Interface},
     egress::{self, Egress},
     exchange::{self, Exchange},
     github::{self, GitHub},
@@ -75,6 +77,8 @@ pub struct Settings {
     pub oidc: oidc::Settings,
     /// GitHub and the App.
     pub github: github::Settings,
+    /// The Apps that `github` begins with, and the file that they are from.
+    pub apps: Apps,
     /// Policies and lists.
     pub store: store::Settings,
     /// Records.
@@ -94,6 +98,7 @@ impl Settings {
             egress: egress_settings(config),
             oidc: oidc_settings(config),
             github: github_settings(config),
+            apps: config.apps.clone(),
             store: store_settings(config),
             audit: audit::Settings::default(),
             exchange: exchange_settings(config),
@@ -129,8 +134,11 @@ fn oidc_settings(config: &Config) -> oidc::Settings {
 }
 
 fn github_settings(config: &Config) -> github::Settings {
-    let app = github::AppSettings { id: config.app.id, signer: config.app.key.signer() };
-    github::Settings::new(config.github.api.clone(), Some(app))
+    let pools = config.apps.pools(&Apps::default());
+    github::Settings {
+        routing: config.routing,
+        ..github::Settings::new(config.github.api.clone(), pools)
+    }
 }
 
 fn store_settings(config: &Config) -> store::Settings {
@@ -205,6 +213,7 @@ pub struct App {
     oidc: Oidc,
     store: Store,
     github: GitHub,
+    apps: Apps,
     audit: Audit,
     transport: transport::Settings,
     shutdown_timeout: Duration,
@@ -220,7 +229,7 @@ impl App {
         let Ambient { clock, sink } = ambient;
         let egress = Egress::new(settings.egress).map_err(AppError::Egress)?;
         let github = GitHub::new(settings.github, &egress, Arc::clone(&clock))?;
-        github.prove_key().await.map_err(AppError::Key)?;
+        prove_keys(&github).await?;
         let oidc = Oidc::new(settings.oidc, egress, Arc::clone(&clock));
         let store = Store::new(settings.store, github.clone(), Arc::clone(&clock));
         let audit = Audit::start(settings.audit, sink).map_err(io_error("the audit thread"))?;
@@ -232,8 +241,17 @@ impl App {
             clock: Arc::clone(&clock),
         };
         let exchange = Arc::new(Exchange::new(settings.exchange, parts));
-        let (transport, shutdown_timeout) = (settings.transport, settings.shutdown_timeout);
-        Ok(Self { exchange, oidc, store, github, audit, transport, shutdown_timeout, clock })
+        Ok(Self {
+            exchange,
+            oidc,
+            store,
+            github,
+            apps: settings.apps,
+            audit,
+            transport: settings.transport,
+            shutdown_timeout: settings.shutdown_timeout,
+            clock,
+        })
     }
 
     /// Whether callers should be sent here, for the port of metrics.
@@ -253,6 +271,8 @@ impl App {
         stop: CancellationToken,
     ) -> Result<(), AppError> {
         let following = tokio::spawn(self.oidc.follow_issuers_file());
+        let reloading =
+            tokio::spawn(reload::run(self.apps, self.github.clone(), Arc::clone(&self.clock)));
         let late = after(
             stop.clone(),
             self.shutdown_timeout.saturating_sub(time_for_log(self.shutdown_timeout)),
@@ -269,6 +289,7 @@ impl App {
         stop.cancel();
         draining.abort();
         following.abort();
+        reloading.abort();
         self.store.close();
         let recorded = async {
             if late.run_until_cancelled(self.audit.flush()).await.is_none() {
@@ -286,6 +307,22 @@ impl App {
         tokio::join!(recorded, revoked);
         served.map_err(io_error("serving"))
     }
+}
+
+/// Proves the key of every App by a signature. One that does not sign is reported, and counts as
+/// unavailable until it does: it must not keep the other Apps from serving.
+async fn prove_keys(github: &GitHub) -> Result<(), AppError> {
+    let apps = github.apps();
+    // A signer that hangs delays the start by its own timeout only, not by that of every App.
+    let proofs = join_all(apps.iter().map(|app| github.prove_key(app))).await;
+    let mut failure = github::Error::NoApp;
+    for proof in proofs {
+        match proof {
+            Ok(()) => return Ok(()),
+            Err(error) => failure = error,
+        }
+    }
+    Err(AppError::Key(failure))
 }
 
 /// A token that is cancelled so long after `begun`.
@@ -319,7 +356,8 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
     }
     let listener = bind(config.listen.interface, "PORT", config.listen.port).await?;
     if let Ok(address) = listener.local_addr() {
-        tracing::info!(%address, domain = %config.domain, app_id = %config.app.id, "serving");
+        let apps = config.apps.iter().count();
+        tracing::info!(%address, domain = %config.domain, apps, "serving");
     }
     app.serve(listener, stop).await
 }

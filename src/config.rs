@@ -16,20 +16,23 @@ use secrecy::SecretString;
 use crate::{
     admission,
     egress::Origin,
-    name::{AppId, Audience, Issuer, Owner, RepoName},
+    github::Routing,
+    name::{Audience, Issuer, Owner, RepoName},
     oidc::{IssuersFile, Listed},
     telemetry::{LogFilter, LogFormat},
     transport::TlsFiles,
 };
 
+pub mod apps;
 mod environment;
 mod key;
 mod read;
 mod value;
 pub mod variables;
 
+pub use apps::{App, Apps, AppsFile};
 pub use environment::{Environment, Mistakes, Remark};
-pub use key::AppKey;
+pub use key::{AppKey, KmsProvider};
 #[cfg(feature = "emulator")]
 pub(crate) use value::duration;
 
@@ -42,8 +45,10 @@ pub struct Config {
     pub domain: Audience,
     /// How the server ends.
     pub shutdown: Shutdown,
-    /// The App that mints.
-    pub app: App,
+    /// The Apps, and which owners they serve.
+    pub apps: Apps,
+    /// How the Apps of a pool share the work.
+    pub routing: Routing,
     /// Which GitHub.
     pub github: GitHub,
     /// How policies are found and kept.
@@ -98,15 +103,6 @@ pub struct Shutdown {
     pub timeout: Duration,
     /// How much of that new connections are still served.
     pub drain_delay: Duration,
-}
-
-/// The App that mints.
-#[derive(Debug, Clone)]
-pub struct App {
-    /// Its id.
-    pub id: AppId,
-    /// Its private key.
-    pub key: AppKey,
 }
 
 /// Which GitHub, and what follows from it.

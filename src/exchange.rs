@@ -26,7 +26,7 @@ use crate::{
     cache::CallerTrust,
     clock::Clock,
     cpu_limiter::{self, CpuLimiter},
-    github::{self, GitHub, IssuedToken, MintCalls},
+    github::{self, GitHub, Installation, IssuedToken, MintCalls},
     name::Owner,
     oidc::{Oidc, Unverified},
     policy::Repositories,
@@ -147,8 +147,7 @@ impl Exchange {
                 // policy was read.
                 for _ in 0..2 {
                     let decision = self.decide(asked, &mut account, &mut journal).await?;
-                    self.admission.mint(decision.app_id()).map_err(refuse::too_many_mints)?;
-                    if let Some(token) = self.mint(decision, &calls).await? {
+                    if let Some(token) = self.mint(asked, decision, &calls).await? {
                         account.granted();
                         self.refresh_in_background(asked);
                         return Ok(token);
@@ -224,40 +223,75 @@ impl Exchange {
         }
     }
 
-    /// Mints by a decision, through an installation of the very account whose policy decided. If
-    /// GitHub no longer knows the installation, or its reply is for another account or wider
-    /// than the request, the installation is looked up once more. `None`: the owner's name
-    /// belongs to another account now, and the decision is void.
+    /// Mints by a decision. If the chosen App cannot mint for a reason of its own, and nothing was
+    /// minted, the next App of the pool does, unless the token is bound to one App. `None`: the
+    /// owner's name belongs to another account now, and the decision is void.
     async fn mint(
         &self,
+        asked: &Asked,
         decision: Decision<Issuing>,
         calls: &MintCalls,
     ) -> Result<Option<IssuedToken>, Refusal> {
-        let Authorized { grant, mut installation, policy, recorded: _recorded } =
-            decision.authorized();
-        let (github, owner) = (&self.parts.github, grant.owner());
-        let refuse = |error: github::Error| error.refusal(owner);
+        let authorized = decision.authorized();
+        let grant = &authorized.grant;
+        let is_bound = github::is_bound_to_one_app(grant.permissions());
+        let mut installation = authorized.installation.clone();
+        let mut passed_over = Vec::new();
+        loop {
+            let (refusal, is_of_one_app) = match self.admission.mint(installation.app_id()) {
+                Err(empty) => (refuse::too_many_mints(empty), true),
+                Ok(()) => match self.mint_through(&authorized, &installation, calls).await {
+                    Ok(minted) => return Ok(minted),
+                    Err(error) => (error.refusal(grant.owner()), error.is_of_one_app()),
+                },
+            };
+            if is_bound || !is_of_one_app || calls.may_have_minted() {
+                return Err(refusal);
+            }
+            passed_over.push(installation.app_id());
+            let route = asked.route(&authorized.subject);
+            match self.parts.github.minter(grant, route, &passed_over).await {
+                Ok(next) => installation = next,
+                Err(_) => return Err(refusal),
+            }
+        }
+    }
+
+    /// Mints through an installation of the very account whose policy decided. If GitHub no longer
+    /// knows the installation, or its reply is for another account or wider than the request, the
+    /// installation is looked up once more.
+    async fn mint_through(
+        &self,
+        authorized: &Authorized,
+        installation: &Installation,
+        calls: &MintCalls,
+    ) -> Result<Option<IssuedToken>, github::Error> {
+        let Authorized { grant, policy, .. } = authorized;
+        let github = &self.parts.github;
+        let owner = grant.owner();
+        let mut installation = installation.clone();
         // The reply to such a mint names no repository, and so no account.
         if *grant.repositories() == Repositories::All {
-            installation =
-                github.installation_since(owner, policy.proven_at).await.map_err(refuse)?;
+            let since = policy.proven_at;
+            installation = github.installation_since(&installation, owner, since).await?;
         }
         if installation.account() != policy.account {
             return Ok(None);
         }
-        let error = match github.mint(&grant, &installation, calls).await {
+        let error = match github.mint(grant, &installation, calls).await {
             Err(error) if error.doubts_installation() => error,
-            outcome => return outcome.map(Some).map_err(refuse),
+            outcome => return outcome.map(Some),
         };
-        github.forget_installation(owner);
-        let again = github.installation(owner, CallerTrust::Verified).await.map_err(refuse)?;
+        github.forget_installation(&installation, owner);
+        let trust = CallerTrust::Verified;
+        let again = github.installation_again(&installation, owner, trust).await?;
         if again.account() != policy.account {
             return Ok(None);
         }
         if matches!(error, github::Error::Wider(_)) && again.id() == installation.id() {
-            return Err(refuse(error));
+            return Err(error);
         }
-        github.mint(&grant, &again, calls).await.map(Some).map_err(refuse)
+        github.mint(grant, &again, calls).await.map(Some)
     }
 }
 
@@ -273,7 +307,8 @@ impl Exchange {
         }
         let clock: Arc<dyn Clock> = Arc::new(crate::clock::SystemClock);
         let egress = crate::egress::Egress::new(Default::default()).unwrap();
-        let github = github::Settings::new(http::Uri::from_static("http://127.0.0.1:1"), None);
+        let github =
+            github::Settings::new(http::Uri::from_static("http://127.0.0.1:1"), Default::default());
         let github = GitHub::new(github, &egress, Arc::clone(&clock)).unwrap();
         let store = crate::store::Settings::new(".github".parse().unwrap());
         let store = Store::new(store, github.clone(), Arc::clone(&clock));

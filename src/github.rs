@@ -1,11 +1,11 @@
 //! Every GitHub path, header and error.
 //!
-//! The way through: [`GitHub::installation`] finds the owner's installation of our App,
+//! An owner is served by a pool of Apps. [`GitHub::reader`] chooses the installation that reads,
 //! [`GitHub::read_token`] mints a token that reads one repository, [`GitHub::file`] reads a policy
-//! with it, and [`GitHub::mint`] mints what a [`Grant`] says. All calls pass one gate, which
-//! obeys the limits that GitHub announced and says what a failure means, and then one client, which
-//! repeats what may be repeated. A token that was minted and not handed over is revoked, whatever
-//! happened in between.
+//! with it, [`GitHub::minter`] chooses the installation that mints, and [`GitHub::mint`] mints what a
+//! [`Grant`] says. All calls pass one gate, which obeys the limits that GitHub announced and says
+//! what a failure means, and then one client, which repeats what may be repeated. A token that was
+//! minted and not handed over is revoked.
 
 mod about;
 mod client;
@@ -21,16 +21,22 @@ mod meaning;
 mod mint;
 mod mint_calls;
 mod mint_reply;
+mod pool;
 mod quota;
 mod replication;
 mod revoke;
+mod select;
 mod signer;
 #[cfg(test)]
 mod tests;
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    sync::{Arc, PoisonError, RwLock},
+    time::Duration,
+};
 
-use http::Uri;
+use http::{HeaderValue, Uri};
 use tokio_util::task::TaskTracker;
 
 pub use self::{
@@ -40,42 +46,30 @@ pub use self::{
     error::{Cause, Error},
     installation::Installation,
     jwt::{MAX_AHEAD, MAX_BEHIND},
-    mint::{IssuedToken, check_pin},
+    mint::IssuedToken,
     mint_calls::MintCalls,
+    pool::{App, AppSettings, Pools, Routing},
     quota::Scarce,
+    select::{Route, is_bound_to_one_app},
     signer::{KeyError, PemSigner, Signer, SignerError},
 };
 use self::{
     client::{ApiReply, Call, Client, Limits},
     explain::Checked,
     installation::Installations,
-    jwt::AppJwt,
     limits::{Gate, LimitKey},
     meaning::Meaning,
+    pool::{Pool, PoolSet, Tier},
     revoke::Revoker,
 };
 use crate::{
     cache::CallerTrust,
     clock::{Clock, Moment},
     egress::Egress,
-    name::{AccountId, AppId, Owner, RepoName},
+    name::{AccountId, AppId, InstallationId, Owner, RepoName},
     policy::Grant,
+    telemetry::{label, metric},
 };
-
-/// An App, and who signs for it.
-#[derive(Clone)]
-pub struct AppSettings {
-    /// The App's id.
-    pub id: AppId,
-    /// Holds the App's private key, or knows who does.
-    pub signer: Arc<dyn Signer>,
-}
-
-impl fmt::Debug for AppSettings {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("AppSettings").field("id", &self.id).finish_non_exhaustive()
-    }
-}
 
 /// What this module needs to know.
 #[derive(Debug, Clone)]
@@ -83,8 +77,10 @@ pub struct Settings {
     /// The API's root: `https://api.github.com`, or `https://HOST/api/v3`. A slash at its end does
     /// not matter.
     pub api: Uri,
-    /// The App that everything is done with; without one, every look-up ends as [`Error::NoApp`].
-    pub app: Option<AppSettings>,
+    /// The Apps, by owner. For an owner without any, every lookup ends as [`Error::NoApp`].
+    pub pools: Pools,
+    /// How the Apps of a pool share the work.
+    pub routing: Routing,
     /// How long one try of one call may take, from the connection to the end of the body; and how
     /// long the signer may take.
     pub try_timeout: Duration,
@@ -97,9 +93,15 @@ pub struct Settings {
 impl Settings {
     /// The usual figures: three tries of 4 s fit into an exchange's 15 s, and 2 MiB hold a file of
     /// 1 MB, the largest that GitHub sends as JSON, in base64.
-    pub fn new(api: Uri, app: Option<AppSettings>) -> Self {
-        let (try_timeout, first_backoff) = (Duration::from_secs(4), Duration::from_millis(100));
-        Self { api, app, try_timeout, first_backoff, max_body: 2 << 20 }
+    pub fn new(api: Uri, pools: Pools) -> Self {
+        Self {
+            api,
+            pools,
+            routing: Routing::default(),
+            try_timeout: Duration::from_secs(4),
+            first_backoff: Duration::from_millis(100),
+            max_body: 2 << 20,
+        }
     }
 }
 
@@ -108,7 +110,7 @@ impl Settings {
 #[error("the address of the GitHub API is not an absolute http or https URI")]
 pub struct ApiAddressError;
 
-/// GitHub, as one App sees it. Clones share everything.
+/// GitHub, as the configured Apps see it. Clones share everything.
 #[derive(Clone)]
 pub struct GitHub {
     inner: Arc<Inner>,
@@ -116,17 +118,15 @@ pub struct GitHub {
 
 struct Inner {
     gate: Arc<Gate>,
-    app: Option<App>,
+    pools: RwLock<Arc<PoolSet>>,
+    routing: Routing,
+    /// How long a signer may take.
+    sign_timeout: Duration,
     installations: Installations,
     checked_repositories: Checked,
     revoker: Revoker,
     /// Mints go on when their caller does not, so that their tokens can be revoked.
     minting: TaskTracker,
-}
-
-struct App {
-    id: AppId,
-    jwt: AppJwt,
 }
 
 impl fmt::Debug for GitHub {
@@ -145,14 +145,13 @@ impl GitHub {
         egress: &Egress,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ApiAddressError> {
-        let Settings { api, app, try_timeout, first_backoff, max_body } = settings;
+        let Settings { api, pools, routing, try_timeout, first_backoff, max_body } = settings;
         if !matches!(api.scheme_str(), Some("https" | "http")) {
             return Err(ApiAddressError);
         }
         let limits = Limits { attempt_timeout: try_timeout, first_backoff, max_body };
         let client = Client::new(&api, limits, egress).ok_or(ApiAddressError)?;
-        let app = app
-            .map(|app| App { id: app.id, jwt: AppJwt::new(app, try_timeout, Arc::clone(&clock)) });
+        let pools = PoolSet::new(pools, &PoolSet::default(), try_timeout, &clock);
         let gate = Arc::new(Gate::new(client, Arc::clone(&clock)));
         let inner = Inner {
             revoker: Revoker::start(Arc::clone(&gate)),
@@ -160,87 +159,174 @@ impl GitHub {
             installations: installation::cache(clock),
             minting: TaskTracker::new(),
             gate,
-            app,
+            pools: RwLock::new(Arc::new(pools)),
+            routing,
+            sign_timeout: try_timeout,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
 
-    /// Proves that the App's key signs. Asks GitHub nothing.
-    ///
-    /// # Errors
-    /// [`Error::NoApp`], [`Error::Signer`].
-    pub async fn prove_key(&self) -> Result<(), Error> {
-        self.inner.app()?.jwt.header().await.map(|_| ())
+    /// Replaces the Apps. Those that stay the same keep their credentials; exchanges in flight end
+    /// with the Apps that they began with.
+    pub fn replace_pools(&self, pools: Pools) {
+        let mut current = self.inner.pools.write().unwrap_or_else(PoisonError::into_inner);
+        let inner = &self.inner;
+        let next = PoolSet::new(pools, &current, inner.sign_timeout, &inner.gate.clock);
+        *current = Arc::new(next);
     }
 
-    /// The owner's installation of the App. It is cached for an hour, its absence for 5 s; either
-    /// for 10 s if the caller is unverified.
+    /// Every App of every pool, by id.
+    pub fn apps(&self) -> Vec<Arc<App>> {
+        self.inner.pools().apps().to_vec()
+    }
+
+    /// Proves that the App's key signs. Makes no call to GitHub.
     ///
     /// # Errors
-    /// [`Error::NotInstalled`], [`Error::Suspended`], or that GitHub could not be asked.
-    pub async fn installation(
+    /// [`Error::Signer`].
+    pub async fn prove_key(&self, app: &App) -> Result<(), Error> {
+        self.inner.app_header(app).await.map(|_| ())
+    }
+
+    /// Proves that the key of at least one App signs. Makes no call to GitHub.
+    ///
+    /// # Errors
+    /// [`Error::NoApp`], or the first App's error if no key signs.
+    pub async fn prove_any_key(&self) -> Result<(), Error> {
+        let mut failure = Error::NoApp;
+        for app in self.inner.pools().apps() {
+            match self.prove_key(app).await {
+                Ok(()) => return Ok(()),
+                Err(error) if failure == Error::NoApp => failure = error,
+                Err(_) => {}
+            }
+        }
+        Err(failure)
+    }
+
+    /// The account that has the owner's name, by an installation of one of the owner's Apps. An
+    /// installation is cached for an hour, its absence for 5 s; either for 10 s if the caller is
+    /// unverified.
+    ///
+    /// # Errors
+    /// [`Error::NoApp`], [`Error::NotInstalled`], [`Error::Suspended`], or that GitHub could not be
+    /// called.
+    pub async fn account(&self, owner: &Owner, trust: CallerTrust) -> Result<AccountId, Error> {
+        match installation::latest(&self.inner, owner, Some(trust)) {
+            Some(found) => {
+                if trust == CallerTrust::Verified {
+                    self.inner.installations.promote(&(found.app_id(), owner.clone()));
+                }
+                Ok(found.account())
+            }
+            None => self.reader(owner, trust, None, &[]).await.map(|found| found.account()),
+        }
+    }
+
+    /// An installation to read the owner's files with: `preferred` if it can be used, else by what
+    /// is left of the Apps' quotas, without the Apps that are `passed_over`.
+    ///
+    /// # Errors
+    /// As [`GitHub::account`].
+    pub async fn reader(
         &self,
         owner: &Owner,
         trust: CallerTrust,
+        preferred: Option<InstallationId>,
+        passed_over: &[AppId],
     ) -> Result<Installation, Error> {
-        installation::find(&self.inner, owner, trust).await
+        select::reader(&self.inner, owner, trust, preferred, passed_over).await
     }
 
-    /// Whether [`GitHub::installation`] would answer from the cache.
+    /// The installation that mints by a grant: of the App that the policy pins; for `checks: write`
+    /// always the same one for a route; otherwise by what is left of the Apps' quotas, without the
+    /// Apps that are `passed_over`.
+    ///
+    /// # Errors
+    /// [`Error::Pin`], and as [`GitHub::account`].
+    pub async fn minter(
+        &self,
+        grant: &Grant,
+        route: Route<'_>,
+        passed_over: &[AppId],
+    ) -> Result<Installation, Error> {
+        select::minter(&self.inner, grant, route, passed_over).await
+    }
+
+    /// Whether [`GitHub::account`] would answer from the cache.
     pub fn is_installation_cached(&self, owner: &Owner, trust: CallerTrust) -> bool {
         installation::is_cached(&self.inner, owner, trust)
     }
 
     /// The account that has the name, as far as an installation of it is cached, however old.
     pub fn cached_account(&self, owner: &Owner) -> Option<AccountId> {
-        installation::cached_account(&self.inner, owner)
+        installation::latest(&self.inner, owner, None).map(|found| found.account())
     }
 
-    /// Keeps a cached installation, whichever caller it was looked up for, for verified callers.
+    /// Keeps the cached installations, whichever caller they were looked up for, for verified
+    /// callers.
     pub fn promote_installation(&self, owner: &Owner) {
-        self.inner.installations.promote(owner);
+        self.inner.for_each_app(owner, |key| self.inner.installations.promote(&key));
     }
 
     /// Whether a found installation's lifetime is nearly over.
     pub fn is_refresh_due(&self, owner: &Owner) -> bool {
-        installation::is_refresh_due(&self.inner, owner)
+        !installation::refresh_due(&self.inner, owner).is_empty()
     }
 
-    /// Looks up the installation again if its lifetime is nearly over.
+    /// Looks up the installations again whose lifetime is nearly over.
     ///
     /// # Errors
-    /// As [`GitHub::installation`].
+    /// As [`GitHub::account`].
     pub async fn refresh_installation(&self, owner: &Owner) -> Result<(), Error> {
-        installation::refresh(&self.inner, owner).await
+        for app in installation::refresh_due(&self.inner, owner) {
+            installation::refresh(&self.inner, &app, owner).await?;
+        }
+        Ok(())
     }
 
     /// Whether lookups for the owner would use the part of a quota that is kept for proven callers.
     pub fn scarce(&self, owner: &Owner) -> Option<Scarce> {
-        quota::scarce(&self.inner, owner, self.is_installation_cached(owner, CallerTrust::Verified))
+        let is_cached = self.is_installation_cached(owner, CallerTrust::Verified);
+        quota::scarce(&self.inner, owner, is_cached)
     }
 
-    /// The owner's installation, by a lookup that was made at `since` or later, up to two seconds
-    /// of leeway. A token for all repositories of an installation needs it: GitHub's reply to
-    /// such a mint does not say whose they are. With `since` the moment at which the policy was
-    /// last read, the account that has the name, and not one that had it earlier, both wrote
-    /// the policy and gives the token.
+    /// The same App's installation for the owner, by a lookup that was made at `since` or later, up
+    /// to two seconds of leeway. A token for all repositories of an installation needs it: GitHub's
+    /// reply to such a mint does not say whose they are. With `since` the moment at which the policy
+    /// was last read, the account that has the name, and not one that had it earlier, both wrote the
+    /// policy and gives the token.
     ///
     /// # Errors
-    /// As [`GitHub::installation`].
+    /// As [`GitHub::account`].
     pub async fn installation_since(
         &self,
+        before: &Installation,
         owner: &Owner,
         since: Moment,
     ) -> Result<Installation, Error> {
-        installation::find_since(&self.inner, owner, CallerTrust::Verified, since).await
+        installation::find_since(&self.inner, before, owner, since).await
     }
 
-    /// Asks GitHub about the App itself.
+    /// The same App's installation for the owner, cached or not.
     ///
     /// # Errors
-    /// Why GitHub does not say, told apart further than exchanges need it.
-    pub async fn about_app(&self) -> Result<AboutApp, Refused> {
-        about::app(&self.inner).await
+    /// As [`GitHub::account`].
+    pub async fn installation_again(
+        &self,
+        before: &Installation,
+        owner: &Owner,
+        trust: CallerTrust,
+    ) -> Result<Installation, Error> {
+        installation::find(&self.inner, before.app(), owner, trust).await
+    }
+
+    /// What GitHub says of the App itself.
+    ///
+    /// # Errors
+    /// Why GitHub does not say, in more detail than exchanges need.
+    pub async fn about_app(&self, app: &App) -> Result<AboutApp, Refused> {
+        about::app(&self.inner, app).await
     }
 
     /// Seconds by which this machine's clock is ahead of GitHub's, by the latest reply; negative if
@@ -253,8 +339,8 @@ impl GitHub {
     ///
     /// # Errors
     /// GitHub could not be asked.
-    pub async fn installations(&self) -> Result<(Vec<AboutInstallation>, bool), Error> {
-        about::installations(&self.inner).await
+    pub async fn installations(&self, app: &App) -> Result<(Vec<AboutInstallation>, bool), Error> {
+        about::installations(&self.inner, app).await
     }
 
     /// What GitHub says of an installation at this moment; nothing of it is held.
@@ -268,9 +354,14 @@ impl GitHub {
         about::installation(&self.inner, installation).await
     }
 
-    /// Evicts the owner's cached installation: see [`Error::doubts_installation`].
-    pub fn forget_installation(&self, owner: &Owner) {
-        self.inner.installations.invalidate(owner);
+    /// Evicts the cached installation of this App: see [`Error::doubts_installation`].
+    pub fn forget_installation(&self, installation: &Installation, owner: &Owner) {
+        self.inner.installations.invalidate(&(installation.app_id(), owner.clone()));
+    }
+
+    /// Evicts what is cached of all the owner's Apps.
+    pub fn forget_installations(&self, owner: &Owner) {
+        self.inner.for_each_app(owner, |key| self.inner.installations.invalidate(&key));
     }
 
     /// A token that reads the contents of one repository, and nothing else.
@@ -361,17 +452,57 @@ pub mod fuzzing {
 }
 
 impl Inner {
-    fn app(&self) -> Result<&App, Error> {
-        self.app.as_ref().ok_or(Error::NoApp)
+    fn pools(&self) -> Arc<PoolSet> {
+        Arc::clone(&self.pools.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn pool(&self, owner: &Owner) -> Result<Arc<Pool>, Error> {
+        self.pools().of(owner)
+    }
+
+    /// Calls `act` with the key of the cached installation of each of the owner's Apps.
+    fn for_each_app(&self, owner: &Owner, act: impl Fn((AppId, Owner))) {
+        if let Ok(pool) = self.pool(owner) {
+            pool.apps.iter().for_each(|app| act((app.id(), owner.clone())));
+        }
+    }
+
+    /// How much is left of the installation's quota, if that is known.
+    fn tier(&self, installation: &Installation) -> Option<Tier> {
+        let times = (self.gate.clock.now(), self.gate.clock.monotonic());
+        let left = self.gate.quotas.remaining(installation.id(), self.routing.stale, times);
+        left.map(|left| self.routing.tier(left))
+    }
+
+    /// The App's own credential.
+    async fn app_header(&self, app: &App) -> Result<HeaderValue, Error> {
+        let header = app.jwt.header().await;
+        if let Err(error) = &header {
+            self.app_failed(app, "signer", error);
+        }
+        header
     }
 
     /// A call with the App's own credential. One that GitHub does not accept is not used again:
     /// after the operator corrected the clock or the key, a new one works.
     async fn call_as(&self, app: &App, key: LimitKey, call: &Call) -> Result<ApiReply, Meaning> {
         let outcome = self.gate.call(key, call).await;
-        if outcome.as_ref().is_err_and(Meaning::refuses_app) {
-            app.jwt.forget();
+        match &outcome {
+            Err(meaning) if meaning.refuses_app() => {
+                app.jwt.forget();
+                self.app_failed(app, "refused", &Error::from(meaning.clone()));
+            }
+            Ok(_) => app.note_outcome(true, self.gate.clock.monotonic()),
+            Err(_) => {}
         }
         outcome
+    }
+
+    /// The App is tried after the others for a while, and the operator learns of it.
+    fn app_failed(&self, app: &App, cause: &'static str, error: &Error) {
+        app.note_outcome(false, self.gate.clock.monotonic());
+        let labels = [(label::APP_ID, app.id().to_string()), (label::CAUSE, cause.to_owned())];
+        metrics::counter!(metric::APP_FAILURES, &labels).increment(1);
+        tracing::warn!(app_id = %app.id(), cause, %error, "the App's credential cannot be used");
     }
 }

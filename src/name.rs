@@ -115,6 +115,40 @@ fn is_segment(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
 }
 
+/// The name that an operator's file gives an App, and by which a policy can pin it: 1 to 100
+/// printable characters, and not a number, since numbers pin Apps by their id.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct AppName(Box<str>);
+
+impl AppName {
+    /// The name as it is written in the file. Names are compared literally.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for AppName {
+    type Err = NameError;
+
+    fn from_str(text: &str) -> Result<Self, NameError> {
+        if text.parse::<i64>().is_ok() {
+            return Err(NameError("an App's name is not a number: numbers pin Apps by their id"));
+        }
+        let is_printable = !text.chars().any(char::is_control) && text.trim() == text;
+        if is_printable && (1..=100).contains(&text.chars().count()) {
+            Ok(Self(text.into()))
+        } else {
+            Err(NameError("an App's name is 1 to 100 printable characters"))
+        }
+    }
+}
+
+impl fmt::Display for AppName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// What a request is about: an owner, or one repository of an owner.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Scope {

@@ -163,7 +163,7 @@ impl Store {
         trust: CallerTrust,
     ) -> Result<Located, Error> {
         let is_fresh = |held: &Stamped<policies::Held>| self.is_fresh_policy(held, trust);
-        let account = self.reader.installation(scope.owner(), trust).await?.account();
+        let account = self.reader.account(scope.owner(), trust).await?;
         let held = self.policy_if((account, scope, name), trust, is_fresh).await?;
         let repo = scope.repo().unwrap_or(&self.settings.policy_repo).clone();
         let policies::Held { found, proven_at, .. } = held.value;
@@ -204,7 +204,7 @@ impl Store {
         owner: &Owner,
         trust: CallerTrust,
     ) -> Result<Option<Arc<TrustedIssuers>>, Error> {
-        let key = (self.reader.installation(owner, trust).await?.account(), owner.clone());
+        let key = (self.reader.account(owner, trust).await?, owner.clone());
         let held = self.list_if(key, trust, |held| self.is_fresh_list(held, trust)).await?;
         held.value.list.map(List::into_trusted_issuers).map_err(Error::ListInvalid)
     }

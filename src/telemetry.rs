@@ -61,6 +61,30 @@ pub mod metric {
     pub const ALL_REPOSITORIES: &str = "octosts_all_repositories_tokens_total";
     /// Counter: calls to GitHub, by [`super::label::KIND`] and `STATUS`.
     pub const GITHUB_REQUESTS: &str = "octosts_github_requests_total";
+    /// Counter: calls to mint, by [`super::label::APP_ID`], `TIER` and `OUTCOME`.
+    pub const APP_MINTS: &str = "octosts_app_mints_total";
+    /// Counter: times that an App's own credential could not be had or was refused, by
+    /// [`super::label::APP_ID`] and `CAUSE`.
+    pub const APP_FAILURES: &str = "octosts_app_failures_total";
+    /// Gauge: 1 while the file of Apps is in use as it is, 0 after an error in it.
+    pub const APPS_FILE_OK: &str = "octosts_apps_file_ok";
+    /// Histogram: seconds that a signature for an App took, by [`super::label::APP_ID`].
+    pub const SIGNER_DURATION: &str = "octosts_signer_duration_seconds";
+    /// Gauge: calls per hour that GitHub allows an installation. This and the next six are named
+    /// and labelled as the Go service has them.
+    pub const GITHUB_LIMIT: &str = "github_rate_limit";
+    /// Gauge: calls that are left of them.
+    pub const GITHUB_LIMIT_REMAINING: &str = "github_rate_limit_remaining";
+    /// Gauge: when GitHub renews them, in seconds since 1970.
+    pub const GITHUB_LIMIT_RESET: &str = "github_rate_limit_reset";
+    /// Gauge: the part that is used, from 0 to 1.
+    pub const GITHUB_LIMIT_USED: &str = "github_rate_limit_used";
+    /// Gauge: minutes until GitHub renews them, as of the last answer.
+    pub const GITHUB_LIMIT_TIME_TO_RESET: &str = "github_rate_limit_time_to_reset";
+    /// Counter: answers that announced a limit.
+    pub const GITHUB_LIMIT_ERRORS: &str = "github_rate_limit_errors_total";
+    /// Gauge: the wait that the last such answer announced, in seconds.
+    pub const GITHUB_RETRY_AFTER: &str = "github_retry_after_seconds";
     /// Counter: policy-read tokens given back to GitHub, by [`super::label::OUTCOME`].
     pub const GITHUB_REVOCATIONS: &str = "octosts_github_revocations_total";
     /// Gauge: seconds by which this machine's clock is ahead of GitHub's; negative if it is behind.
@@ -112,6 +136,20 @@ pub mod label {
     pub const CAUSE: &str = "cause";
     /// A file that the agent keeps, as its configuration names it.
     pub const FILE: &str = "file";
+    /// A GitHub App's id, of those that the operator configured.
+    pub const APP_ID: &str = "app_id";
+    /// How much is left of an App's quota: `comfortable`, `tight`, `last_resort` or `unknown`.
+    pub const TIER: &str = "tier";
+    /// The account of an installation.
+    pub const ORGANIZATION: &str = "organization";
+    /// An installation's id.
+    pub const INSTALLATION_ID: &str = "installation_id";
+    /// Which of GitHub's quotas.
+    pub const RESOURCE: &str = "resource";
+    /// `primary`, `secondary` or `unknown`.
+    pub const RATE_LIMIT_TYPE: &str = "rate_limit_type";
+    /// An HTTP status.
+    pub const CODE: &str = "code";
     /// The version of this program.
     pub const VERSION: &str = "version";
 }

@@ -9,7 +9,7 @@ use std::{
 use super::variables::Variable;
 
 /// Names and values of environment variables. Only [`Environment::of_process`] asks the process.
-#[derive(Clone, Default)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Environment(BTreeMap<String, OsString>);
 
 impl Environment {
@@ -31,6 +31,11 @@ impl Environment {
     /// The text of any variable, ours or not, unless it is blank or not Unicode.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.raw(name)?.to_str()
+    }
+
+    /// The value exactly as it is, also if it is blank; `None` if it is unset or not Unicode.
+    pub(super) fn untrimmed(&self, name: &str) -> Option<&str> {
+        self.0.get(name)?.to_str()
     }
 
     /// The value, unless it is blank: an empty variable counts as unset.
@@ -97,6 +102,11 @@ pub(super) struct Reader<'e> {
 impl<'e> Reader<'e> {
     pub(super) fn new(environment: &'e Environment) -> Self {
         Self { environment, mistakes: Vec::new(), warnings: Vec::new() }
+    }
+
+    /// All of it, for a file that names variables.
+    pub(super) fn environment(&self) -> &'e Environment {
+        self.environment
     }
 
     /// Notes a mistake.

@@ -15,11 +15,30 @@ use crate::github::{KeyError, PemSigner};
 
 /// The private key of a GitHub App: an RSA key of at least 2048 bits.
 ///
-/// The only ways to one are the constructors here, so whoever holds one need not check again.
+/// Only the constructors here make one, so its holder need not check it again.
 #[derive(Debug, Clone)]
 pub struct AppKey(Arc<PemSigner>);
 
+/// Where a key is held that never leaves its service.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KmsProvider {
+    /// Google Cloud KMS.
+    Gcp,
+    /// AWS KMS.
+    Aws,
+    /// Azure Key Vault.
+    Azure,
+}
+
 impl AppKey {
+    /// The key that the service has under this name.
+    ///
+    /// # Errors
+    /// What is expected, as the rest of a sentence about where the name is given.
+    pub fn in_kms(_provider: KmsProvider, _name: &str) -> Result<Self, String> {
+        Err("asks for a key management service, which is not built into this version".to_owned())
+    }
+
     /// Reads PEM text, PKCS #1 (as GitHub hands it out) or PKCS #8. Where line ends are written
     /// as `\n`, as happens to a PEM on its way through a variable, they are taken as line ends.
     ///
@@ -47,6 +66,13 @@ impl AppKey {
     /// What signs with it.
     pub fn signer(&self) -> Arc<PemSigner> {
         Arc::clone(&self.0)
+    }
+}
+
+impl PartialEq for AppKey {
+    /// Whether it is the same key, however it is written.
+    fn eq(&self, other: &Self) -> bool {
+        self.0.public_key() == other.0.public_key()
     }
 }
 

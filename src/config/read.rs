@@ -4,9 +4,9 @@
 //! parts are read before the first `None` counts.
 
 use super::{
-    App, AppKey, Config, Duration, Environment, GitHub, Interface, IssuersFile, Listed, Listen,
-    Log, LogFilter, LogFormat, Mistakes, Outward, Path, PathBuf, Policies, PrivateNetworks, Proxy,
-    SecretString, Shutdown, TlsFiles, Tokens,
+    Config, Duration, Environment, GitHub, Interface, IssuersFile, Listed, Listen, Log, LogFilter,
+    LogFormat, Mistakes, Outward, Path, PathBuf, Policies, PrivateNetworks, Proxy, SecretString,
+    Shutdown, TlsFiles, Tokens, apps,
     environment::Reader,
     key, value,
     variables::{self as var, Origin, Variable},
@@ -15,8 +15,12 @@ use std::num::NonZeroU32;
 
 use crate::{
     admission::{self, Rate},
+    github::Routing,
     oidc::Pod,
 };
+
+/// Where the differences from the Go service are described.
+const PAGE: &str = "docs/migrating.md";
 
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
@@ -30,7 +34,8 @@ const OTHER_HEADER_BYTES: usize = 4096;
 pub(super) fn config(environment: &Environment) -> Result<Config, Mistakes> {
     let mut reader = Reader::new(environment);
     let config = settings(&mut reader);
-    not_built(&mut reader);
+    sticky_store(&mut reader);
+    webhook_alone(&mut reader);
     without_effect(&mut reader);
     let (config, warnings) = reader.finish(config)?;
     Ok(Config { warnings, ..config })
@@ -52,7 +57,8 @@ pub(super) fn log_alone(environment: &Environment) -> Result<Log, Mistakes> {
 
 fn settings(reader: &mut Reader<'_>) -> Option<Config> {
     let domain = reader.required(&var::STS_DOMAIN, value::domain);
-    let app = app(reader);
+    let apps = apps::read(reader);
+    let routing = routing(reader);
     let (port, metrics_port) = ports(reader);
     let (header_bytes, token_bytes) = sizes(reader);
     let listen = listen(reader, port, header_bytes);
@@ -69,7 +75,8 @@ fn settings(reader: &mut Reader<'_>) -> Option<Config> {
     let log = log(reader);
     Some(Config {
         domain: domain?,
-        app: app?,
+        apps: apps?,
+        routing: routing?,
         listen: listen?,
         shutdown: shutdown?,
         metrics_port: metrics_port?,
@@ -84,30 +91,16 @@ fn settings(reader: &mut Reader<'_>) -> Option<Config> {
     })
 }
 
-fn app(reader: &mut Reader<'_>) -> Option<App> {
-    // Each of these takes the place of a variable that would be missed below. Neither is built in,
-    // which is told elsewhere.
-    let id = if reader.has(&var::APP_CONFIG_FILE) {
-        None
-    } else {
-        reader.required(&var::GITHUB_APP_IDS, value::app_id)
-    };
-    let elsewhere = reader.has(&var::APP_CONFIG_FILE) || reader.has(&var::KMS_KEYS);
-    let key = if elsewhere { None } else { app_key(reader) };
-    Some(App { id: id?, key: key? })
-}
-
-fn app_key(reader: &mut Reader<'_>) -> Option<AppKey> {
-    let (file, text) = (&var::APP_SECRET_CERTIFICATE_FILE, &var::APP_SECRET_CERTIFICATE_ENV_VAR);
-    match (reader.has(file), reader.has(text)) {
-        (true, true) => {
-            reader.mistake(file.name, format!("and {} must not both be set", text.name))
-        }
-        (false, true) => reader.required(text, AppKey::parse),
-        (true, false) => reader.required(file, |path| AppKey::read(Path::new(path))),
-        (false, false) => reader
-            .mistake(file.name, format!("or {} is required: the App's private key", text.name)),
+/// How the Apps of a pool share the work.
+fn routing(reader: &mut Reader<'_>) -> Option<Routing> {
+    let soft = reader.required(&var::OCTOSTS_QUOTA_FLOOR_SOFT, value::quota);
+    let hard = reader.required(&var::OCTOSTS_QUOTA_FLOOR_HARD, value::quota);
+    let stale = reader.required(&var::OCTOSTS_QUOTA_STALE, value::span);
+    if soft.zip(hard).is_some_and(|(soft, hard)| soft < hard) {
+        let expected = format!("must be at least {}", var::OCTOSTS_QUOTA_FLOOR_HARD.name);
+        return reader.mistake(var::OCTOSTS_QUOTA_FLOOR_SOFT.name, expected);
     }
+    Some(Routing { soft_floor: soft?, hard_floor: hard?, stale: stale? })
 }
 
 /// The port for exchanges, and the one for metrics if they are served.
@@ -331,52 +324,63 @@ fn log(reader: &mut Reader<'_>) -> Option<Log> {
     Some(Log { filter: filter?, format: format?.unwrap_or_else(LogFormat::of_stderr) })
 }
 
-/// What asks for something that this version cannot do is refused, so that nobody relies on it.
-fn not_built(reader: &mut Reader<'_>) {
-    let refuse = |reader: &mut Reader<'_>, name: &str, feature: &str| {
-        reader.mistake::<()>(name, format!("is set, but {feature} is not built into this version"));
-    };
-    for variable in var::ALL {
-        if let Origin::NotBuilt { feature } = variable.origin
-            && reader.has(variable)
-        {
-            refuse(reader, variable.name, feature);
-        }
-    }
-    for name in reader.names(var::OTEL_EXPORTER.name.trim_end_matches('*')) {
-        refuse(reader, name, var::EXPORT);
-    }
-    for switch in var::OTEL_SWITCHES {
-        if reader.text(switch).flatten().is_some_and(|text| text != "none") {
-            refuse(reader, switch.name, var::EXPORT);
-        }
-    }
-    reader.required(&var::OCTOSTS_STICKY_STORE, |text| match text {
+/// The store of the Go service's routes. Here the route of a workload follows from its name, so no
+/// store is needed. An operator who configured Firestore relies on it and is told.
+fn sticky_store(reader: &mut Reader<'_>) {
+    let store = &var::OCTOSTS_STICKY_STORE;
+    reader.optional(store, |text| match text {
         "memory" => Ok(()),
-        "redis" => Err("must be memory: the Redis store is not built into this version"),
-        "firestore" => Err("must be memory: Firestore is not supported, see docs/migrating.md"),
-        _ => Err("must be memory"),
+        "firestore" => Err(format!("must be memory, or unset: Firestore is not used, see {PAGE}")),
+        _ => Err("must be memory, or unset".to_owned()),
     });
+    if !reader.has(store) {
+        return;
+    }
+    for unused in [
+        &var::OCTOSTS_STICKY_STORE_FIRESTORE_PROJECT,
+        &var::OCTOSTS_STICKY_STORE_FIRESTORE_COLLECTION,
+        &var::OCTOSTS_STICKY_STORE_FIRESTORE_TTL,
+    ] {
+        if reader.has(unused) {
+            reader.warning(unused.name, "has no effect");
+        }
+    }
+}
+
+/// The webhook's variables beside an exchange service's have no effect. A process that is meant to
+/// serve the webhook alone cannot start.
+fn webhook_alone(reader: &mut Reader<'_>) {
+    if reader.has(&var::GITHUB_WEBHOOK_SECRET) && !reader.has(&var::STS_DOMAIN) {
+        reader.mistake::<()>(
+            var::GITHUB_WEBHOOK_SECRET.name,
+            "is set without STS_DOMAIN, but the webhook is not built into this version",
+        );
+    }
 }
 
 /// What deployments set that has nothing to do here, and names that are nearly right.
 fn without_effect(reader: &mut Reader<'_>) {
-    for floor in [&var::OCTOSTS_QUOTA_FLOOR_HARD, &var::OCTOSTS_QUOTA_FLOOR_SOFT] {
-        if reader.has(floor)
-            && reader.required(floor, |text| value::whole::<u64>(text, 0..=1_000_000)).is_some()
+    let ignored = |feature: &str| {
+        format!("is set, but has no effect: {feature} is not built into this version")
+    };
+    for variable in var::ALL {
+        if let Origin::Ignored { feature } = variable.origin
+            && reader.has(variable)
         {
-            reader.warning(floor.name, "has no effect with one App");
+            reader.warning(variable.name, ignored(feature));
         }
     }
-    let stale = &var::OCTOSTS_QUOTA_STALE;
-    if reader.has(stale)
-        && reader
-            .required(stale, |text| value::duration(text, Duration::ZERO..=24 * HOUR))
-            .is_some()
-    {
-        reader.warning(stale.name, "has no effect with one App");
+    for name in reader.names(var::OTEL_EXPORTER.name.trim_end_matches('*')) {
+        reader.warning(name, ignored(var::EXPORT));
     }
-    for name in reader.names("STS_") {
+    for switch in var::OTEL_SWITCHES {
+        if reader.text(switch).flatten().is_some_and(|text| text != "none") {
+            reader.warning(switch.name, ignored(var::EXPORT));
+        }
+    }
+    let mut names = reader.names("STS_");
+    names.extend(reader.names("OCTOSTS_"));
+    for name in names {
         if !var::ALL.iter().any(|variable| variable.name == name) {
             reader.warning(name, "is not a variable of this server, see docs/configuration.md");
         }

@@ -31,10 +31,9 @@ const TTL: &str = "must be a duration such as 90s or 1h30m, from 0s to 1h";
 const HOST: &str = "must be a host, such as octo-sts.example.com";
 const PROXY: &str = "must be the URL of an HTTP proxy, such as http://proxy.example.com:3128";
 const API: &str = "must be the URL of GitHub's API, such as https://HOST/api/v3";
-const FLOOR: &str = "must be a whole number from 0 to 1000000";
-const KMS: &str = "is set, but signing by a key management service is not built into this version";
-const EXPORT: &str = "is set, but export by OpenTelemetry is not built into this version";
-const WEBHOOK: &str = "is set, but the webhook is not built into this version";
+const FLOOR: &str = "must be a whole number of 0 or more";
+const IDS: &str = "must be the ids of the Apps, positive numbers separated by commas";
+const SPAN: &str = "must be a duration such as 90s or 1h30m, longer than zero";
 
 const CASES: Cases = &[
     (
@@ -59,19 +58,21 @@ const CASES: Cases = &[
     ),
     (
         "GITHUB_APP_IDS",
-        &["1", " 42 ", ",42,"],
+        &["1", " 42 ", "42,43"],
         &[
-            ("0", "must be the App's id, a positive number"),
-            ("app", "must be the App's id, a positive number"),
-            (",", "must be the App's id, a positive number"),
-            ("1,2", "holds several ids, but a pool of several Apps is not built into this version"),
-            ("", "is not set; it must be the App's id, a positive number"),
+            ("0", IDS),
+            ("app", IDS),
+            (",", IDS),
+            (
+                "",
+                "is not set; it must be the ids of the Apps, positive numbers separated by commas",
+            ),
         ],
     ),
     (
         "PORT",
-        &["8080", "0", "65535", ""],
-        &[("65536", PORT), ("-1", PORT), ("+1", PORT), ("http", PORT), ("80 80", PORT)],
+        &["8080", "0", "65535", "", "0x1f90", "8_080", "+8080"],
+        &[("65536", PORT), ("-1", PORT), ("8.0", PORT), ("http", PORT), ("80 80", PORT)],
     ),
     (
         "GITHUB_BASE_URL",
@@ -174,22 +175,32 @@ const CASES: Cases = &[
         &["debug", "info,octo_sts=trace"],
         &[("octo_sts=loud", "must be log directives such as info,octo_sts=debug")],
     ),
-    ("OCTOSTS_QUOTA_FLOOR_HARD", &["0", "1500"], &[("many", FLOOR)]),
-    ("OCTOSTS_QUOTA_FLOOR_SOFT", &["5000"], &[("-5", FLOOR)]),
+    (
+        "OCTOSTS_QUOTA_FLOOR_HARD",
+        &["0", "1500", "0x5dc", "1_500"],
+        &[("many", FLOOR), ("-1", FLOOR), ("1e3", FLOOR)],
+    ),
+    (
+        "OCTOSTS_QUOTA_FLOOR_SOFT",
+        &["5000", "1500", "10000000"],
+        &[("-5", FLOOR), ("1499", "must be at least OCTOSTS_QUOTA_FLOOR_HARD")],
+    ),
     (
         "OCTOSTS_QUOTA_STALE",
-        &["5m"],
-        &[("5", "must be a duration such as 90s or 1h30m, from 0s to 24h")],
+        &["5m", "+5m", "48h", "1ns"],
+        &[("5", SPAN), ("0s", SPAN), ("-5m", SPAN)],
     ),
     (
         "OCTOSTS_STICKY_STORE",
-        &["memory"],
+        &["memory", ""],
         &[
-            ("redis", "must be memory: the Redis store is not built into this version"),
-            ("firestore", "must be memory: Firestore is not supported, see docs/migrating.md"),
-            ("disk", "must be memory"),
+            ("firestore", "must be memory, or unset: Firestore is not used, see docs/migrating.md"),
+            ("disk", "must be memory, or unset"),
         ],
     ),
+    ("OCTOSTS_STICKY_STORE_FIRESTORE_PROJECT", &["my-project"], &[]),
+    ("OCTOSTS_STICKY_STORE_FIRESTORE_COLLECTION", &["sticky-routes"], &[]),
+    ("OCTOSTS_STICKY_STORE_FIRESTORE_TTL", &["1h"], &[]),
     (
         "STS_TRUSTED_PROXY_HOPS",
         &["0", "2"],
@@ -281,34 +292,23 @@ const CASES: Cases = &[
             ("13s", "must be at most half of STS_SHUTDOWN_TIMEOUT"),
         ],
     ),
-    ("KMS_KEYS", &[""], &[("projects/p/key", KMS)]),
-    ("KMS_PROVIDER", &[""], &[("gcp", KMS)]),
-    (
-        "APP_CONFIG_FILE",
-        &[""],
-        &[("/etc/apps.yaml", "is set, but a pool of several Apps is not built into this version")],
-    ),
-    ("GITHUB_WEBHOOK_SECRET", &[""], &[("s3cret", WEBHOOK)]),
-    ("GITHUB_WEBHOOK_ORGANIZATION_FILTER", &[""], &[("acme", WEBHOOK)]),
-    (
-        "EVENT_INGRESS_URI",
-        &[" "],
-        &[(
-            "https://events.example",
-            "is set, but the CloudEvents sink is not built into this version",
-        )],
-    ),
-    ("OTEL_EXPORTER_OTLP_ENDPOINT", &[""], &[("http://otel:4317", EXPORT)]),
-    ("OTEL_TRACES_EXPORTER", &["none", ""], &[("otlp", EXPORT)]),
-    ("OTEL_METRICS_EXPORTER", &["none"], &[("prometheus", EXPORT)]),
-    ("OTEL_LOGS_EXPORTER", &["none"], &[("console", EXPORT)]),
+    ("GITHUB_WEBHOOK_SECRET", &["s3cret"], &[]),
+    ("GITHUB_WEBHOOK_ORGANIZATION_FILTER", &["acme"], &[]),
+    ("EVENT_INGRESS_URI", &["https://events.example", " "], &[]),
+    ("OTEL_EXPORTER_OTLP_ENDPOINT", &["http://otel:4317"], &[]),
+    ("OTEL_TRACES_EXPORTER", &["none", "gcp", "otlp/NAME"], &[]),
+    ("OTEL_METRICS_EXPORTER", &["none", "prometheus"], &[]),
+    ("OTEL_LOGS_EXPORTER", &["none", "console"], &[]),
     ("OTEL_SERVICE_NAME", &["octo-sts"], &[]),
 ];
 
-/// These name files and depend on each other; tests of their own hold them.
+/// These name files or depend on each other; they have tests of their own.
 const APART: &[&str] = &[
     "APP_SECRET_CERTIFICATE_FILE",
     "APP_SECRET_CERTIFICATE_ENV_VAR",
+    "APP_CONFIG_FILE",
+    "KMS_KEYS",
+    "KMS_PROVIDER",
     "OIDC_ISSUERS_FILE",
     "KUBERNETES_SERVICE_HOST",
     "KUBERNETES_SERVICE_PORT",
@@ -361,8 +361,12 @@ fn the_least_configuration_gives_the_documented_defaults() {
     let config = read(&[]).unwrap();
     let admission::Settings { address, caller, owner, process, mints_per_minute } = config.rates;
     assert_eq!(
-        (config.domain.as_str(), config.app.id, config.metrics_port),
-        ("sts.example.com", AppId(42), Some(2112))
+        (
+            config.domain.as_str(),
+            config.apps.iter().map(|app| app.id.0).collect::<Vec<_>>(),
+            config.metrics_port
+        ),
+        ("sts.example.com", vec![42], Some(2112))
     );
     assert_eq!(
         (config.listen.port, config.listen.interface, config.listen.trusted_proxy_hops),
@@ -476,45 +480,6 @@ fn what_follows_from_the_api() {
 }
 
 #[test]
-fn an_app_key_comes_from_one_place() {
-    let folder = Folder::new();
-    let file = folder.file("app.pem", &rsa_pem());
-    let by_file = |path: &str| {
-        read(&[("APP_SECRET_CERTIFICATE_ENV_VAR", ""), ("APP_SECRET_CERTIFICATE_FILE", path)])
-    };
-    assert!(by_file(&file).is_ok());
-    for (result, wanted) in [
-        (
-            by_file(""),
-            "APP_SECRET_CERTIFICATE_FILE or APP_SECRET_CERTIFICATE_ENV_VAR is required: the App's private key",
-        ),
-        (by_file("/nowhere"), "APP_SECRET_CERTIFICATE_FILE names a file that is not there"),
-        (
-            read(&[("APP_SECRET_CERTIFICATE_FILE", &file)]),
-            "APP_SECRET_CERTIFICATE_FILE and APP_SECRET_CERTIFICATE_ENV_VAR must not both be set",
-        ),
-        (
-            read(&[("APP_SECRET_CERTIFICATE_ENV_VAR", "PRIVATE_KEY")]),
-            "APP_SECRET_CERTIFICATE_ENV_VAR must hold the App's private key as PEM text, from -----BEGIN to -----END",
-        ),
-    ] {
-        assert_eq!(result.unwrap_err(), [wanted]);
-    }
-}
-
-#[test]
-fn keys_held_elsewhere_are_not_missed_as_well() {
-    let app = |pairs: &[(&str, &str)]| {
-        let domain = [("STS_DOMAIN", "sts.example.com")];
-        let mistakes = Config::read(&domain.iter().chain(pairs).copied().collect()).unwrap_err();
-        mistakes.0.into_iter().map(|mistake| mistake.variable).collect::<Vec<_>>()
-    };
-    assert_eq!(app(&[("APP_CONFIG_FILE", "/etc/apps.yaml")]), ["APP_CONFIG_FILE"]);
-    assert_eq!(app(&[("KMS_KEYS", "key"), ("GITHUB_APP_IDS", "1")]), ["KMS_KEYS"]);
-    assert_eq!(app(&[("KMS_KEYS", "key")]), ["GITHUB_APP_IDS", "KMS_KEYS"]);
-}
-
-#[test]
 fn the_issuers_file_is_read_with_the_rest() {
     let folder = Folder::new();
     let file = |text: &str| folder.file("issuers.yaml", text);
@@ -601,25 +566,49 @@ fn tls_needs_a_pair() {
 }
 
 #[test]
-fn harmless_settings_are_taken_with_a_warning() {
+fn settings_without_effect_are_accepted_with_a_warning() {
     let config = read(&[
-        ("OCTOSTS_QUOTA_FLOOR_HARD", "1500"),
-        ("OCTOSTS_QUOTA_STALE", "5m"),
         ("STS_POLICY_TLL", "5m"),
+        ("OCTOSTS_STICKY_STORE", "memory"),
+        ("OCTOSTS_STICKY_STORE_FIRESTORE_TTL", "never"),
+        ("OCTOSTS_RATE_LIMIT", "5"),
+        ("EVENT_INGRESS_URI", "https://events.example"),
+        ("GITHUB_WEBHOOK_SECRET", "s3cret"),
+        ("OTEL_TRACES_EXPORTER", "gcp"),
+        ("OTEL_LOGS_EXPORTER", "none"),
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel:4317"),
+        ("OTEL_TRACE_SAMPLING_RATE", "0.1"),
+        ("K_SERVICE", "octo-sts"),
         ("GITHUB_BASE_URL", "https://ghe.example.com"),
     ])
     .unwrap();
     let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
     insta::assert_snapshot!(warnings.join("\n"), @r"
     GITHUB_BASE_URL has no path, and nothing is appended: the API of GitHub Enterprise Server is at https://HOST/api/v3
-    OCTOSTS_QUOTA_FLOOR_HARD has no effect with one App
-    OCTOSTS_QUOTA_STALE has no effect with one App
+    OCTOSTS_STICKY_STORE_FIRESTORE_TTL has no effect
+    GITHUB_WEBHOOK_SECRET is set, but has no effect: the webhook is not built into this version
+    EVENT_INGRESS_URI is set, but has no effect: sending events is not built into this version
+    OTEL_EXPORTER_OTLP_ENDPOINT is set, but has no effect: export by OpenTelemetry is not built into this version
+    OTEL_TRACES_EXPORTER is set, but has no effect: export by OpenTelemetry is not built into this version
     STS_POLICY_TLL is not a variable of this server, see docs/configuration.md
+    OCTOSTS_RATE_LIMIT is not a variable of this server, see docs/configuration.md
     ");
 }
 
 #[test]
-fn all_mistakes_are_told_at_once() {
+fn a_webhook_without_an_exchange_service_cannot_start() {
+    let pairs = [("STS_DOMAIN", ""), ("GITHUB_WEBHOOK_SECRET", "s3cret")];
+    assert_eq!(
+        read(&pairs).unwrap_err(),
+        [
+            "STS_DOMAIN is not set; it must be a host, such as octo-sts.example.com",
+            "GITHUB_WEBHOOK_SECRET is set without STS_DOMAIN, but the webhook is not built into this version"
+        ]
+    );
+}
+
+#[test]
+fn all_errors_are_reported_together() {
     let several = [
         ("STS_DOMAIN", "https://sts"),
         ("PORT", "x"),
@@ -630,14 +619,13 @@ fn all_mistakes_are_told_at_once() {
     ];
     let mistakes = Config::read(&several.into_iter().collect());
     insta::assert_snapshot!(mistakes.unwrap_err(), @r"
-    the configuration has 7 mistakes:
+    the configuration has 6 mistakes:
       STS_DOMAIN must be a host without scheme, such as octo-sts.example.com
-      GITHUB_APP_IDS is not set; it must be the App's id, a positive number
+      GITHUB_APP_IDS is not set; it must be the ids of the Apps, positive numbers separated by commas
       PORT must be a whole number from 0 to 65535
       METRICS must be true or false
       STS_MAX_HEADER_BYTES must be at least 4096 more than STS_MAX_TOKEN_BYTES
       STS_TLS_CERT_FILE is required where STS_TLS_KEY_FILE is set
-      KMS_KEYS is set, but signing by a key management service is not built into this version
     ");
     insta::assert_snapshot!(Config::read(&environment(&[("PORT", "x")])).unwrap_err(), @r"
     the configuration has a mistake:

@@ -5,7 +5,7 @@ use std::{ops::RangeInclusive, str::FromStr, time::Duration};
 
 use url::{Host, Url};
 
-use super::GitHub;
+use super::{GitHub, KmsProvider};
 use crate::{
     clock,
     egress::Origin,
@@ -22,7 +22,9 @@ pub(super) fn port(text: &str) -> Parsed<u16> {
                     set the variable in the pod's manifest, or enableServiceLinks to false"
             .to_owned());
     }
-    whole(text, 0..=u16::MAX.into())
+    go_integer(text)
+        .and_then(|port| u16::try_from(port).ok())
+        .ok_or_else(|| format!("must be a whole number from 0 to {}", u16::MAX))
 }
 
 /// A whole number within `range`, which must fit the type.
@@ -66,18 +68,57 @@ pub(super) fn list(text: &str) -> impl Iterator<Item = &str> {
     text.split(',').map(str::trim).filter(|part| !part.is_empty())
 }
 
-/// The id of one App. Several are a pool.
-pub(super) fn app_id(text: &str) -> Parsed<AppId> {
-    let mut ids = list(text);
-    match (ids.next(), ids.next()) {
-        (Some(_), Some(_)) => {
-            Err("holds several ids, but a pool of several Apps is not built into this version"
-                .to_owned())
-        }
-        (id, _) => id
-            .and_then(|id| id.parse().ok())
-            .ok_or_else(|| "must be the App's id, a positive number".to_owned()),
+/// The ids of the Apps, separated by commas.
+pub(super) fn app_ids(text: &str) -> Parsed<Vec<AppId>> {
+    let id = |text: &str| {
+        let id = go_integer(text.trim()).filter(|id| *id > 0).map(AppId);
+        id.ok_or_else(|| {
+            "must be the ids of the Apps, positive numbers separated by commas".to_owned()
+        })
+    };
+    text.split(',').map(id).collect()
+}
+
+/// A number of calls to GitHub.
+pub(super) fn quota(text: &str) -> Parsed<u64> {
+    go_integer(text).ok_or_else(|| "must be a whole number of 0 or more".to_owned())
+}
+
+/// A span of time as Go writes it, of any length but zero.
+pub(super) fn span(text: &str) -> Parsed<Duration> {
+    clock::parse_duration(text.strip_prefix('+').unwrap_or(text))
+        .filter(|duration| !duration.is_zero())
+        .ok_or_else(|| "must be a duration such as 90s or 1h30m, longer than zero".to_owned())
+}
+
+/// A key management service.
+pub(super) fn kms_provider(text: &str) -> Parsed<KmsProvider> {
+    word(
+        &text.to_ascii_lowercase(),
+        &[("gcp", KmsProvider::Gcp), ("aws", KmsProvider::Aws), ("akv", KmsProvider::Azure)],
+    )
+}
+
+/// An integer that is not negative, as Go's `strconv.ParseInt` reads it with base 0: `0x`, `0o`, `0b`
+/// or a leading `0` set the base, and `_` may separate digits.
+fn go_integer(text: &str) -> Option<u64> {
+    let text = text.strip_prefix('+').unwrap_or(text);
+    let (digits, radix, has_prefix) = match text.as_bytes() {
+        [b'0', b'x' | b'X', ..] => (text.get(2..)?, 16, true),
+        [b'0', b'o' | b'O', ..] => (text.get(2..)?, 8, true),
+        [b'0', b'b' | b'B', ..] => (text.get(2..)?, 2, true),
+        [b'0', _, ..] => (text.get(1..)?, 8, true),
+        _ => (text, 10, false),
+    };
+    // An underscore stands between two digits, or between the prefix and a digit.
+    let is_separated = !digits.ends_with('_') && !digits.contains("__");
+    if !is_separated || (digits.starts_with('_') && !has_prefix) {
+        return None;
     }
+    let digits = digits.replace('_', "");
+    let are_digits = !digits.is_empty() && digits.chars().all(|c| c.is_digit(radix));
+    let number = if are_digits { u64::from_str_radix(&digits, radix).ok() } else { None };
+    number.filter(|number| i64::try_from(*number).is_ok())
 }
 
 /// The server's own host name, as tokens carry it in their audience.

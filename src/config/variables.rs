@@ -1,7 +1,7 @@
 //! Every environment variable there is, in one table.
 //!
 //! The rest of `config` names variables by these constants only. `octo-sts serve --help` prints
-//! the table, and a test holds `docs/configuration.md` against it.
+//! the table, and a test compares it with `docs/configuration.md`.
 
 /// Where a variable comes from, which decides what may change about it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,8 +13,8 @@ pub enum Origin {
     Own,
     /// Of the commands for workloads: the server does not read it.
     Client,
-    /// Understood, but what it asks for is not built into this version: setting it is a mistake.
-    NotBuilt {
+    /// Accepted with a warning: what it asks for is not built into this version.
+    Ignored {
         /// What is missing, as in "FEATURE is not built into this version".
         feature: &'static str,
     },
@@ -52,20 +52,21 @@ macro_rules! variables {
     (@default $default:literal) => { Some($default) };
 }
 
-use Origin::{Client, NotBuilt, Own, Shared};
+use Origin::{Client, Ignored, Own, Shared};
 
-const KMS: Origin = NotBuilt { feature: "signing by a key management service" };
-const POOL: Origin = NotBuilt { feature: "a pool of several Apps" };
-const WEBHOOK: Origin = NotBuilt { feature: "the webhook" };
+const WEBHOOK: Origin = Ignored { feature: "the webhook" };
 /// What the exporters' variables ask for.
 pub const EXPORT: &str = "export by OpenTelemetry";
-const EXPORTER: Origin = NotBuilt { feature: EXPORT };
+const EXPORTER: Origin = Ignored { feature: EXPORT };
 
 variables! {
     STS_DOMAIN, Shared, "Required. The host by which callers reach this server, without scheme; also the audience that tokens must carry unless a policy says otherwise.";
-    GITHUB_APP_IDS, Shared, "Required. The id of the GitHub App that mints.";
+    GITHUB_APP_IDS, Shared, "The ids of the GitHub Apps, comma separated. Required unless `APP_CONFIG_FILE` is set. Several Apps share the work and have the same private key.";
+    APP_CONFIG_FILE, Shared, "A file of organizations and their Apps ([format](apps.md)). It replaces `GITHUB_APP_IDS` and the variables of keys, which are then ignored. A changed file is reloaded.";
     APP_SECRET_CERTIFICATE_FILE, Shared, "The file that holds the App's private key (PEM). This or the next one is required.";
     APP_SECRET_CERTIFICATE_ENV_VAR, Shared, "The App's private key itself (PEM; line ends may be written as `\\n`), despite its name.";
+    KMS_KEYS, Shared, "Refused: signing by a key management service is not built into this version. One key for each of `GITHUB_APP_IDS`, comma separated; an empty entry skips its App.";
+    KMS_PROVIDER = "gcp", Shared, "The service of `KMS_KEYS` and of `kms_key` in the Apps file: `gcp`, `aws` or `akv`, in any letter case.";
     PORT = "8080", Shared, "The port for gRPC, REST, health and reflection; 0 takes any free one.";
     GITHUB_BASE_URL = "https://api.github.com", Shared, "The root of GitHub's API: `https://HOST/api/v3` for GitHub Enterprise Server, `https://api.SUBDOMAIN.ghe.com` with data residency.";
     ORG_POLICY_REPO = ".github", Shared, "The repository that holds an organization's own policies and its list of trusted issuers.";
@@ -81,10 +82,13 @@ variables! {
     SSL_CERT_FILE, Shared, "A file of CA certificates to trust in place of the system's.";
     SSL_CERT_DIR, Shared, "Folders of CA certificates to trust in place of the system's, colon separated.";
     RUST_LOG = "info", Shared, "Which log lines are written, as in `info,octo_sts=debug`.";
-    OCTOSTS_QUOTA_FLOOR_HARD = "1500", Shared, "Steers routing between Apps; without effect with one App.";
-    OCTOSTS_QUOTA_FLOOR_SOFT = "5000", Shared, "Steers routing between Apps; without effect with one App.";
-    OCTOSTS_QUOTA_STALE = "5m", Shared, "Steers routing between Apps; without effect with one App.";
-    OCTOSTS_STICKY_STORE = "memory", Shared, "Where the choice between Apps is remembered. Only `memory` is built in.";
+    OCTOSTS_QUOTA_FLOOR_HARD = "1500", Shared, "An App with fewer calls left in the hour for an owner is used only if no other App of the pool can be.";
+    OCTOSTS_QUOTA_FLOOR_SOFT = "5000", Shared, "An App with at least so many calls left is preferred. At least the hard floor.";
+    OCTOSTS_QUOTA_STALE = "5m", Shared, "How long after GitHub last reported a quota it counts. While a quota is unknown, the Apps of a pool take turns.";
+    OCTOSTS_STICKY_STORE, Shared, "Without effect: the App that issues tokens with `checks: write` follows from the names of policy and caller, so no store is needed. `memory` is accepted, `firestore` is refused.";
+    OCTOSTS_STICKY_STORE_FIRESTORE_PROJECT, Shared, "Without effect.";
+    OCTOSTS_STICKY_STORE_FIRESTORE_COLLECTION, Shared, "Without effect.";
+    OCTOSTS_STICKY_STORE_FIRESTORE_TTL, Shared, "Without effect.";
 
     STS_TLS_CERT_FILE, Own, "Serve TLS with this certificate chain (PEM); needs the next one. A changed file is picked up.";
     STS_TLS_KEY_FILE, Own, "The private key of that certificate (PEM).";
@@ -119,12 +123,9 @@ variables! {
     STS_TOKEN_FILE, Client, "The file that holds the workload's own OIDC token.";
     STS_ID_TOKEN, Client, "That token itself.";
 
-    KMS_KEYS, KMS, "App keys held by a key management service.";
-    KMS_PROVIDER, KMS, "Which service that is.";
-    APP_CONFIG_FILE, POOL, "Organizations and their Apps, as a file.";
-    GITHUB_WEBHOOK_SECRET, WEBHOOK, "Secrets of the App's webhook.";
+    GITHUB_WEBHOOK_SECRET, WEBHOOK, "Secrets of the App's webhook. Set without `STS_DOMAIN`, as for a process that serves only the webhook, it is refused.";
     GITHUB_WEBHOOK_ORGANIZATION_FILTER, WEBHOOK, "Organizations whose deliveries are taken.";
-    EVENT_INGRESS_URI, NotBuilt { feature: "the CloudEvents sink" }, "Where exchanges are reported as CloudEvents.";
+    EVENT_INGRESS_URI, Ignored { feature: "sending events" }, "Where exchanges are reported as CloudEvents.";
 }
 
 /// `OTEL_EXPORTER_…`: endpoints and their details.
@@ -143,7 +144,12 @@ pub const OTEL_SWITCHES: &[Variable] = &[
 ];
 
 const fn switch(name: &'static str) -> Variable {
-    Variable { name, default: Some("none"), origin: EXPORTER, meaning: "Only `none` is taken." }
+    Variable {
+        name,
+        default: Some("none"),
+        origin: EXPORTER,
+        meaning: "`none` is accepted without a warning.",
+    }
 }
 
 /// The whole table: [`ALL`] and the variables of OpenTelemetry.
@@ -163,7 +169,9 @@ mod tests {
     fn row(variable: &Variable) -> String {
         let default = variable.default.map_or(String::new(), |default| format!("`{default}`"));
         let meaning = match variable.origin {
-            NotBuilt { feature } => format!("Not built in: {feature}. {}", variable.meaning),
+            Ignored { feature } => {
+                format!("Without effect: {feature} is not built in. {}", variable.meaning)
+            }
             Shared | Own | Client => variable.meaning.to_owned(),
         };
         format!("| `{}` | {default} | {meaning} |", variable.name)

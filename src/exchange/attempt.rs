@@ -11,8 +11,8 @@ use crate::{
         record::{self, Operation, Outcome, PolicyRef, TokenRecord, cut},
     },
     clock::Moment,
-    github::{IssuedToken, MintCalls},
-    name::{PolicyName, RequestId, Scope},
+    github::{IssuedToken, MintCalls, Route},
+    name::{PolicyName, RequestId, Scope, Subject},
     oidc::{Unverified, VerifiedToken},
     policy::{Denied, Grant, Permissions, Repositories},
     reason::{Condition, Reason, Refusal, Workload},
@@ -44,6 +44,13 @@ pub struct Asked {
     pub scope: Scope,
     /// By which policy.
     pub identity: PolicyName,
+}
+
+impl Asked {
+    /// What `checks: write` is routed by.
+    pub(super) fn route<'a>(&'a self, subject: &'a Subject) -> Route<'a> {
+        Route { scope: &self.scope, identity: &self.identity, subject: subject.as_str() }
+    }
 }
 
 /// One attempt, well formed or not.

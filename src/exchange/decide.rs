@@ -14,8 +14,8 @@ use crate::{
     admission::Account,
     cache::CallerTrust,
     clock::Moment,
-    github::{self, Installation, Scarce},
-    name::{AccountId, AppId, Owner, PolicyName, Scope},
+    github::{Installation, Scarce},
+    name::{AccountId, Owner, PolicyName, Scope, Subject},
     oidc::VerifiedToken,
     policy::{self, Denied, Grant, TrustedIssuers, Verdict},
     reason::{Reason, Refusal, Workload},
@@ -26,6 +26,7 @@ use crate::{
 pub(super) struct Decision<P> {
     grant: Grant,
     installation: Installation,
+    subject: Subject,
     policy: PolicyProof,
     audience: Audience,
     workload: Option<Workload>,
@@ -45,20 +46,16 @@ pub(super) struct PolicyProof {
 pub(super) struct Authorized {
     pub(super) grant: Grant,
     pub(super) installation: Installation,
+    pub(super) subject: Subject,
     pub(super) policy: PolicyProof,
     pub(super) recorded: Recorded<Issuing>,
 }
 
 impl Decision<Issuing> {
-    /// The App that mints.
-    pub(super) fn app_id(&self) -> AppId {
-        self.installation.app_id()
-    }
-
     /// Gives out what a mint needs.
     pub(super) fn authorized(self) -> Authorized {
-        let Self { grant, installation, policy, recorded, .. } = self;
-        Authorized { grant, installation, policy, recorded }
+        let Self { grant, installation, subject, policy, recorded, .. } = self;
+        Authorized { grant, installation, subject, policy, recorded }
     }
 }
 
@@ -99,13 +96,14 @@ impl Exchange {
         journal.policy(&located);
         let file = present(&located, audience, &asked.identity)?;
         let workload = token.workload();
+        let subject = token.subject().clone();
         let evaluated = self.evaluate(file, token, &asked.scope).await?;
         journal.evaluated(&evaluated);
         let grant =
             evaluated.map_err(|denied| refuse::mismatch(&denied, audience, workload.clone()))?;
-        let installation = self.pinned(&grant).await?;
+        let installation = self.minter(&grant, asked, &subject).await?;
         let policy = PolicyProof { account: located.account, proven_at: located.proven_at };
-        Ok(Decision { grant, installation, policy, audience, workload, recorded })
+        Ok(Decision { grant, installation, subject, policy, audience, workload, recorded })
     }
 
     /// Whether this server serves the owner. Decided before anything is looked up at GitHub.
@@ -114,18 +112,16 @@ impl Exchange {
         if is_served { Ok(()) } else { Err(refuse::not_served(owner)) }
     }
 
-    /// The installation that mints by a grant, if it is of the App that the policy pins. It may be
-    /// another one than before the files were read: an installation that is gone shows in reading.
-    async fn pinned(&self, grant: &Grant) -> Result<Installation, Refusal> {
-        let refuse = |error: github::Error| error.refusal(grant.owner());
-        let installation = self
-            .parts
-            .github
-            .installation(grant.owner(), CallerTrust::Verified)
-            .await
-            .map_err(refuse)?;
-        github::check_pin(grant, &installation).map_err(refuse)?;
-        Ok(installation)
+    /// The installation that mints by a grant: of the App that the policy pins, if it pins one.
+    async fn minter(
+        &self,
+        grant: &Grant,
+        asked: &Asked,
+        subject: &Subject,
+    ) -> Result<Installation, Refusal> {
+        let route = asked.route(subject);
+        let minter = self.parts.github.minter(grant, route, &[]).await;
+        minter.map_err(|error| error.refusal(grant.owner()))
     }
 
     /// The organization's list, for a verified caller.
@@ -136,7 +132,7 @@ impl Exchange {
     ) -> Result<Option<Arc<TrustedIssuers>>, Refusal> {
         self.charge_lookups(asked, account).await?;
         let (owner, trust) = (asked.scope.owner(), CallerTrust::Verified);
-        self.parts.github.installation(owner, trust).await.map_err(|e| e.refusal(owner))?;
+        self.parts.github.account(owner, trust).await.map_err(|e| e.refusal(owner))?;
         self.parts.store.trusted_issuers(owner, trust).await.map_err(|e| refuse::store(&e, owner))
     }
 

@@ -121,7 +121,7 @@ impl Exchange {
     /// Faults that are the same for every owner are reported before anything is looked up.
     async fn check_before_lookups(&self, asked: &Asked) -> Result<(), Refusal> {
         let owner = asked.scope.owner();
-        self.parts.github.prove_key().await.map_err(|error| refuse::signer(error, owner))?;
+        self.parts.github.prove_any_key().await.map_err(|error| refuse::signer(error, owner))?;
         match self.parts.github.scarce(owner) {
             None => Ok(()),
             Some(Scarce::App(wait)) => Err(refuse::scarce(wait)),
@@ -139,7 +139,7 @@ impl Exchange {
     ) -> Result<Passed, Refusal> {
         let owner = asked.scope.owner();
         let store = &self.parts.store;
-        self.parts.github.installation(owner, trust).await.map_err(refuse::not_trusted)?;
+        self.parts.github.account(owner, trust).await.map_err(refuse::not_trusted)?;
         let list = store.trusted_issuers(owner, trust).await.map_err(refuse::not_trusted)?;
         let located = store
             .policy(&asked.scope, &asked.identity, trust)

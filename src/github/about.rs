@@ -1,7 +1,7 @@
-//! What GitHub says of the App itself, for whoever looks for mistakes.
+//! What GitHub says of an App itself, for operators who look for errors.
 //!
-//! Exchanges need none of this. A refusal is told apart further than they need to: whether the key,
-//! the id or the clock is wrong.
+//! Exchanges need none of this. A refusal says more than they need: whether the key, the id or the
+//! clock is wrong.
 
 use std::collections::BTreeMap;
 
@@ -14,6 +14,7 @@ use super::{
     installation::Installation,
     limits::LimitKey,
     meaning::{AppFault, Meaning},
+    pool::App,
 };
 use crate::policy::{Level, Permissions};
 
@@ -81,15 +82,19 @@ struct Account {
 }
 
 /// As [`super::GitHub::about_app`].
-pub(super) async fn app(inner: &Inner) -> Result<AboutApp, Refused> {
-    let reply = call(inner, "/app".to_owned()).await.map_err(Refused::Other)?.map_err(refused)?;
+pub(super) async fn app(inner: &Inner, app: &App) -> Result<AboutApp, Refused> {
+    let reply =
+        call(inner, app, "/app".to_owned()).await.map_err(Refused::Other)?.map_err(refused)?;
     let AppReply { id, slug, permissions } = reply.json().map_err(Refused::Other)?;
     Ok(AboutApp { id, slug: slug.unwrap_or_default(), permissions: known(permissions) })
 }
 
 /// As [`super::GitHub::installations`].
-pub(super) async fn installations(inner: &Inner) -> Result<(Vec<AboutInstallation>, bool), Error> {
-    let reply = call(inner, "/app/installations?per_page=100".to_owned()).await??;
+pub(super) async fn installations(
+    inner: &Inner,
+    app: &App,
+) -> Result<(Vec<AboutInstallation>, bool), Error> {
+    let reply = call(inner, app, "/app/installations?per_page=100".to_owned()).await??;
     let has_more = reply
         .headers
         .get("link")
@@ -103,17 +108,18 @@ pub(super) async fn installation(
     inner: &Inner,
     installation: &Installation,
 ) -> Result<AboutInstallation, Error> {
-    match call(inner, format!("/app/installations/{}", installation.id())).await? {
+    match call(inner, installation.app(), format!("/app/installations/{}", installation.id()))
+        .await?
+    {
         Ok(reply) => Ok(reply.json::<InstallationReply>()?.into()),
         Err(Meaning::NotFound(cause)) => Err(Error::Stale(cause)),
         Err(meaning) => Err(meaning.into()),
     }
 }
 
-async fn call(inner: &Inner, path: String) -> Result<Result<ApiReply, Meaning>, Error> {
-    let app = inner.app()?;
-    let call = Call::get(Endpoint::App, path, app.jwt.header().await?);
-    Ok(inner.call_as(app, LimitKey::App, &call).await)
+async fn call(inner: &Inner, app: &App, path: String) -> Result<Result<ApiReply, Meaning>, Error> {
+    let call = Call::get(Endpoint::App, path, inner.app_header(app).await?);
+    Ok(inner.call_as(app, LimitKey::App(app.id()), &call).await)
 }
 
 #[expect(

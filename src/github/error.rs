@@ -163,6 +163,27 @@ impl Error {
         matches!(self, Self::Unavailable { .. } | Self::RateLimited { .. } | Self::Signer(_))
     }
 
+    /// Whether the App is not installed for the owner, or cannot act there.
+    pub fn is_not_installed(&self) -> bool {
+        matches!(self, Self::NotInstalled | Self::AccountMoved(_) | Self::Suspended(_))
+    }
+
+    /// Whether another App of the same pool may succeed where this one failed.
+    pub fn is_of_one_app(&self) -> bool {
+        matches!(
+            self,
+            Self::NotInstalled
+                | Self::Suspended(_)
+                | Self::RateLimited { .. }
+                | Self::Signer(_)
+                | Self::Stale(_)
+                | Self::Unauthorized(_)
+                | Self::Misconfigured(_)
+                | Self::Forbidden(_)
+                | Self::RepositoryNotAccessible
+        )
+    }
+
     /// Whether the cached installation is to be evicted and looked up once more.
     pub fn doubts_installation(&self) -> bool {
         matches!(self, Self::Stale(_) | Self::Unauthorized(_) | Self::Wider(_))

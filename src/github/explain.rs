@@ -108,10 +108,10 @@ async fn sees(inner: &Inner, installation: &Installation, name: &RepoName) -> Re
     struct Found {
         id: u64,
     }
-    let app = inner.app()?;
+    let app = installation.app();
     let path = format!("/repos/{}/{name}/installation", installation.owner());
-    let call = Call::get(Endpoint::Installation, path, app.jwt.header().await?);
-    match inner.call_as(app, LimitKey::App, &call).await {
+    let call = Call::get(Endpoint::Installation, path, inner.app_header(app).await?);
+    match inner.call_as(app, LimitKey::App(app.id()), &call).await {
         Ok(reply) => Ok(reply.json::<Found>()?.id == installation.id().0),
         Err(Meaning::NotFound(_) | Meaning::Moved(_)) => Ok(false),
         Err(meaning) => Err(meaning.into()),

@@ -1,19 +1,20 @@
-//! Which installation of the App serves an owner.
+//! Which installation of an App serves an owner.
 //!
-//! Asked by owner, never by walking the list of all installations: `/users/{owner}` answers for
-//! organizations too, `/orgs/{owner}` is tried where it does not.
+//! It is looked up by owner, never by walking the list of all installations: `/users/{owner}`
+//! answers for organizations too, `/orgs/{owner}` is tried where it does not.
 
 use std::{sync::Arc, time::Duration};
 
 use serde::Deserialize;
 
 use super::{
-    App, Inner,
+    Inner,
     client::{Call, Endpoint},
     error::{Cause, Error},
     failure::one_line,
     limits::LimitKey,
     meaning::Meaning,
+    pool::App,
 };
 use crate::{
     cache::{Bounds, Cache, CallerTrust, Stamped, heap_bytes},
@@ -25,6 +26,8 @@ use crate::{
 const PRESENT: Duration = Duration::from_secs(3600);
 /// How long a missing or suspended one is cached.
 const ABSENT: Duration = Duration::from_secs(5);
+/// How long it is cached that the App which a policy pins is missing.
+const PINNED_ABSENT: Duration = Duration::from_secs(60);
 /// How long either is used for unverified callers, so that the time of an answer does not tell them
 /// apart.
 const UNVERIFIED: Duration = Duration::from_secs(10);
@@ -43,8 +46,7 @@ pub struct Installation {
     id: InstallationId,
     account: AccountId,
     looked_up_at: Moment,
-    app: AppId,
-    slug: Arc<str>,
+    app: Arc<App>,
     owner: Owner,
 }
 
@@ -56,12 +58,12 @@ impl Installation {
 
     /// The App's id.
     pub fn app_id(&self) -> AppId {
-        self.app
+        self.app.id()
     }
 
-    /// The App's name in addresses, and with `[bot]` the name under which it acts.
-    pub fn app_slug(&self) -> &str {
-        &self.slug
+    /// The App.
+    pub(super) fn app(&self) -> &Arc<App> {
+        &self.app
     }
 
     /// The account, which keeps its id when it is renamed.
@@ -80,114 +82,178 @@ impl Installation {
     }
 }
 
-/// What is known of an owner.
+/// What is known of an App and an owner.
 #[derive(Debug, Clone)]
 pub(super) enum Known {
     Installed(Installation),
     Suspended(Cause),
-    Absent,
+    /// Not installed; and whether that was looked up for a policy that pins the App.
+    Absent {
+        pinned: bool,
+    },
     /// Absent, and GitHub redirects from the name.
     Moved(Cause),
 }
 
-pub(super) type Installations = Cache<Owner, Known, Error>;
+pub(super) type Installations = Cache<(AppId, Owner), Known, Error>;
+
+/// What a lookup is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lookup {
+    Usual,
+    /// A policy pins the App: a cached absence counts only if it was looked up for that.
+    Pinned,
+}
 
 pub(super) fn cache(clock: Arc<dyn Clock>) -> Installations {
     Cache::new(clock, BOUNDS, weigh)
 }
 
-fn weigh(owner: &Owner, known: &Known) -> usize {
+fn weigh((_, owner): &(AppId, Owner), known: &Known) -> usize {
     let name = |owner: &Owner| 2 * heap_bytes(owner.as_str());
     let found = match known {
-        Known::Installed(installation) => {
-            name(&installation.owner) + heap_bytes(&installation.slug)
-        }
+        Known::Installed(installation) => name(&installation.owner),
         Known::Suspended(cause) | Known::Moved(cause) => heap_bytes(cause),
-        Known::Absent => 0,
+        Known::Absent { .. } => 0,
     };
     name(owner) + found
 }
 
-/// As [`super::GitHub::installation`]. While GitHub cannot be asked, an installation that was found
-/// earlier stays in use: minting through it is its own proof. Any other failure ends it.
+/// The App's installation for the owner, cached as in [`super::GitHub::account`]. While GitHub
+/// cannot be asked, an installation that was found earlier stays in use: minting through it is its
+/// own proof. Any other failure ends it.
 pub(super) async fn find(
     inner: &Arc<Inner>,
+    app: &Arc<App>,
     owner: &Owner,
     trust: CallerTrust,
 ) -> Result<Installation, Error> {
-    find_since(inner, owner, trust, Moment::default()).await
+    let now = inner.gate.clock.monotonic();
+    let fresh = |held: &Stamped<Known>| is_fresh(held, trust, (now, Moment::default()));
+    find_if(inner, app, owner, (trust, Lookup::Usual), fresh).await
+}
+
+/// The same for a mint, whose caller is verified.
+pub(super) async fn find_as(
+    inner: &Arc<Inner>,
+    app: &Arc<App>,
+    owner: &Owner,
+    lookup: Lookup,
+) -> Result<Installation, Error> {
+    let now = inner.gate.clock.monotonic();
+    let trust = CallerTrust::Verified;
+    let fresh = |held: &Stamped<Known>| match (lookup, &held.value) {
+        (Lookup::Pinned, Known::Absent { pinned }) => *pinned && now.since(held.at) < PINNED_ABSENT,
+        _ => is_fresh(held, trust, (now, Moment::default())),
+    };
+    find_if(inner, app, owner, (trust, lookup), fresh).await
 }
 
 /// As [`super::GitHub::installation_since`].
 pub(super) async fn find_since(
     inner: &Arc<Inner>,
+    before: &Installation,
     owner: &Owner,
-    trust: CallerTrust,
     since: Moment,
 ) -> Result<Installation, Error> {
     let now = inner.gate.clock.monotonic();
-    let is_fresh = |held: &Stamped<Known>| is_fresh(held, trust, (now, since));
-    match find_if(inner, owner, trust, is_fresh).await? {
+    let trust = CallerTrust::Verified;
+    let fresh = |held: &Stamped<Known>| is_fresh(held, trust, (now, since));
+    match find_if(inner, &before.app, owner, (trust, Lookup::Usual), fresh).await? {
         installation if installation.is_as_of(since) => Ok(installation),
         _ => Err(Error::unavailable("the owner's installation could not be looked up again")),
     }
 }
 
-/// Whether [`find`] would call nobody.
-pub(super) fn is_cached(inner: &Inner, owner: &Owner, trust: CallerTrust) -> bool {
-    let times = (inner.gate.clock.monotonic(), Moment::default());
-    inner.installations.get(owner).is_some_and(|held| is_fresh(&held, trust, times))
-}
-
-/// As [`super::GitHub::cached_account`].
-pub(super) fn cached_account(inner: &Inner, owner: &Owner) -> Option<AccountId> {
-    match inner.installations.get(owner)?.value {
-        Known::Installed(installation) => Some(installation.account),
-        Known::Suspended(_) | Known::Absent | Known::Moved(_) => None,
+/// The cached installation of the App, however old.
+pub(super) fn cached(inner: &Inner, app: &App, owner: &Owner) -> Option<Installation> {
+    match inner.installations.get(&(app.id(), owner.clone()))?.value {
+        Known::Installed(installation) => Some(installation),
+        Known::Suspended(_) | Known::Absent { .. } | Known::Moved(_) => None,
     }
 }
 
-/// Whether a found installation's lifetime is nearly over.
-pub(super) fn is_refresh_due(inner: &Inner, owner: &Owner) -> bool {
-    let now = inner.gate.clock.monotonic();
-    inner
-        .installations
-        .get(owner)
-        .is_some_and(|held| (REFRESH..PRESENT).contains(&now.since(held.at)))
+/// The cached installation that was looked up last, of all Apps of the owner's pool; with `trust`,
+/// only if [`find`] would still use it.
+pub(super) fn latest(
+    inner: &Inner,
+    owner: &Owner,
+    trust: Option<CallerTrust>,
+) -> Option<Installation> {
+    let times = (inner.gate.clock.monotonic(), Moment::default());
+    let pool = inner.pool(owner).ok()?;
+    let installed = pool.apps.iter().filter_map(|app| {
+        let held = inner.installations.get(&(app.id(), owner.clone()))?;
+        if !trust.is_none_or(|trust| is_fresh(&held, trust, times)) {
+            return None;
+        }
+        match held.value {
+            Known::Installed(found) => Some(found),
+            Known::Suspended(_) | Known::Absent { .. } | Known::Moved(_) => None,
+        }
+    });
+    installed.max_by_key(|found| found.looked_up_at)
 }
 
-/// Looks up a found installation again if its lifetime is nearly over.
-pub(super) async fn refresh(inner: &Arc<Inner>, owner: &Owner) -> Result<(), Error> {
+/// Whether the owner's account, or its absence, can be told without a call.
+pub(super) fn is_cached(inner: &Inner, owner: &Owner, trust: CallerTrust) -> bool {
+    let times = (inner.gate.clock.monotonic(), Moment::default());
+    let Ok(pool) = inner.pool(owner) else { return false };
+    let is_known = |app: &Arc<App>| {
+        let held = inner.installations.get(&(app.id(), owner.clone()));
+        held.is_some_and(|held| is_fresh(&held, trust, times))
+    };
+    latest(inner, owner, Some(trust)).is_some() || pool.apps.iter().all(is_known)
+}
+
+/// The Apps whose installation for the owner is used and nearly at the end of its lifetime.
+pub(super) fn refresh_due(inner: &Inner, owner: &Owner) -> Vec<Arc<App>> {
     let now = inner.gate.clock.monotonic();
-    find_if(inner, owner, CallerTrust::Verified, |held| now.since(held.at) < REFRESH)
-        .await
-        .map(|_| ())
+    let Ok(pool) = inner.pool(owner) else { return Vec::new() };
+    let is_due = |app: &&Arc<App>| {
+        let held = inner.installations.get(&(app.id(), owner.clone()));
+        held.is_some_and(|held| (REFRESH..PRESENT).contains(&now.since(held.at)))
+    };
+    pool.apps.iter().filter(is_due).cloned().collect()
+}
+
+/// Looks up the App's installation again if its lifetime is nearly over.
+pub(super) async fn refresh(
+    inner: &Arc<Inner>,
+    app: &Arc<App>,
+    owner: &Owner,
+) -> Result<(), Error> {
+    let now = inner.gate.clock.monotonic();
+    let fresh = |held: &Stamped<Known>| now.since(held.at) < REFRESH;
+    find_if(inner, app, owner, (CallerTrust::Verified, Lookup::Usual), fresh).await.map(|_| ())
 }
 
 async fn find_if(
     inner: &Arc<Inner>,
+    app: &Arc<App>,
     owner: &Owner,
-    trust: CallerTrust,
+    (trust, lookup): (CallerTrust, Lookup),
     is_fresh: impl Fn(&Stamped<Known>) -> bool,
 ) -> Result<Installation, Error> {
-    inner.app()?;
-    let (task, key) = (Arc::clone(inner), owner.clone());
+    let key = (app.id(), owner.clone());
+    let task = (Arc::clone(inner), Arc::clone(app), key.clone());
     let load = |held: Option<Stamped<Known>>| async move {
-        let found = look_up(&task, &key).await;
+        let (inner, app, key) = task;
+        let found = look_up(&inner, &app, &key.1, lookup).await;
         match (found, held.map(|held| held.value)) {
             (Err(error), Some(held @ Known::Installed(_))) if error.is_outage() => Ok(held),
             (Err(error), Some(_)) if !error.is_outage() => {
-                task.installations.invalidate(&key);
+                inner.installations.invalidate(&key);
                 Err(error)
             }
             (found, _) => found,
         }
     };
-    let known = inner.installations.get_or_load(owner.clone(), trust, is_fresh, load).await?;
+    let known = inner.installations.get_or_load(key, trust, is_fresh, load).await?;
     match known.value {
         Known::Installed(installation) => Ok(installation),
         Known::Suspended(cause) => Err(Error::Suspended(cause)),
-        Known::Absent => Err(Error::NotInstalled),
+        Known::Absent { .. } => Err(Error::NotInstalled),
         Known::Moved(cause) => Err(Error::AccountMoved(cause)),
     }
 }
@@ -196,11 +262,13 @@ fn is_fresh(held: &Stamped<Known>, trust: CallerTrust, (now, since): (Moment, Mo
     let lifetime = match (trust, &held.value) {
         (CallerTrust::Unverified, _) => UNVERIFIED,
         (CallerTrust::Verified, Known::Installed(_)) => PRESENT,
-        (CallerTrust::Verified, Known::Suspended(_) | Known::Absent | Known::Moved(_)) => ABSENT,
+        (CallerTrust::Verified, Known::Suspended(_) | Known::Absent { .. } | Known::Moved(_)) => {
+            ABSENT
+        }
     };
     let is_as_of = match &held.value {
         Known::Installed(installation) => installation.is_as_of(since),
-        Known::Suspended(_) | Known::Absent | Known::Moved(_) => true,
+        Known::Suspended(_) | Known::Absent { .. } | Known::Moved(_) => true,
     };
     now.since(held.at) < lifetime && is_as_of
 }
@@ -220,16 +288,22 @@ struct Account {
     login: Option<String>,
 }
 
-async fn look_up(inner: &Inner, owner: &Owner) -> Result<Known, Error> {
-    let app = inner.app()?;
+async fn look_up(
+    inner: &Inner,
+    app: &Arc<App>,
+    owner: &Owner,
+    lookup: Lookup,
+) -> Result<Known, Error> {
     let looked_up_at = inner.gate.clock.monotonic();
-    let mut absent = Known::Absent;
+    let mut absent = Known::Absent { pinned: lookup == Lookup::Pinned };
     for kind in ["users", "orgs"] {
         let path = format!("/{kind}/{owner}/installation");
-        let call = Call::get(Endpoint::Installation, path, app.jwt.header().await?);
-        match inner.call_as(app, LimitKey::App, &call).await {
+        let call = Call::get(Endpoint::Installation, path, inner.app_header(app).await?);
+        match inner.call_as(app, LimitKey::App(app.id()), &call).await {
             Ok(reply) => {
-                return judge(&reply.json::<InstallationReply>()?, app, owner, looked_up_at);
+                let reply = reply.json::<InstallationReply>()?;
+                return judge(inner, &reply, app, owner, looked_up_at)
+                    .map(|found| found.unwrap_or(absent));
             }
             Err(Meaning::NotFound(_)) => {}
             // The account was renamed: nothing is installed under this name.
@@ -241,33 +315,36 @@ async fn look_up(inner: &Inner, owner: &Owner) -> Result<Known, Error> {
     Ok(absent)
 }
 
+/// What the reply says of the owner; `None` if it is about another account.
 fn judge(
+    inner: &Inner,
     reply: &InstallationReply,
-    app: &App,
+    app: &Arc<App>,
     owner: &Owner,
     looked_up_at: Moment,
-) -> Result<Known, Error> {
-    if reply.app_id != app.id.0 {
+) -> Result<Option<Known>, Error> {
+    if reply.app_id != app.id().0 {
         return Err(Error::Misconfigured("GitHub answered with another App's installation".into()));
     }
+    app.note_slug(&reply.app_slug.as_str().into());
     let login =
         reply.account.as_ref().and_then(|account| account.login.as_deref()).unwrap_or_default();
     let Some(login) = login.parse::<Owner>().ok().filter(|login| login == owner) else {
-        return Ok(Known::Absent);
+        return Ok(None);
     };
     if let Some(since) = &reply.suspended_at {
-        return Ok(Known::Suspended(
-            format!("the installation is suspended since {}", one_line(since)).into(),
-        ));
+        let cause = format!("the installation is suspended since {}", one_line(since));
+        return Ok(Some(Known::Suspended(cause.into())));
     }
     // Some servers that speak GitHub's API leave the account's id out.
     let account = reply.account.as_ref().and_then(|account| account.id).unwrap_or(reply.id);
-    Ok(Known::Installed(Installation {
-        id: InstallationId(reply.id),
+    let id = InstallationId(reply.id);
+    inner.gate.quotas.note_installation(id, app.id(), &login);
+    Ok(Some(Known::Installed(Installation {
+        id,
         account: AccountId(account),
         looked_up_at,
-        app: app.id,
-        slug: reply.app_slug.as_str().into(),
+        app: Arc::clone(app),
         owner: login,
-    }))
+    })))
 }

@@ -10,14 +10,15 @@ use base64::{Engine as _, engine::general_purpose::URL_SAFE_NO_PAD};
 use http::HeaderValue;
 
 use super::{
-    AppSettings,
     error::Error,
+    pool::AppSettings,
     signer::{Signer, SignerError},
 };
 use crate::{
     cache::{Bounds, Cache, CallerTrust, Stamped},
     clock::{Clock, UnixTime},
     name::AppId,
+    telemetry::{label, metric},
 };
 
 /// How long a signed JWT is used.
@@ -39,29 +40,32 @@ pub(super) struct AppJwt {
     app: AppId,
     signer: Arc<dyn Signer>,
     /// How long the signer may take.
-    patience: Duration,
+    timeout: Duration,
     clock: Arc<dyn Clock>,
-    held: Cache<AppId, Signed, Error>,
+    signed: Cache<AppId, Signed, Error>,
 }
 
 impl AppJwt {
     pub(super) fn new(
-        AppSettings { id, signer }: AppSettings,
-        patience: Duration,
+        AppSettings { id, signer, .. }: AppSettings,
+        timeout: Duration,
         clock: Arc<dyn Clock>,
     ) -> Self {
-        let held = Cache::new(
+        let signed = Cache::new(
             Arc::clone(&clock),
             Bounds { verified: 64 << 10, unverified: 64 << 10 },
             |_, _| 4 << 10,
         );
-        Self { app: id, signer, patience, clock, held }
+        Self { app: id, signer, timeout, clock, signed }
     }
 
     /// The `Authorization` header of the App.
     pub(super) async fn header(&self) -> Result<HeaderValue, Error> {
         let now = self.clock.now();
-        let (app, signer, patience) = (self.app, Arc::clone(&self.signer), self.patience);
+        let app = self.app;
+        let timeout = self.timeout;
+        let signer = Arc::clone(&self.signer);
+        let clock = Arc::clone(&self.clock);
         let moment = self.clock.monotonic();
         // GitHub judges the JWT by the times in it: one signed before the wall clock was set is
         // signed anew.
@@ -70,16 +74,20 @@ impl AppJwt {
             moment.since(held.at) < USED_FOR && fits_wall_clock(held.value.at)
         };
         let load = |_| async move {
-            let signed = tokio::time::timeout(patience, sign(app, signer.as_ref(), now)).await;
+            let begun = clock.monotonic();
+            let signed = tokio::time::timeout(timeout, sign(app, signer.as_ref(), now)).await;
+            let took = clock.monotonic().since(begun);
+            metrics::histogram!(metric::SIGNER_DURATION, label::APP_ID => app.to_string())
+                .record(took.as_secs_f64());
             signed.map_err(|_| Error::Signer("no signature in time".into()))?
         };
-        let held = self.held.get_or_load(app, CallerTrust::Verified, fresh, load).await?;
+        let held = self.signed.get_or_load(app, CallerTrust::Verified, fresh, load).await?;
         Ok(held.value.header)
     }
 
     /// Drops the JWT: GitHub did not take it.
     pub(super) fn forget(&self) {
-        self.held.invalidate(&self.app);
+        self.signed.invalidate(&self.app);
     }
 }
 

@@ -23,12 +23,14 @@ use super::{
     meaning::Meaning,
     mint_calls::MintCalls,
     mint_reply::{self, Minted, Requested},
+    pool::Tier,
     revoke::RevokeOnDrop,
 };
 use crate::{
     clock::UnixTime,
     name::{InstallationId, RepoName},
-    policy::{AppPin, Grant, Permissions, Repositories},
+    policy::{Grant, Permissions, Repositories},
+    telemetry::{label, metric},
 };
 
 /// A minted token that is no wider than its grant. It is revoked when it is dropped, unless it was
@@ -92,26 +94,6 @@ impl fmt::Debug for IssuedToken {
     }
 }
 
-/// Whether the installation's App is the one that the grant's policy pins.
-///
-/// # Errors
-/// [`Error::Pin`] if it is another.
-pub fn check_pin(grant: &Grant, installation: &Installation) -> Result<(), Error> {
-    let (id, slug) = (installation.app_id().to_string(), installation.app_slug());
-    let fits = match grant.pin() {
-        None => true,
-        Some(pin) => pin_admits(pin, &id, slug),
-    };
-    if fits { Ok(()) } else { Err(Error::Pin) }
-}
-
-fn pin_admits(pin: &AppPin, id: &str, slug: &str) -> bool {
-    match pin {
-        AppPin::Exact(pin) => pin == id || pin == slug,
-        AppPin::Pattern(pattern) => pattern.is_match(slug) || pattern.is_match(id),
-    }
-}
-
 /// As [`super::GitHub::mint`].
 pub(super) async fn mint(
     inner: &Arc<Inner>,
@@ -119,7 +101,6 @@ pub(super) async fn mint(
     installation: &Installation,
     calls: &MintCalls,
 ) -> Result<IssuedToken, Error> {
-    check_pin(grant, installation)?;
     if grant.owner() != installation.owner() {
         return Err(Error::Wider("the installation is another owner's".into()));
     }
@@ -238,18 +219,23 @@ async fn mint_now(
     let repositories =
         requested.repositories.as_ref().map(|names| names.iter().map(RepoName::as_str).collect());
     let body = serde_json::to_string(&Body { repositories, permissions: &requested.permissions });
-    let app = inner.app()?;
+    let app = installation.app();
     let path = format!("/app/installations/{}/access_tokens", installation.id());
     let call = Call {
         method: Method::POST,
         body: Some(body.map_err(|_| Error::Unexpected("the request has no JSON form".into()))?),
         mint: Some(calls.clone()),
-        ..Call::get(requested.endpoint, path, app.jwt.header().await?)
+        ..Call::get(requested.endpoint, path, inner.app_header(app).await?)
     };
-    let reply = inner
-        .call_as(app, LimitKey::Mint(installation.id()), &call)
-        .await
-        .map_err(MintRefused::Answer)?;
+    let tier = inner.tier(installation);
+    let outcome = inner.call_as(app, LimitKey::Mint(installation.id()), &call).await;
+    let labels = [
+        (label::APP_ID, app.id().to_string()),
+        (label::TIER, tier.map_or("unknown", Tier::as_str).to_owned()),
+        (label::OUTCOME, if outcome.is_ok() { "done" } else { "failed" }.to_owned()),
+    ];
+    metrics::counter!(metric::APP_MINTS, &labels).increment(1);
+    let reply = outcome.map_err(MintRefused::Answer)?;
     let Some(token) = mint_reply::token(&reply) else {
         calls.token_lost();
         return Err(Error::Unexpected("the reply has no token".into()).into());
@@ -257,21 +243,4 @@ async fn mint_now(
     let token =
         RevokeOnDrop::new(token, installation.id(), inner.gate.clock.now(), inner.revoker.clone());
     Ok(mint_reply::accept(token, installation, requested, &reply)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pin_is_an_id_or_a_slug() {
-        for (pin, admits) in [("5", true), ("sts", true), ("55", false), ("st", false), ("", false)]
-        {
-            assert_eq!(pin_admits(&AppPin::Exact(pin.into()), "5", "sts"), admits, "{pin}");
-        }
-        let pattern = |text: &str| AppPin::Pattern(crate::pattern::Pattern::compile(text).unwrap());
-        for (pin, admits) in [("st.", true), ("[0-9]", true), ("other", false)] {
-            assert_eq!(pin_admits(&pattern(pin), "5", "sts"), admits, "{pin}");
-        }
-    }
 }

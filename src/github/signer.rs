@@ -6,7 +6,7 @@
 
 use aws_lc_rs::{
     rand::SystemRandom,
-    signature::{RSA_PKCS1_SHA256, RsaKeyPair},
+    signature::{KeyPair, RSA_PKCS1_SHA256, RsaKeyPair},
 };
 use futures_util::future::BoxFuture;
 use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
@@ -75,6 +75,13 @@ impl PemSigner {
             PrivateKeyDer::Sec1(_) | _ => return Err(KeyError::NotRsa),
         };
         Ok(Self { key, random: SystemRandom::new() })
+    }
+}
+
+impl PemSigner {
+    /// The public key, as DER of PKCS #1.
+    pub fn public_key(&self) -> &[u8] {
+        self.key.public_key().as_ref()
     }
 }
 

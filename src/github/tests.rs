@@ -232,8 +232,9 @@ impl World {
     ) -> Self {
         let (fake, clock, signer) =
             (Fake::start(script).await, ManualClock::at(NOW), Arc::new(CountingSigner::default()));
-        let app = AppSettings { id: AppId(5), signer: signer.clone() };
-        let mut settings = Settings::new(fake.api.clone(), Some(app));
+        let app = AppSettings { id: AppId(5), name: None, signer: signer.clone() };
+        let pools = Pools::for_every_owner(vec![app]);
+        let mut settings = Settings::new(fake.api.clone(), pools);
         settings.first_backoff = Duration::from_millis(1);
         settings.max_body = 64 << 10;
         change(&mut settings);
@@ -242,8 +243,17 @@ impl World {
         Self { fake, github, clock, signer }
     }
 
+    async fn look_up(&self, trust: CallerTrust) -> Result<Installation, Error> {
+        self.github.reader(&owner(), trust, None, &[]).await
+    }
+
     async fn installation(&self) -> Installation {
-        self.github.installation(&owner(), CallerTrust::Verified).await.unwrap()
+        self.look_up(CallerTrust::Verified).await.unwrap()
+    }
+
+    async fn installation_since(&self, since: Moment) -> Result<Installation, Error> {
+        let before = self.installation().await;
+        self.github.installation_since(&before, &owner(), since).await
     }
 
     async fn read_token(&self) -> ReadToken {

@@ -8,7 +8,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::{Error, Store, reader::Read};
+use super::{
+    Error, Store,
+    reader::{Read, Version},
+};
 use crate::{
     cache::{CallerTrust, Stamped, heap_bytes},
     clock::Moment,
@@ -50,7 +53,7 @@ pub(super) fn weigh((_, owner): &(AccountId, Owner), held: &Held) -> usize {
     };
     let invalid = held.list.as_ref().err().map_or(0, Errors::heap_bytes);
     let texts =
-        2 * heap_bytes(owner.as_str()) + heap_bytes(held.etag.as_deref().unwrap_or_default());
+        2 * heap_bytes(owner.as_str()) + held.version.as_ref().map_or(0, Version::heap_bytes);
     list + invalid + texts
 }
 
@@ -64,7 +67,7 @@ pub(super) struct Held {
     stale: bool,
     /// The last list that was in order, and when GitHub last showed it.
     seen: Option<(Arc<TrustedIssuers>, Moment)>,
-    etag: Option<String>,
+    version: Option<Version>,
 }
 
 impl Store {
@@ -91,15 +94,15 @@ impl Store {
         trust: CallerTrust,
     ) -> Result<Held, Error> {
         let before = held.map(|held| held.value);
-        let etag = before.as_ref().and_then(|held| held.etag.as_deref());
-        let read = self.read_list(&owner, etag, trust).await;
+        let version = before.as_ref().and_then(|held| held.version.as_ref());
+        let read = self.read_list(&owner, version, trust).await;
         match (read, before) {
-            (Ok(Read::Unchanged), Some(Held { seen: Some((list, _)), etag, .. })) => {
-                Ok(self.proven(List::Present(list), etag))
+            (Ok(Read::Unchanged), Some(Held { seen: Some((list, _)), version, .. })) => {
+                Ok(self.proven(List::Present(list), version))
             }
-            (Ok(Read::Present { bytes, etag, .. }), before) => {
+            (Ok(Read::Present { bytes, version, .. }), before) => {
                 match self.compile_list(&owner, bytes).await {
-                    Ok(Ok(list)) => Ok(self.proven(List::Present(Arc::new(list)), etag)),
+                    Ok(Ok(list)) => Ok(self.proven(List::Present(Arc::new(list)), version)),
                     Ok(Err(invalid)) => Ok(self.invalid(&owner, invalid, before)),
                     Err(error) => self.unread(&owner, error, before),
                 }
@@ -138,28 +141,28 @@ impl Store {
         })
     }
 
-    /// Reads the file; that the repository is not accessible is believed only when it is said
-    /// twice, the second time by an installation that was looked up anew.
+    /// Reads the file. That the repository is not accessible is believed only if every App of the
+    /// owner says so twice, the second time by installations that were looked up anew.
     async fn read_list(
         &self,
         owner: &Owner,
-        etag: Option<&str>,
+        known: Option<&Version>,
         trust: CallerTrust,
     ) -> Result<Read, github::Error> {
         let place = (owner, &self.settings.policy_repo);
-        match self.reader.read(place, PATH, etag, trust).await {
+        match self.reader.read(place, PATH, known, trust).await {
             Ok(Read::Inaccessible) => {
-                self.reader.forget_installation(owner);
-                self.reader.read(place, PATH, etag, trust).await
+                self.reader.forget_installations(owner);
+                self.reader.read(place, PATH, known, trust).await
             }
             outcome => outcome,
         }
     }
 
-    fn proven(&self, list: List, etag: Option<String>) -> Held {
+    fn proven(&self, list: List, version: Option<Version>) -> Held {
         let now = self.clock.monotonic();
         let seen = list.clone().into_trusted_issuers().map(|list| (list, now));
-        Held { list: Ok(list), proven_at: now, stale: false, seen, etag }
+        Held { list: Ok(list), proven_at: now, stale: false, seen, version }
     }
 
     fn invalid(&self, owner: &Owner, invalid: Errors, before: Option<Held>) -> Held {
@@ -169,12 +172,12 @@ impl Store {
             proven_at: self.clock.monotonic(),
             stale: false,
             seen: None,
-            etag: None,
+            version: None,
         })
     }
 
-    /// The last list that was in order, if GitHub showed it recently enough. It is not asked for by
-    /// its ETag again: the file has changed since.
+    /// The last valid list, if GitHub showed it recently enough. It is not revalidated by its ETag:
+    /// the file has changed since.
     fn last_seen(&self, before: Held) -> Option<Held> {
         let (list, at) = before.seen?;
         (self.clock.monotonic().since(at) < self.settings.list_stale).then(|| Held {
@@ -182,7 +185,7 @@ impl Store {
             proven_at: at,
             stale: true,
             seen: Some((list, at)),
-            etag: None,
+            version: None,
         })
     }
 

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use aws_lc_rs::digest;
 use bytes::Bytes;
 
-use super::{Error, PolicyKey, Store, reader::Read};
+use super::{
+    Error, PolicyKey, Store,
+    reader::{Read, Version},
+};
 use crate::{
     cache::{ALLOCATION_OVERHEAD, CallerTrust, Stamped, heap_bytes},
     clock::Moment,
@@ -24,7 +27,7 @@ pub struct PolicyFile {
     pub blob: String,
     /// SHA-256 of the file's bytes, in hex.
     pub sha256: String,
-    etag: Option<String>,
+    version: Option<Version>,
 }
 
 /// What is where a policy should be.
@@ -84,8 +87,9 @@ pub(super) fn weigh(key: &PolicyKey, held: &Held) -> usize {
 
 impl PolicyFile {
     fn heap_bytes(&self) -> usize {
-        let etag = self.etag.as_deref().unwrap_or_default();
-        let texts: usize = [&self.blob, &self.sha256, etag].into_iter().map(heap_bytes).sum();
+        let texts: usize =
+            [&self.blob, &self.sha256].into_iter().map(|text| heap_bytes(text)).sum();
+        let texts = texts + self.version.as_ref().map_or(0, Version::heap_bytes);
         size_of::<Self>() + ALLOCATION_OVERHEAD + texts + self.policy.heap_bytes()
     }
 }
@@ -125,13 +129,13 @@ impl Store {
     ) -> Result<Held, Error> {
         let before = held.map(|held| held.value);
         let file = before.as_ref().and_then(Held::present);
-        let etag = file.and_then(|file| file.etag.as_deref());
-        let read = self.reader.read((&key.owner, &key.repo), &key.name.path(), etag, trust).await;
+        let known = file.and_then(|file| file.version.as_ref());
+        let read = self.reader.read((&key.owner, &key.repo), &key.name.path(), known, trust).await;
         let proven = |found| Ok(Held { found, proven_at: self.clock.monotonic(), stale: false });
         match (read, before) {
             (Ok(Read::Unchanged), Some(before)) => proven(before.found),
-            (Ok(Read::Present { bytes, sha, etag }), _) => {
-                proven(self.compile(&key.owner, kind, (bytes, sha, etag)).await?)
+            (Ok(Read::Present { bytes, sha, version }), _) => {
+                proven(self.compile(&key.owner, kind, (bytes, sha, version)).await?)
             }
             (Ok(Read::Absent), _) => proven(Found::Absent),
             (Ok(Read::Inaccessible), _) => {
@@ -175,13 +179,13 @@ impl Store {
         &self,
         owner: &Owner,
         kind: Kind,
-        (bytes, blob, etag): (Bytes, String, Option<String>),
+        (bytes, blob, version): (Bytes, String, Option<Version>),
     ) -> Result<Found, Error> {
         let rules = Arc::clone(&self.settings.rules);
         let home = owner.clone();
         let compiled = self.compiler.run(owner, move || {
             let policy = Policy::parse(&bytes, Home { kind, owner: Some(&home) }, &rules)?;
-            Ok::<_, Errors>(PolicyFile { policy, blob, sha256: sha256_hex(&bytes), etag })
+            Ok::<_, Errors>(PolicyFile { policy, blob, sha256: sha256_hex(&bytes), version })
         });
         match compiled.await {
             Ok(Ok(file)) => Ok(Found::Present(Arc::new(file))),

@@ -1,7 +1,8 @@
-//! Reads one file of one repository, and knows the difference between absent and not visible yet.
+//! Reads one file of one repository, and distinguishes absent from not visible yet.
 //!
-//! The tokens that read are `contents: read` on one repository. Each is kept while its repository's
-//! files are, since GitHub's ETags belong to the token that asked, and revoked when it goes.
+//! The tokens that read have `contents: read` on one repository. Each is cached as long as the
+//! repository's files are, since GitHub's ETags belong to the token that asked, and revoked when it
+//! is evicted. What one App of the owner's pool cannot read is read with the next.
 
 use std::{sync::Arc, time::Duration};
 
@@ -28,6 +29,8 @@ const REPLICATION: [Duration; 4] = [
     Duration::from_millis(500),
     Duration::from_secs(1),
 ];
+/// A read that GitHub limits is repeated with at most so many other Apps.
+const MAX_OTHER_APPS: usize = 3;
 /// After this long a token has been replicated.
 const SETTLED: Duration = Duration::from_secs(10);
 
@@ -35,7 +38,7 @@ const SETTLED: Duration = Duration::from_secs(10);
 #[derive(Debug)]
 pub(super) enum Read {
     /// A regular file that differs from the one whose ETag was given.
-    Present { bytes: Bytes, sha: String, etag: Option<String> },
+    Present { bytes: Bytes, sha: String, version: Option<Version> },
     /// The file whose ETag was given.
     Unchanged,
     /// Something else: a directory, a symbolic link, a submodule.
@@ -46,7 +49,21 @@ pub(super) enum Read {
     Inaccessible,
 }
 
-/// Reads files as the App's installation.
+/// A version of a file: its ETag, and for whose tokens it is valid.
+#[derive(Debug, Clone)]
+pub(super) struct Version {
+    etag: String,
+    installation: InstallationId,
+}
+
+impl Version {
+    /// The memory behind it.
+    pub(super) fn heap_bytes(&self) -> usize {
+        heap_bytes(&self.etag)
+    }
+}
+
+/// Reads files with the installations of the owner's Apps.
 #[derive(Clone)]
 pub(super) struct Reader {
     github: GitHub,
@@ -60,31 +77,70 @@ impl Reader {
         Self { github, tokens, clock }
     }
 
-    /// The owner's installation.
-    pub(super) async fn installation(
+    /// The account that has the owner's name.
+    pub(super) async fn account(
         &self,
         owner: &Owner,
         trust: CallerTrust,
-    ) -> Result<Installation, Error> {
-        self.github.installation(owner, trust).await
+    ) -> Result<AccountId, Error> {
+        self.github.account(owner, trust).await
     }
 
-    /// Reads `path` on the default branch. A token or an installation that GitHub no longer accepts
-    /// is replaced, once each.
+    /// Reads `path` on the default branch, with one App after the other until one can. That the
+    /// repository is not accessible is the answer only if no App sees it.
     pub(super) async fn read(
         &self,
-        (owner, repo): (&Owner, &RepoName),
+        place: (&Owner, &RepoName),
         path: &str,
-        etag: Option<&str>,
+        known: Option<&Version>,
         trust: CallerTrust,
     ) -> Result<Read, Error> {
-        let installation = self.installation(owner, trust).await?;
-        let mut outcome = self.read_once((&installation, repo), path, etag, trust).await;
+        let preferred = known.map(|version| version.installation);
+        let mut passed_over = Vec::new();
+        let mut limited = 0;
+        let mut outcome: Option<Result<Read, Error>> = None;
+        while limited <= MAX_OTHER_APPS {
+            let reader = self.github.reader(place.0, trust, preferred, &passed_over).await;
+            let installation = match (reader, &outcome) {
+                (Ok(installation), _) => installation,
+                // Without this App's answer, nothing is known of the repository.
+                (Err(error), Some(Ok(_))) if !error.is_not_installed() => return Err(error),
+                (Err(error), _) => return outcome.unwrap_or(Err(error)),
+            };
+            let read = self.read_as(&installation, place, path, known, trust).await;
+            let is_final = match &read {
+                Ok(read) => !matches!(read, Read::Inaccessible),
+                Err(error) => !error.is_of_one_app(),
+            };
+            if is_final {
+                return read;
+            }
+            limited += usize::from(matches!(read, Err(Error::RateLimited { .. })));
+            passed_over.push(installation.app_id());
+            outcome = match outcome {
+                Some(Err(error)) => Some(Err(error)),
+                Some(Ok(_)) | None => Some(read),
+            };
+        }
+        outcome.unwrap_or(Err(Error::NotInstalled))
+    }
+
+    /// Reads with one App. A token or an installation that GitHub no longer accepts is replaced,
+    /// once each.
+    async fn read_as(
+        &self,
+        installation: &Installation,
+        (owner, repo): (&Owner, &RepoName),
+        path: &str,
+        known: Option<&Version>,
+        trust: CallerTrust,
+    ) -> Result<Read, Error> {
+        let mut outcome = self.read_once((installation, repo), path, known, trust).await;
         // A repository that moved away is read again with a new token, which GitHub mints only for
         // what the installation sees under this name.
         if let Err(Error::TokenRefused | Error::Moved(_)) = outcome {
             self.tokens.invalidate(&(installation.id(), repo.clone()));
-            outcome = self.read_once((&installation, repo), path, etag, trust).await;
+            outcome = self.read_once((installation, repo), path, known, trust).await;
         }
         let Err(error) = &outcome else { return outcome };
         // A token of an installation that is gone is refused first; then the mint of another says
@@ -93,17 +149,17 @@ impl Reader {
             return outcome;
         }
         self.tokens.invalidate(&(installation.id(), repo.clone()));
-        self.forget_installation(owner);
-        let again = self.installation(owner, trust).await?;
+        self.github.forget_installation(installation, owner);
+        let again = self.github.installation_again(installation, owner, trust).await?;
         if matches!(error, Error::Wider(_)) && again.id() == installation.id() {
             return outcome;
         }
-        self.read_once((&again, repo), path, etag, trust).await
+        self.read_once((&again, repo), path, known, trust).await
     }
 
-    /// Has the owner's installation looked up anew.
-    pub(super) fn forget_installation(&self, owner: &Owner) {
-        self.github.forget_installation(owner);
+    /// Has the owner's installations looked up anew.
+    pub(super) fn forget_installations(&self, owner: &Owner) {
+        self.github.forget_installations(owner);
     }
 
     /// The account that has the name, as far as that is cached.
@@ -120,7 +176,7 @@ impl Reader {
         &self,
         (installation, repo): (&Installation, &RepoName),
         path: &str,
-        etag: Option<&str>,
+        known: Option<&Version>,
         trust: CallerTrust,
     ) -> Result<Read, Error> {
         let token = match self.token(installation, repo, trust).await {
@@ -128,9 +184,11 @@ impl Reader {
             Err(Error::RepositoryNotAccessible) => return Ok(Read::Inaccessible),
             Err(error) => return Err(error),
         };
+        let etag = known.filter(|version| version.installation == installation.id());
+        let etag = etag.map(|version| version.etag.as_str());
         match self.github.file(&token, path, etag).await {
-            Ok(File::Absent) => self.prove_absent(&token, path).await,
-            outcome => outcome.map(Read::from),
+            Ok(File::Absent) => self.prove_absent((installation.id(), &token), path).await,
+            outcome => outcome.map(|file| Read::new(file, installation.id())),
         }
     }
 
@@ -157,7 +215,11 @@ impl Reader {
 
     /// A 404 in a private repository may only mean that GitHub has not replicated the token yet. It
     /// is believed where the same token sees the repository and then, again, no file.
-    async fn prove_absent(&self, token: &ReadToken, path: &str) -> Result<Read, Error> {
+    async fn prove_absent(
+        &self,
+        (installation, token): (InstallationId, &ReadToken),
+        path: &str,
+    ) -> Result<Read, Error> {
         if !token.private() {
             return Ok(Read::Absent);
         }
@@ -165,7 +227,10 @@ impl Reader {
         for wait in REPLICATION {
             tokio::time::sleep(wait).await;
             match self.github.repository_visible(token).await {
-                Ok(true) => return self.github.file(token, path, None).await.map(Read::from),
+                Ok(true) => {
+                    let file = self.github.file(token, path, None).await?;
+                    return Ok(Read::new(file, installation));
+                }
                 // The repository has left the installation since: the mint of another token says
                 // so.
                 Ok(false) if is_settled() => return Err(Error::TokenRefused),
@@ -191,10 +256,13 @@ fn weigh((_, repo): &(InstallationId, RepoName), token: &Arc<ReadToken>) -> usiz
     names + TOKEN_BYTES + size_of::<ReadToken>()
 }
 
-impl From<File> for Read {
-    fn from(file: File) -> Self {
+impl Read {
+    fn new(file: File, installation: InstallationId) -> Self {
         match file {
-            File::Present { bytes, sha, etag } => Self::Present { bytes, sha, etag },
+            File::Present { bytes, sha, etag } => {
+                let version = etag.map(|etag| Version { etag, installation });
+                Self::Present { bytes, sha, version }
+            }
             File::Unchanged => Self::Unchanged,
             File::NotAFile => Self::NotAFile,
             File::Absent => Self::Absent,

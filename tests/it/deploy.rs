@@ -47,9 +47,9 @@ impl Cluster {
     }
 }
 
-/// Whether what it asks for is not built in.
+/// Whether what it asks for is not built in, so that setting it has no effect.
 fn is_missing(variable: &Variable) -> bool {
-    matches!(variable.origin, Origin::NotBuilt { .. })
+    matches!(variable.origin, Origin::Ignored { .. })
 }
 
 fn names(object: &Value) -> BTreeSet<String> {

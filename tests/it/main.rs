@@ -11,6 +11,7 @@
 
 mod admission;
 mod agent;
+mod apps;
 mod arrows;
 mod client;
 mod checking;

@@ -154,7 +154,7 @@ fn every_mistake_is_told_at_once() {
         ("GITHUB_APP_IDS", "twelve"),
         ("APP_SECRET_CERTIFICATE_ENV_VAR", secret),
         ("PORT", "http"),
-        ("GITHUB_WEBHOOK_SECRET", secret),
+        ("OCTOSTS_STICKY_STORE", secret),
         ("STS_POLICY_TTL", "1"),
         ("OIDC_ISSUERS", "http://issuer.example.com"),
         ("STS_TLS_CERT_FILE", "/nowhere"),
@@ -179,11 +179,13 @@ fn each_mistake_alone_is_one() {
     ];
     let mistakes = [
         ("STS_DOMAIN", ""),
-        ("GITHUB_APP_IDS", "1,2"),
+        ("GITHUB_APP_IDS", "1,,2"),
+        ("KMS_KEYS", "key"),
+        ("APP_CONFIG_FILE", "/nowhere.yaml"),
         ("APP_SECRET_CERTIFICATE_FILE", "/nowhere.pem"),
         ("GITHUB_BASE_URL", "ftp://github.example.com"),
         ("ORG_POLICY_REPO", "a/b"),
-        ("OCTOSTS_STICKY_STORE", "redis"),
+        ("OCTOSTS_STICKY_STORE", "firestore"),
         ("RUST_LOG", "=x="),
     ];
     for (variable, value) in mistakes {

@@ -9,7 +9,8 @@ use super::{
 use crate::{
     config::Config,
     github::{
-        AboutApp, AboutInstallation, Error, GitHub, MAX_AHEAD, MAX_BEHIND, Refused, WORTH_A_WARNING,
+        AboutApp, AboutInstallation, App, Error, GitHub, MAX_AHEAD, MAX_BEHIND, Refused,
+        WORTH_A_WARNING,
     },
     policy::{Level, Permissions},
 };
@@ -17,30 +18,62 @@ use crate::{
 /// So many accounts are named.
 const MAX_NAMED: usize = 10;
 
-/// Looks, and says whether GitHub takes the App's credential.
+/// Checks every App, and returns whether GitHub accepts the credential of each.
 pub(super) async fn look(github: &GitHub, config: &Config, report: &mut Report) -> bool {
-    if let Err(error) = github.prove_key().await {
+    let apps = github.apps();
+    let mut are_in_order = true;
+    let mut is_reached = false;
+    for app in &apps {
+        let named = Named { app, is_only: apps.len() == 1 };
+        are_in_order &= check_app(github, config, &named, &mut is_reached, report).await;
+    }
+    are_in_order
+}
+
+/// An App in findings: with its id if there are several.
+struct Named<'a> {
+    app: &'a App,
+    is_only: bool,
+}
+
+impl Named<'_> {
+    fn what(&self, what: &str) -> String {
+        if self.is_only { what.to_owned() } else { format!("App {}: {what}", self.app.id()) }
+    }
+}
+
+async fn check_app(
+    github: &GitHub,
+    config: &Config,
+    named: &Named<'_>,
+    is_reached: &mut bool,
+    report: &mut Report,
+) -> bool {
+    if let Err(error) = github.prove_key(named.app).await {
         report.add(Finding::fail(
             Exit::Refused,
-            "key",
+            named.what("key"),
             error,
             "give the App's private key, as GitHub let you download it",
         ));
         return false;
     }
-    report.add(Finding::ok("key", "signs"));
-    let about = github.about_app().await;
-    report.add(reached(&about, config));
-    report.add(clocks(github.clock_drift(), &about));
+    report.add(Finding::ok(named.what("key"), "signs"));
+    let about = github.about_app(named.app).await;
+    // The server and the clock are the same for every App.
+    if !std::mem::replace(is_reached, true) {
+        report.add(reached(&about, config));
+        report.add(clocks(github.clock_drift(), &about));
+    }
     let app = match about {
         Ok(app) => app,
         Err(refused) => {
-            refusal(&refused, config).into_iter().for_each(|finding| report.add(finding));
+            refusal(&refused, named).into_iter().for_each(|finding| report.add(finding));
             return false;
         }
     };
-    told(&app, config).into_iter().for_each(|finding| report.add(finding));
-    report.add(installations(github.installations().await, &app.slug));
+    told(&app, named).into_iter().for_each(|finding| report.add(finding));
+    report.add(installations(github.installations(named.app).await, &app.slug, named));
     true
 }
 
@@ -88,8 +121,8 @@ fn clocks(drift: Option<i64>, about: &Result<AboutApp, Refused>) -> Finding {
 }
 
 /// Why GitHub does not say who the App is; the clock has its own finding.
-fn refusal(refused: &Refused, config: &Config) -> Option<Finding> {
-    let id = config.app.id;
+fn refusal(refused: &Refused, named: &Named<'_>) -> Option<Finding> {
+    let id = named.app.id();
     let (words, todo) = match refused {
         Refused::Key(cause) => (
             format!("GitHub does not take the key for the App {id} ({cause})"),
@@ -103,30 +136,39 @@ fn refusal(refused: &Refused, config: &Config) -> Option<Finding> {
         ),
         Refused::Clock(_) | Refused::Other(_) => return None,
     };
-    Some(Finding::fail(Exit::Refused, "app", words, todo))
+    Some(Finding::fail(Exit::Refused, named.what("app"), words, todo))
 }
 
 /// What GitHub says of the App.
-fn told(app: &AboutApp, config: &Config) -> Vec<Finding> {
+fn told(app: &AboutApp, named: &Named<'_>) -> Vec<Finding> {
     let AboutApp { id, slug, permissions } = app;
-    if *id != config.app.id.0 {
+    if *id != named.app.id().0 {
         let words = format!("GitHub answered with another App, {slug} ({id})");
-        return vec![Finding::fail(Exit::Refused, "app", words, "correct GITHUB_BASE_URL")];
+        return vec![Finding::fail(
+            Exit::Refused,
+            named.what("app"),
+            words,
+            "correct GITHUB_BASE_URL",
+        )];
     }
     let words = format!("is {slug} ({id}), which may have: {}", listed(permissions));
-    let mut findings = vec![Finding::ok("app", words)];
+    let mut findings = vec![Finding::ok(named.what("app"), words)];
     if permissions.get("contents").is_none() {
         let words = "does not ask for `contents: read`, without which no policy can be read";
         findings.push(Finding::fail(
             Exit::Refused,
-            "app",
+            named.what("app"),
             words,
             "add it in the App's settings, and accept it where it is installed",
         ));
     }
     if permissions.values().any(|level| *level == Level::Admin) {
         let words = "asks for administration; policies can hand that on";
-        findings.push(Finding::warn("app", words, "give the App no more than policies need"));
+        findings.push(Finding::warn(
+            named.what("app"),
+            words,
+            "give the App no more than policies need",
+        ));
     }
     findings
 }
@@ -139,26 +181,37 @@ pub(super) fn listed(permissions: &Permissions) -> String {
 }
 
 /// Where the App is installed.
-fn installations(found: Result<(Vec<AboutInstallation>, bool), Error>, slug: &str) -> Finding {
+fn installations(
+    found: Result<(Vec<AboutInstallation>, bool), Error>,
+    slug: &str,
+    named: &Named<'_>,
+) -> Finding {
     let (all, has_more) = match found {
         Ok(found) => found,
-        Err(error) => return Finding::fail(Exit::Unavailable, "installations", error, "try again"),
+        Err(error) => {
+            return Finding::fail(
+                Exit::Unavailable,
+                named.what("installations"),
+                error,
+                "try again",
+            );
+        }
     };
     if all.is_empty() {
         let todo =
             format!("install it for an organization: the App's page, {slug}, has a button for it");
-        return Finding::warn("installations", "the App is installed nowhere", todo);
+        return Finding::warn(named.what("installations"), "the App is installed nowhere", todo);
     }
     let name = |about: &AboutInstallation| {
         let suspended = if about.is_suspended { " (suspended)" } else { "" };
         format!("{}{suspended}", about.account)
     };
-    let mut named: Vec<_> = all.iter().take(MAX_NAMED).map(name).collect();
+    let mut accounts: Vec<_> = all.iter().take(MAX_NAMED).map(name).collect();
     if all.len() > MAX_NAMED || has_more {
-        named.push("…".to_owned());
+        accounts.push("…".to_owned());
     }
     let count = if has_more { format!("more than {}", all.len()) } else { all.len().to_string() };
-    Finding::ok("installations", format_args!("{count}: {}", named.join(", ")))
+    Finding::ok(named.what("installations"), format_args!("{count}: {}", accounts.join(", ")))
 }
 
 #[cfg(test)]

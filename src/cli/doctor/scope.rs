@@ -47,7 +47,7 @@ pub(super) async fn look(
 }
 
 async fn installed(github: &GitHub, scope: &Scope) -> Result<AboutInstallation, Error> {
-    let installation = github.installation(scope.owner(), CallerTrust::Verified).await?;
+    let installation = github.reader(scope.owner(), CallerTrust::Verified, None, &[]).await?;
     github.about_installation(&installation).await
 }
 

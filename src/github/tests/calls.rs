@@ -38,25 +38,25 @@ async fn the_apps_jwt_lives_for_less_than_ten_minutes_and_began_a_minute_ago() {
 #[tokio::test]
 async fn twenty_callers_make_one_signature_and_it_serves_for_eight_minutes() {
     let world = World::new(|_| None).await;
-    let proofs = join_all((0..20).map(|_| world.github.prove_key())).await;
+    let proofs = join_all((0..20).map(|_| world.github.prove_any_key())).await;
     assert!(proofs.iter().all(Result::is_ok));
     world.clock.advance(Duration::from_secs(479));
     world.signer.broken.store(true, Ordering::SeqCst);
-    world.github.prove_key().await.unwrap();
+    world.github.prove_any_key().await.unwrap();
     assert_eq!(world.signer.signatures.load(Ordering::SeqCst), 1);
     world.clock.advance(Duration::from_secs(1));
-    let error = world.github.prove_key().await.unwrap_err();
+    let error = world.github.prove_any_key().await.unwrap_err();
     assert_eq!(error, Error::Signer("key service down".into()));
     assert_eq!(error.reason(), crate::reason::Reason::SignerUnavailable);
     world.signer.broken.store(false, Ordering::SeqCst);
-    world.github.prove_key().await.unwrap();
+    world.github.prove_any_key().await.unwrap();
 }
 
 #[tokio::test]
 async fn a_failed_signature_is_shared_too() {
     let world = World::new(|_| None).await;
     world.signer.broken.store(true, Ordering::SeqCst);
-    let proofs = join_all((0..20).map(|_| world.github.prove_key())).await;
+    let proofs = join_all((0..20).map(|_| world.github.prove_any_key())).await;
     assert!(proofs.iter().all(Result::is_err));
     assert_eq!(world.signer.signatures.load(Ordering::SeqCst), 1);
 }
@@ -67,7 +67,7 @@ async fn a_signer_that_hangs_holds_up_nobody_for_long() {
         World::with(|_| None, |settings| settings.try_timeout = Duration::from_millis(10)).await;
     world.signer.hangs.store(true, Ordering::SeqCst);
     assert_eq!(
-        world.github.prove_key().await.unwrap_err(),
+        world.github.prove_any_key().await.unwrap_err(),
         Error::Signer("no signature in time".into())
     );
 }
@@ -96,12 +96,9 @@ async fn each_try_is_counted_by_kind_and_status() {
 
 #[tokio::test]
 async fn without_an_app_nothing_is_asked() {
-    let world = World::with(|_| None, |settings| settings.app = None).await;
-    assert_eq!(world.github.prove_key().await.unwrap_err(), Error::NoApp);
-    assert_eq!(
-        world.github.installation(&owner(), CallerTrust::Verified).await.unwrap_err(),
-        Error::NoApp
-    );
+    let world = World::with(|_| None, |settings| settings.pools = Pools::default()).await;
+    assert_eq!(world.github.prove_any_key().await.unwrap_err(), Error::NoApp);
+    assert_eq!(world.look_up(CallerTrust::Verified).await.unwrap_err(), Error::NoApp);
     assert!(world.fake.seen().is_empty());
 }
 
@@ -174,7 +171,7 @@ async fn after_a_connection_that_closes_there_are_two_more_attempts() {
         }
     });
     let world = World::with(|_| None, |settings| settings.api = api).await;
-    let error = world.github.installation(&owner(), CallerTrust::Verified).await.unwrap_err();
+    let error = world.look_up(CallerTrust::Verified).await.unwrap_err();
     assert!(matches!(error, Error::Unavailable { .. }), "{error}");
     assert_eq!(accepted.load(Ordering::SeqCst), 3);
 }
@@ -184,7 +181,7 @@ async fn nobody_at_the_address_is_unavailable() {
     let world =
         World::with(|_| None, |settings| settings.api = Uri::from_static("http://127.0.0.1:1"))
             .await;
-    let error = world.github.installation(&owner(), CallerTrust::Verified).await.unwrap_err();
+    let error = world.look_up(CallerTrust::Verified).await.unwrap_err();
     assert!(matches!(error, Error::Unavailable { .. }), "{error}");
 }
 
@@ -207,7 +204,7 @@ async fn replies_that_are_not_what_they_should_be() {
         (String::new(), "not what it should be"),
     ] {
         let world = World::new(on(LOOK_UP, move |_| answer(200, &body))).await;
-        let error = world.github.installation(&owner(), CallerTrust::Verified).await.unwrap_err();
+        let error = world.look_up(CallerTrust::Verified).await.unwrap_err();
         assert!(unavailable(&error, words), "{error}");
         assert_eq!(world.fake.count("GET"), 1);
     }
@@ -217,8 +214,7 @@ async fn replies_that_are_not_what_they_should_be() {
 async fn an_error_page_is_told_on_one_short_line() {
     let page = format!("<html>\r\n{}</html>", "é".repeat(5000));
     let world = World::new(on(LOOK_UP, move |_| answer(500, &page))).await;
-    let text =
-        world.github.installation(&owner(), CallerTrust::Verified).await.unwrap_err().to_string();
+    let text = world.look_up(CallerTrust::Verified).await.unwrap_err().to_string();
     assert!(text.contains("500: <html>") && text.len() < 400 && !text.contains('\n'), "{text}");
 }
 
@@ -262,7 +258,7 @@ async fn a_limit_on_reads_leaves_mints_alone() {
 #[tokio::test]
 async fn an_address_without_a_host_is_refused() {
     for api in ["/api/v3", "ftp://github.example", "github.example"] {
-        let settings = Settings::new(api.parse().unwrap(), None);
+        let settings = Settings::new(api.parse().unwrap(), Pools::default());
         let egress = Egress::new(egress::Settings::default()).unwrap();
         assert_eq!(
             GitHub::new(settings, &egress, Arc::new(ManualClock::at(NOW))).unwrap_err(),
@@ -285,7 +281,7 @@ async fn the_clock_is_compared_with_the_date_of_every_answer() {
             })
             .await;
             assert_eq!(world.github.clock_drift(), None);
-            let _either = world.github.installation(&owner(), CallerTrust::Verified).await;
+            let _either = world.look_up(CallerTrust::Verified).await;
             assert_eq!(world.github.clock_drift(), Some(seconds), "{status}");
             let line = format!("octosts_clock_drift_seconds {seconds}");
             let page = recorder.handle().render();

@@ -106,12 +106,12 @@ async fn ask(Row { answer: said, .. }: &Row) -> [Error; 6] {
     let (installation, token, repo) =
         (world.installation().await, world.read_token().await, "hello".parse().unwrap());
     let grant = grant(&["hello"], &[("issues", Level::Write)]);
-    world.github.forget_installation(&owner());
+    world.github.forget_installations(&owner());
     failing.store(true, Ordering::SeqCst);
     // A limit closes a key, and a young token's refusals do not count yet.
     let apart = || world.clock.advance(Duration::from_secs(3601));
     apart();
-    let found = world.github.installation(&owner(), CallerTrust::Verified).await.unwrap_err();
+    let found = world.look_up(CallerTrust::Verified).await.unwrap_err();
     apart();
     let about = world.github.about_installation(&installation).await.unwrap_err();
     apart();

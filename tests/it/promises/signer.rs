@@ -31,7 +31,7 @@ impl Signer for Switched {
 async fn world(setup: Setup) -> (World, Arc<AtomicBool>, Arc<AtomicUsize>) {
     let (down, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let mut setup = setup;
-    let app = setup.settings.github.app.as_mut().unwrap();
+    let app = setup.settings.github.pools.apps_mut().next().unwrap();
     app.signer = Arc::new(Switched {
         inner: Arc::clone(&app.signer),
         down: Arc::clone(&down),
