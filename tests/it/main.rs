@@ -17,6 +17,7 @@ mod client;
 mod checking;
 mod corpus;
 mod deploy;
+mod deployments;
 mod dev;
 mod docs;
 mod doctor;

@@ -108,7 +108,7 @@ impl Reading<'_> {
         let owner = self.owner(node, entry.get("name").copied());
         let apps = entry.get("apps").copied();
         let apps = self.list(apps, node.mark, "expected at least one App in `apps`");
-        let apps = apps.into_iter().filter_map(|app| self.app(app)).collect();
+        let apps = apps.iter().filter_map(|app| self.app(app)).collect();
         Some((owner?, apps))
     }
 
