@@ -445,7 +445,7 @@ impl FromStr for AppId {
     fn from_str(text: &str) -> Result<Self, NameError> {
         text.parse()
             .ok()
-            .filter(|id| *id > 0)
+            .filter(|id| *id > 0 && i64::try_from(*id).is_ok())
             .map(Self)
             .ok_or(NameError("an App id is a positive number"))
     }

@@ -150,7 +150,11 @@ impl Reading<'_> {
             self.errors.push(app.refuse("expected the App's `app_id`"));
             return None;
         };
-        let text = self.text(node)?;
+        // An integer, or a string for the sake of variables.
+        let text = match &node.value {
+            Value::Scalar(yaml::Scalar::Integer(text)) => text.clone(),
+            Value::Scalar(_) | Value::List(_) | Value::Map(_) => self.text(node)?,
+        };
         let Ok(id) = text.parse::<AppId>() else {
             self.errors.push(node.refuse("expected the App's id, a positive number"));
             return None;
@@ -245,9 +249,16 @@ impl Reading<'_> {
 
     /// A string, with its variables in place.
     fn text(&mut self, node: &Node) -> Option<String> {
-        let Some(text) = node.text() else {
-            self.errors.push(node.refuse(format!("expected a string, found {}", node.kind())));
-            return None;
+        let text = match &node.value {
+            Value::Scalar(yaml::Scalar::Text(text)) => text,
+            Value::Scalar(yaml::Scalar::Integer(_) | yaml::Scalar::Bool(_)) => {
+                self.errors.push(node.refuse("expected a string; put this value in quotes"));
+                return None;
+            }
+            Value::Scalar(yaml::Scalar::Null) | Value::List(_) | Value::Map(_) => {
+                self.errors.push(node.refuse(format!("expected a string, found {}", node.kind())));
+                return None;
+            }
         };
         let expanded = expand(text, self.environment)
             .map_err(|name| node.refuse(format!("the environment variable {name} is not set")));

@@ -1,5 +1,7 @@
 //! Which Apps there are: by the environment, and by the file.
 
+mod go;
+
 use super::{file::parse, *};
 use crate::{
     config::{Config, Environment, key::tests::rsa_pem},
