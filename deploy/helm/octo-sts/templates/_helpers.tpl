@@ -60,12 +60,18 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{/* What the schema cannot say in words of use. */}}
 {{- define "octo-sts.required" -}}
 {{- $_ := required "domain is required: the host by which callers reach this server" .Values.domain -}}
-{{- $_ := required "githubApp.id is required: the id of the GitHub App that mints" .Values.githubApp.id -}}
+{{- if .Values.appsFile.existingSecret -}}
+{{- if or .Values.githubApp.id .Values.githubApp.existingSecret .Values.githubApp.privateKey -}}
+{{- fail "appsFile: it replaces githubApp; set only one of them" -}}
+{{- end -}}
+{{- else -}}
+{{- $_ := required "githubApp.id is required: the id of the GitHub App that mints; or set appsFile.existingSecret" .Values.githubApp.id -}}
 {{- if and .Values.githubApp.existingSecret .Values.githubApp.privateKey -}}
 {{- fail "githubApp: only one of existingSecret and privateKey" -}}
 {{- end -}}
 {{- if not (or .Values.githubApp.existingSecret .Values.githubApp.privateKey) -}}
 {{- fail "githubApp: the App's private key is required: existingSecret, or privateKey" -}}
+{{- end -}}
 {{- end -}}
 {{- if and .Values.proxy.url .Values.proxy.existingSecret -}}
 {{- fail "proxy: only one of url and existingSecret" -}}
