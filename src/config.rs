@@ -1,9 +1,9 @@
 //! The environment, read once, into settings.
 //!
-//! [`Config::read`] binds nothing and calls nobody: it parses text, and reads the files that hold
-//! keys. It goes on after a mistake, so that an operator sees all of them at once, each with the
-//! variable's name and what would be right, and never with the value. Every variable stands in
-//! [`variables`]; how the settings become those of each module is the business of `app`.
+//! [`Config::read`] opens no socket: it parses the environment, and reads the files that contain
+//! keys. It reports all errors together, each with the variable's name and what is expected, and
+//! never with the value. [`variables`] lists every variable; `app` turns the settings into those of
+//! each module.
 
 use std::{
     num::NonZeroUsize,
@@ -31,7 +31,7 @@ mod value;
 pub mod variables;
 
 pub use apps::{App, Apps, AppsFile};
-pub use environment::{Environment, Mistakes, Remark};
+pub use environment::{ConfigErrors, Environment, Remark};
 pub use key::{AppKey, KmsProvider};
 #[cfg(feature = "emulator")]
 pub(crate) use value::duration;
@@ -39,7 +39,7 @@ pub(crate) use value::duration;
 /// All settings of the server.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where and how connections are taken.
+    /// Where and how connections are accepted.
     pub listen: Listen,
     /// The host by which callers reach the server: the default audience of tokens.
     pub domain: Audience,
@@ -51,7 +51,7 @@ pub struct Config {
     pub routing: Routing,
     /// Which GitHub.
     pub github: GitHub,
-    /// How policies are found and kept.
+    /// How policies are found and cached.
     pub policies: Policies,
     /// What tokens may be.
     pub tokens: Tokens,
@@ -60,13 +60,13 @@ pub struct Config {
     /// When a refusal that depends on what exists is sent: at the next whole step after its
     /// request.
     pub refusal_step: Duration,
-    /// The way out.
+    /// Outbound connections.
     pub proxy: Proxy,
     /// The port for metrics, if they are served.
     pub metrics_port: Option<u16>,
     /// What is logged, and how.
     pub log: Log,
-    /// What is no mistake and yet perhaps not what was meant; to be logged at start.
+    /// Warnings: settings that are valid but probably unintended. They are logged at start.
     pub warnings: Vec<Remark>,
 }
 
@@ -79,7 +79,7 @@ pub enum Interface {
     Loopback,
 }
 
-/// Where and how connections are taken.
+/// Where and how connections are accepted.
 #[derive(Debug, Clone)]
 pub struct Listen {
     /// On which addresses, for metrics too.
@@ -118,14 +118,14 @@ pub struct GitHub {
     pub private_origin: Option<Origin>,
 }
 
-/// How policies are found and kept.
+/// How policies are found and cached.
 #[derive(Debug, Clone)]
 pub struct Policies {
     /// The repository of an organization's own policies.
     pub org_repo: RepoName,
     /// How long a policy is used before it is revalidated.
     pub ttl: Duration,
-    /// How long after it was last confirmed it is still used while GitHub cannot be asked.
+    /// How long a policy is still used after GitHub last confirmed it, while GitHub is unavailable.
     pub stale: Duration,
     /// Organization permissions, and permissions that the table lacks, that a repository's policy
     /// may grant at more than `read`.
@@ -139,7 +139,7 @@ pub struct Policies {
 /// What tokens may be.
 #[derive(Debug, Clone)]
 pub struct Tokens {
-    /// Issuers that are known beside the built-in ones.
+    /// Known issuers in addition to the built-in ones.
     pub issuers: Vec<Issuer>,
     /// The issuers file, and what it says now.
     pub issuers_file: Option<(IssuersFile, Listed)>,
@@ -154,15 +154,15 @@ pub struct Tokens {
 /// Whose documents and keys may be fetched from private addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PrivateNetworks {
-    /// Nobody's.
+    /// No issuer's.
     No,
     /// Those of known issuers.
     Known,
-    /// Anybody's.
+    /// Those of any issuer.
     All,
 }
 
-/// The way out to GitHub.
+/// Outbound connections to GitHub.
 #[derive(Debug, Clone, Default)]
 pub struct Proxy {
     /// The proxy's URL, which may hold credentials.
@@ -174,7 +174,7 @@ pub struct Proxy {
 /// What the commands for workloads read of the server's variables.
 #[derive(Debug, Clone)]
 pub struct Outward {
-    /// The way out.
+    /// Outbound connections.
     pub proxy: Proxy,
     /// Which GitHub the tokens are for.
     pub github: GitHub,
@@ -184,8 +184,8 @@ impl Outward {
     /// Reads these variables and no others.
     ///
     /// # Errors
-    /// Every mistake in them.
-    pub fn read(environment: &Environment) -> Result<Self, Mistakes> {
+    /// Every error in them.
+    pub fn read(environment: &Environment) -> Result<Self, ConfigErrors> {
         read::outward(environment)
     }
 }
@@ -203,8 +203,8 @@ impl Log {
     /// Reads these variables and no others.
     ///
     /// # Errors
-    /// Every mistake in them.
-    pub fn read(environment: &Environment) -> Result<Self, Mistakes> {
+    /// Every error in them.
+    pub fn read(environment: &Environment) -> Result<Self, ConfigErrors> {
         read::log_alone(environment)
     }
 }
@@ -213,8 +213,8 @@ impl Config {
     /// Reads all settings.
     ///
     /// # Errors
-    /// Every mistake there is.
-    pub fn read(environment: &Environment) -> Result<Self, Mistakes> {
+    /// Every error in the environment.
+    pub fn read(environment: &Environment) -> Result<Self, ConfigErrors> {
         read::config(environment)
     }
 }

@@ -126,11 +126,11 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Apps> {
     let mut given = sources.into_iter().filter(|source| reader.has(source));
     let apps = match (given.next(), given.next()) {
         (Some(one), Some(other)) => {
-            reader.mistake(one.name, format!("and {} must not both be set", other.name))
+            reader.refuse(one.name, format!("and {} must not both be set", other.name))
         }
         (Some(kms), None) if *kms == var::KMS_KEYS => of_kms(reader, ids),
         (Some(_), None) => of_pem(reader, ids),
-        (None, _) => reader.mistake(
+        (None, _) => reader.refuse(
             var::APP_SECRET_CERTIFICATE_FILE.name,
             "or APP_SECRET_CERTIFICATE_ENV_VAR is required: the App's private key",
         ),
@@ -143,7 +143,7 @@ fn of_file(reader: &mut Reader<'_>) -> Option<Apps> {
     let file = Arc::new(AppsFile::new(path.into(), reader.environment().clone()));
     match file.load() {
         Ok(apps) => Some(apps.of(file)),
-        Err(errors) => reader.mistake(var::APP_CONFIG_FILE.name, in_words(&errors)),
+        Err(errors) => reader.refuse(var::APP_CONFIG_FILE.name, in_words(&errors)),
     }
 }
 
@@ -186,7 +186,7 @@ fn of_kms(reader: &mut Reader<'_>, ids: Option<Vec<AppId>>) -> Option<Vec<App>> 
     };
     match pairs.into_iter().map(app).collect() {
         Ok(apps) => Some(apps),
-        Err(error) => reader.mistake(var::KMS_KEYS.name, error),
+        Err(error) => reader.refuse(var::KMS_KEYS.name, error),
     }
 }
 
@@ -219,4 +219,15 @@ fn without_repetitions(reader: &mut Reader<'_>, apps: Vec<App>) -> Vec<App> {
         }
     }
     unique
+}
+
+/// The file of Apps as it is read, for the fuzz targets.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use super::{super::Environment, Apps, Errors, file};
+
+    /// The Apps of a file, or every error in it.
+    pub fn parse(text: &[u8], environment: &Environment) -> Result<Apps, Errors> {
+        file::parse(text, environment)
+    }
 }

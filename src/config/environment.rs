@@ -1,4 +1,4 @@
-//! The environment as text, and a reader that collects every mistake in it.
+//! The environment as strings, and a reader that collects every error in it.
 
 use std::{
     collections::BTreeMap,
@@ -8,13 +8,13 @@ use std::{
 
 use super::variables::Variable;
 
-/// Names and values of environment variables. Only [`Environment::of_process`] asks the process.
+/// Names and values of environment variables. Only [`Environment::of_process`] reads the process.
 #[derive(Clone, Default, PartialEq)]
 pub struct Environment(BTreeMap<String, OsString>);
 
 impl Environment {
-    /// What the process was started with. Variables whose name is not Unicode are none of ours.
-    #[expect(clippy::disallowed_methods, reason = "the one place that asks the process")]
+    /// The environment of this process. Variables whose names are not Unicode are left out.
+    #[expect(clippy::disallowed_methods, reason = "the one place that reads the process")]
     pub fn of_process() -> Self {
         Self(
             std::env::vars_os()
@@ -28,7 +28,7 @@ impl Environment {
         self.raw(variable.name).is_some()
     }
 
-    /// The text of any variable, ours or not, unless it is blank or not Unicode.
+    /// The value of any variable, unless it is blank or not Unicode.
     pub fn text(&self, name: &str) -> Option<&str> {
         self.raw(name)?.to_str()
     }
@@ -74,34 +74,34 @@ impl Display for Remark {
     }
 }
 
-/// All that is wrong with an environment.
+/// Every error in an environment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Mistakes(pub Vec<Remark>);
+pub struct ConfigErrors(pub Vec<Remark>);
 
-impl Display for Mistakes {
+impl Display for ConfigErrors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0.len() {
-            1 => write!(f, "the configuration has a mistake:")?,
-            count => write!(f, "the configuration has {count} mistakes:")?,
+            1 => write!(f, "the configuration has an error:")?,
+            count => write!(f, "the configuration has {count} errors:")?,
         }
-        self.0.iter().try_for_each(|mistake| write!(f, "\n  {mistake}"))
+        self.0.iter().try_for_each(|error| write!(f, "\n  {error}"))
     }
 }
 
-impl std::error::Error for Mistakes {}
+impl std::error::Error for ConfigErrors {}
 
-/// Reads variables one by one and goes on after a mistake.
+/// Reads variables one by one and goes on after an error.
 ///
-/// Each method that returns `Option` has noted a mistake where it returns `None`.
+/// Each method that returns `Option` has noted an error where it returns `None`.
 pub(super) struct Reader<'e> {
     environment: &'e Environment,
-    mistakes: Vec<Remark>,
+    errors: Vec<Remark>,
     warnings: Vec<Remark>,
 }
 
 impl<'e> Reader<'e> {
     pub(super) fn new(environment: &'e Environment) -> Self {
-        Self { environment, mistakes: Vec::new(), warnings: Vec::new() }
+        Self { environment, errors: Vec::new(), warnings: Vec::new() }
     }
 
     /// All of it, for a file that names variables.
@@ -109,13 +109,13 @@ impl<'e> Reader<'e> {
         self.environment
     }
 
-    /// Notes a mistake.
-    pub(super) fn mistake<T>(&mut self, variable: &str, text: impl Display) -> Option<T> {
-        self.mistakes.push(Remark { variable: variable.to_owned(), text: text.to_string() });
+    /// Notes an error in a variable.
+    pub(super) fn refuse<T>(&mut self, variable: &str, text: impl Display) -> Option<T> {
+        self.errors.push(Remark { variable: variable.to_owned(), text: text.to_string() });
         None
     }
 
-    /// Notes what is no mistake and yet perhaps not what was meant.
+    /// Notes a setting that is valid but probably unintended.
     pub(super) fn warning(&mut self, variable: &str, text: impl Display) {
         self.warnings.push(Remark { variable: variable.to_owned(), text: text.to_string() });
     }
@@ -131,8 +131,8 @@ impl<'e> Reader<'e> {
         self.environment.has(variable)
     }
 
-    /// The variable's text without the white space around it; where it is unset, that of its
-    /// lowercase spelling for the proxies, and then its default. Not set at all is `Some(None)`.
+    /// The variable's value without the white space around it. If it is unset: the value of its
+    /// lowercase spelling (for proxies), then its default. `Some(None)` means that there is none.
     pub(super) fn text(&mut self, variable: &Variable) -> Option<Option<&'e str>> {
         let lowercase = if variable.name.ends_with("_PROXY") {
             variable.name.to_ascii_lowercase()
@@ -146,11 +146,11 @@ impl<'e> Reader<'e> {
         };
         match value.to_str() {
             Some(value) => Some(Some(value.trim())),
-            None => self.mistake(variable.name, "is not UTF-8"),
+            None => self.refuse(variable.name, "is not UTF-8"),
         }
     }
 
-    /// The variable's value, parsed. Not set at all is `Some(None)`.
+    /// The variable's value, parsed; `Some(None)` if it is not set.
     pub(super) fn optional<T, E: Display>(
         &mut self,
         variable: &Variable,
@@ -159,12 +159,12 @@ impl<'e> Reader<'e> {
         match self.text(variable)?.map(parse) {
             None => Some(None),
             Some(Ok(value)) => Some(Some(value)),
-            Some(Err(wanted)) => self.mistake(variable.name, wanted),
+            Some(Err(expected)) => self.refuse(variable.name, expected),
         }
     }
 
-    /// The variable's value, parsed; it must be set or have a default. Where it has neither, what
-    /// `parse` says of an empty text tells what would be right.
+    /// The variable's value, parsed; it must be set or have a default. If it has neither, the error
+    /// of `parse` for an empty string says what is expected.
     pub(super) fn required<T, E: Display>(
         &mut self,
         variable: &Variable,
@@ -173,17 +173,19 @@ impl<'e> Reader<'e> {
         let text = self.text(variable)?;
         match (parse(text.unwrap_or_default()), text) {
             (Ok(value), Some(_)) => Some(value),
-            (Err(wanted), Some(_)) => self.mistake(variable.name, wanted),
-            (Err(wanted), None) => self.mistake(variable.name, format!("is not set; it {wanted}")),
-            (Ok(_), None) => self.mistake(variable.name, "is not set"),
+            (Err(expected), Some(_)) => self.refuse(variable.name, expected),
+            (Err(expected), None) => {
+                self.refuse(variable.name, format!("is not set; it {expected}"))
+            }
+            (Ok(_), None) => self.refuse(variable.name, "is not set"),
         }
     }
 
-    /// `value` with the warnings, if there was no mistake.
-    pub(super) fn finish<T>(self, value: Option<T>) -> Result<(T, Vec<Remark>), Mistakes> {
+    /// `value` with the warnings, if there was no error.
+    pub(super) fn finish<T>(self, value: Option<T>) -> Result<(T, Vec<Remark>), ConfigErrors> {
         match value {
-            Some(value) if self.mistakes.is_empty() => Ok((value, self.warnings)),
-            _ => Err(Mistakes(self.mistakes)),
+            Some(value) if self.errors.is_empty() => Ok((value, self.warnings)),
+            _ => Err(ConfigErrors(self.errors)),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Key material that the configuration names: checked when it is read, so that a wrong file is
-//! told at start and not at the first exchange. Errors never hold any of it.
+//! Key material that the configuration names. It is checked when it is read, so that a wrong file
+//! is reported at start and not by the first exchange. Errors never contain any of it.
 
 use std::{fs, io, path::Path, sync::Arc};
 
@@ -171,7 +171,7 @@ pub(super) mod tests {
     fn what_is_no_key_is_told_apart() {
         let whole = rsa_pem();
         let certificate = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()]).unwrap();
-        for (text, wanted) in [
+        for (text, expected) in [
             ("MY_KEY", "must hold the App's private key as PEM text, from -----BEGIN to -----END"),
             (
                 &whole[..400],
@@ -192,7 +192,7 @@ pub(super) mod tests {
                 "must hold a sound RSA private key of 2048 to 8192 bits, without passphrase",
             ),
         ] {
-            assert_eq!(AppKey::parse(text).unwrap_err(), wanted);
+            assert_eq!(AppKey::parse(text).unwrap_err(), expected);
         }
     }
 

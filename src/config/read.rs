@@ -1,12 +1,12 @@
 //! Which variable becomes which setting, and what two variables must agree on.
 //!
-//! Every function here notes its mistakes in the reader and returns `None` if there was one; all
-//! parts are read before the first `None` counts.
+//! Every function here notes its errors in the reader and returns `None` if there was one. All
+//! parts are read before the first `None` ends the reading.
 
 use super::{
-    Config, Duration, Environment, GitHub, Interface, IssuersFile, Listed, Listen, Log, LogFilter,
-    LogFormat, Mistakes, Outward, Path, PathBuf, Policies, PrivateNetworks, Proxy, SecretString,
-    Shutdown, TlsFiles, Tokens, apps,
+    Config, ConfigErrors, Duration, Environment, GitHub, Interface, IssuersFile, Listed, Listen,
+    Log, LogFilter, LogFormat, Outward, Path, PathBuf, Policies, PrivateNetworks, Proxy,
+    SecretString, Shutdown, TlsFiles, Tokens, apps,
     environment::Reader,
     key, value,
     variables::{self as var, Origin, Variable},
@@ -28,10 +28,10 @@ const HOUR: Duration = Duration::from_secs(3600);
 /// A third of what an exchange may take.
 const MAX_REFUSAL_STEP: Duration = Duration::from_secs(5);
 
-/// What the headers of a request need beside the token.
+/// Bytes of a request's headers besides the token.
 const OTHER_HEADER_BYTES: usize = 4096;
 
-pub(super) fn config(environment: &Environment) -> Result<Config, Mistakes> {
+pub(super) fn config(environment: &Environment) -> Result<Config, ConfigErrors> {
     let mut reader = Reader::new(environment);
     let config = settings(&mut reader);
     sticky_store(&mut reader);
@@ -41,15 +41,16 @@ pub(super) fn config(environment: &Environment) -> Result<Config, Mistakes> {
     Ok(Config { warnings, ..config })
 }
 
-pub(super) fn outward(environment: &Environment) -> Result<Outward, Mistakes> {
+pub(super) fn outward(environment: &Environment) -> Result<Outward, ConfigErrors> {
     let mut reader = Reader::new(environment);
-    let (proxy, github) = (proxy(&mut reader), github(&mut reader));
+    let proxy = proxy(&mut reader);
+    let github = github(&mut reader);
     roots(&mut reader);
     let read = proxy.zip(github).map(|(proxy, github)| Outward { proxy, github });
     reader.finish(read).map(|(read, _)| read)
 }
 
-pub(super) fn log_alone(environment: &Environment) -> Result<Log, Mistakes> {
+pub(super) fn log_alone(environment: &Environment) -> Result<Log, ConfigErrors> {
     let mut reader = Reader::new(environment);
     let log = log(&mut reader);
     reader.finish(log).map(|(log, _)| log)
@@ -98,7 +99,7 @@ fn routing(reader: &mut Reader<'_>) -> Option<Routing> {
     let stale = reader.required(&var::OCTOSTS_QUOTA_STALE, value::span);
     if soft.zip(hard).is_some_and(|(soft, hard)| soft < hard) {
         let expected = format!("must be at least {}", var::OCTOSTS_QUOTA_FLOOR_HARD.name);
-        return reader.mistake(var::OCTOSTS_QUOTA_FLOOR_SOFT.name, expected);
+        return reader.refuse(var::OCTOSTS_QUOTA_FLOOR_SOFT.name, expected);
     }
     Some(Routing { soft_floor: soft?, hard_floor: hard?, stale: stale? })
 }
@@ -109,7 +110,7 @@ fn ports(reader: &mut Reader<'_>) -> (Option<u16>, Option<Option<u16>>) {
     let served = reader.required(&var::METRICS, value::switch);
     let metrics = reader.required(&var::METRICS_PORT, value::port);
     if served == Some(true) && port == metrics && port.is_some_and(|port| port != 0) {
-        return (port, reader.mistake(var::METRICS_PORT.name, "must differ from PORT"));
+        return (port, reader.refuse(var::METRICS_PORT.name, "must differ from PORT"));
     }
     (port, served.and_then(|served| metrics.map(|port| served.then_some(port))))
 }
@@ -124,11 +125,11 @@ fn sizes(reader: &mut Reader<'_>) -> (Option<usize>, Option<usize>) {
         .zip(token)
         .is_some_and(|(header, token): (usize, usize)| header < token + OTHER_HEADER_BYTES)
     {
-        let wanted = format!(
+        let expected = format!(
             "must be at least {OTHER_HEADER_BYTES} more than {}",
             var::STS_MAX_TOKEN_BYTES.name
         );
-        return (reader.mistake(var::STS_MAX_HEADER_BYTES.name, wanted), token);
+        return (reader.refuse(var::STS_MAX_HEADER_BYTES.name, expected), token);
     }
     (header, token)
 }
@@ -162,20 +163,21 @@ fn shutdown(reader: &mut Reader<'_>) -> Option<Shutdown> {
         .required(&var::STS_DRAIN_DELAY, |text| value::duration(text, Duration::ZERO..=5 * MINUTE));
     if timeout.zip(delay).is_some_and(|(timeout, delay)| delay > timeout / 2) {
         let expected = format!("must be at most half of {}", var::STS_SHUTDOWN_TIMEOUT.name);
-        return reader.mistake(var::STS_DRAIN_DELAY.name, expected);
+        return reader.refuse(var::STS_DRAIN_DELAY.name, expected);
     }
     Some(Shutdown { timeout: timeout?, drain_delay: delay? })
 }
 
 fn tls(reader: &mut Reader<'_>) -> Option<Option<TlsFiles>> {
-    let (cert, key) = (&var::STS_TLS_CERT_FILE, &var::STS_TLS_KEY_FILE);
+    let cert = &var::STS_TLS_CERT_FILE;
+    let key = &var::STS_TLS_KEY_FILE;
     match (reader.has(cert), reader.has(key)) {
         (false, false) => return Some(None),
         (true, false) => {
-            return reader.mistake(key.name, format!("is required where {} is set", cert.name));
+            return reader.refuse(key.name, format!("is required where {} is set", cert.name));
         }
         (false, true) => {
-            return reader.mistake(cert.name, format!("is required where {} is set", key.name));
+            return reader.refuse(cert.name, format!("is required where {} is set", key.name));
         }
         (true, true) => {}
     }
@@ -227,7 +229,7 @@ fn tokens(reader: &mut Reader<'_>, max_bytes: Option<usize>) -> Option<Tokens> {
     let networks = &[("known", PrivateNetworks::Known), ("all", PrivateNetworks::All)];
     let private =
         reader.optional(&var::OIDC_ALLOW_PRIVATE_NETWORKS, |text| value::word(text, networks));
-    // After a mistake in the switch, issuers are not blamed for what it might have allowed.
+    // If the switch has an error, it may have been meant to allow these issuers.
     let allowed = private.is_none_or(|private| private.is_some());
     let issuers = reader.optional(&var::OIDC_ISSUERS, |text| value::issuers(text, allowed));
     let file = issuers_file(reader, allowed);
@@ -259,7 +261,7 @@ fn issuers_file(
         let file = IssuersFile { path: PathBuf::from(path), pod, plain_http };
         file.load()
             .map(|listed| (file, listed))
-            .map_err(|invalid| format!("names a file with a mistake: {invalid}"))
+            .map_err(|invalid| format!("names a file with an error: {invalid}"))
     };
     let file = reader.optional(&var::OIDC_ISSUERS_FILE, read)?;
     if file.as_ref().is_some_and(|(_, listed)| listed.only_listed())
@@ -289,9 +291,9 @@ fn rates(reader: &mut Reader<'_>) -> Option<admission::Settings> {
 }
 
 fn rate(reader: &mut Reader<'_>, minute: &Variable, burst: &Variable) -> Option<Rate> {
-    let (per_minute, burst) =
-        (reader.required(minute, per_minute), reader.required(burst, per_minute));
-    Some(Rate { per_minute: per_minute?, burst: burst? })
+    let rate = reader.required(minute, per_minute);
+    let burst = reader.required(burst, per_minute);
+    Some(Rate { per_minute: rate?, burst: burst? })
 }
 
 fn per_minute(text: &str) -> value::Parsed<NonZeroU32> {
@@ -351,14 +353,14 @@ fn sticky_store(reader: &mut Reader<'_>) {
 /// serve the webhook alone cannot start.
 fn webhook_alone(reader: &mut Reader<'_>) {
     if reader.has(&var::GITHUB_WEBHOOK_SECRET) && !reader.has(&var::STS_DOMAIN) {
-        reader.mistake::<()>(
+        reader.refuse::<()>(
             var::GITHUB_WEBHOOK_SECRET.name,
             "is set without STS_DOMAIN, but the webhook is not built into this version",
         );
     }
 }
 
-/// What deployments set that has nothing to do here, and names that are nearly right.
+/// Variables that are accepted without effect, and names that this server does not have.
 fn without_effect(reader: &mut Reader<'_>) {
     let ignored = |feature: &str| {
         format!("is set, but has no effect: {feature} is not built into this version")

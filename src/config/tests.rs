@@ -17,7 +17,7 @@ fn environment(pairs: &[(&str, &str)]) -> Environment {
 
 fn read(pairs: &[(&str, &str)]) -> Result<Config, Vec<String>> {
     Config::read(&environment(pairs))
-        .map_err(|mistakes| mistakes.0.iter().map(ToString::to_string).collect())
+        .map_err(|errors| errors.0.iter().map(ToString::to_string).collect())
 }
 
 /// For a variable: values that are taken, and values with what is said of them.
@@ -326,10 +326,10 @@ fn each_variable_by_itself() {
                 read(&[(name, value)]).err()
             );
         }
-        for (value, wanted) in *bad {
+        for (value, expected) in *bad {
             assert_eq!(
                 read(&[(name, value)]).unwrap_err(),
-                [format!("{name} {wanted}")],
+                [format!("{name} {expected}")],
                 "{name}={value:?}"
             );
         }
@@ -492,14 +492,14 @@ fn the_issuers_file_is_read_with_the_rest() {
     );
 
     let plain = file("issuers: [{issuer: 'http://127.0.0.1:1'}]\n");
-    let mistakes = read(&[("OIDC_ISSUERS_FILE", &plain), ("PORT", "x")]).unwrap_err();
+    let errors = read(&[("OIDC_ISSUERS_FILE", &plain), ("PORT", "x")]).unwrap_err();
     assert_eq!(
-        mistakes[1..],
+        errors[1..],
         [
-            "OIDC_ISSUERS_FILE names a file with a mistake: line 1, column 20: an issuer without TLS needs `private_network`, and is on loopback"
+            "OIDC_ISSUERS_FILE names a file with an error: line 1, column 20: an issuer without TLS needs `private_network`, and is on loopback"
         ]
     );
-    assert!(mistakes[0].starts_with("PORT"));
+    assert!(errors[0].starts_with("PORT"));
     assert!(
         read(&[("OIDC_ISSUERS_FILE", &plain), ("OIDC_ALLOW_PRIVATE_NETWORKS", "known")]).is_ok()
     );
@@ -541,7 +541,7 @@ fn tls_needs_a_pair() {
         tls(&cert, &key),
         Ok(Some(TlsFiles { certificate: (&cert).into(), key: (&key).into() }))
     );
-    for ((cert, key), wanted) in [
+    for ((cert, key), expected) in [
         ((&*cert, ""), &["STS_TLS_KEY_FILE is required where STS_TLS_CERT_FILE is set"][..]),
         (("", &*key), &["STS_TLS_CERT_FILE is required where STS_TLS_KEY_FILE is set"]),
         (
@@ -561,7 +561,7 @@ fn tls_needs_a_pair() {
             ],
         ),
     ] {
-        assert_eq!(tls(cert, key).unwrap_err(), wanted);
+        assert_eq!(tls(cert, key).unwrap_err(), expected);
     }
 }
 
@@ -617,9 +617,9 @@ fn all_errors_are_reported_together() {
         ("STS_TLS_KEY_FILE", "/nowhere"),
         ("KMS_KEYS", "k"),
     ];
-    let mistakes = Config::read(&several.into_iter().collect());
-    insta::assert_snapshot!(mistakes.unwrap_err(), @r"
-    the configuration has 6 mistakes:
+    let errors = Config::read(&several.into_iter().collect());
+    insta::assert_snapshot!(errors.unwrap_err(), @r"
+    the configuration has 6 errors:
       STS_DOMAIN must be a host without scheme, such as octo-sts.example.com
       GITHUB_APP_IDS is not set; it must be the ids of the Apps, positive numbers separated by commas
       PORT must be a whole number from 0 to 65535
@@ -628,7 +628,7 @@ fn all_errors_are_reported_together() {
       STS_TLS_CERT_FILE is required where STS_TLS_KEY_FILE is set
     ");
     insta::assert_snapshot!(Config::read(&environment(&[("PORT", "x")])).unwrap_err(), @r"
-    the configuration has a mistake:
+    the configuration has an error:
       PORT must be a whole number from 0 to 65535
     ");
 }
@@ -643,9 +643,9 @@ fn a_mistake_is_not_blamed_on_what_depends_on_it() {
 fn no_value_is_ever_repeated() {
     const CANARY: &str = "ca:na@ry/#?%";
     let all = variables::table().map(|variable| (variable.name.replace('*', "X"), CANARY));
-    let mistakes = Config::read(&all.collect()).unwrap_err();
-    assert!(mistakes.0.len() > 30, "{mistakes}");
-    assert!(!mistakes.to_string().contains("na@ry"), "{mistakes}");
+    let errors = Config::read(&all.collect()).unwrap_err();
+    assert!(errors.0.len() > 30, "{errors}");
+    assert!(!errors.to_string().contains("na@ry"), "{errors}");
     let environment =
         environment(&[("https_proxy", "http://me:canary@proxy"), ("RUST_LOG", "debug")]);
     let config = Config::read(&environment).unwrap();
@@ -658,6 +658,6 @@ fn no_value_is_ever_repeated() {
 fn bytes_that_are_no_text_are_a_mistake() {
     use std::os::unix::ffi::OsStringExt;
     let value = std::ffi::OsString::from_vec(vec![b'a', 0xff]);
-    let mistakes = Config::read(&[("STS_DOMAIN", value)].into_iter().collect()).unwrap_err();
-    assert_eq!(mistakes.0[0].to_string(), "STS_DOMAIN is not UTF-8");
+    let errors = Config::read(&[("STS_DOMAIN", value)].into_iter().collect()).unwrap_err();
+    assert_eq!(errors.0[0].to_string(), "STS_DOMAIN is not UTF-8");
 }

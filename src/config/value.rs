@@ -1,5 +1,5 @@
-//! What the text of a variable may be. Each function says in its error what would be right, as the
-//! rest of a sentence that starts with the variable's name, and never repeats the text.
+//! What the value of a variable may be. The error of each function says what is expected, as the
+//! rest of a sentence that starts with the variable's name, and never repeats the value.
 
 use std::{ops::RangeInclusive, str::FromStr, time::Duration};
 
@@ -12,7 +12,7 @@ use crate::{
     name::{AppId, Audience, Issuer, Owner, RepoName, is_loopback},
 };
 
-/// What would have been right.
+/// A value, or what is expected instead.
 pub(crate) type Parsed<T> = Result<T, String>;
 
 /// A TCP port.
@@ -37,7 +37,7 @@ pub(super) fn whole<T: FromStr>(text: &str, range: RangeInclusive<u64>) -> Parse
         .ok_or_else(|| format!("must be a whole number from {} to {}", range.start(), range.end()))
 }
 
-/// A switch, in the spellings that Go's `strconv.ParseBool` takes.
+/// A switch, in the spellings that Go's `strconv.ParseBool` accepts.
 pub(super) fn switch(text: &str) -> Parsed<bool> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
@@ -58,7 +58,8 @@ pub(super) fn word<T: Copy>(text: &str, words: &[(&str, T)]) -> Parsed<T> {
 /// A span of time as Go writes it (`90s`, `1h30m`, `1.5s`), within `range`.
 pub(crate) fn duration(text: &str, range: RangeInclusive<Duration>) -> Parsed<Duration> {
     clock::parse_duration(text).filter(|duration| range.contains(duration)).ok_or_else(|| {
-        let (least, most) = (clock::in_words(*range.start()), clock::in_words(*range.end()));
+        let least = clock::in_words(*range.start());
+        let most = clock::in_words(*range.end());
         format!("must be a duration such as 90s or 1h30m, from {least} to {most}")
     })
 }
@@ -206,15 +207,15 @@ pub(super) fn proxy(text: &str) -> Parsed<String> {
 
 /// The root of GitHub's API, and what follows from it.
 pub(super) fn github(text: &str) -> Parsed<GitHub> {
-    let wanted = || "must be the URL of GitHub's API, such as https://HOST/api/v3".to_owned();
-    let url = Url::parse(text).map_err(|_| wanted())?;
-    let host = url.host_str().ok_or_else(wanted)?;
+    let expected = || "must be the URL of GitHub's API, such as https://HOST/api/v3".to_owned();
+    let url = Url::parse(text).map_err(|_| expected())?;
+    let host = url.host_str().ok_or_else(expected)?;
     let loopback = is_loopback(host);
     match url.scheme() {
         "https" => {}
         "http" if loopback => {}
         "http" => return Err("must start with https:// (http:// is for loopback only)".to_owned()),
-        _ => return Err(wanted()),
+        _ => return Err(expected()),
     }
     if !url.username().is_empty()
         || url.password().is_some()
@@ -234,10 +235,10 @@ pub(super) fn github(text: &str) -> Parsed<GitHub> {
         tenant if cloud => format!("https://token.actions.{tenant}"),
         server => format!("https://{server}/_services/token"),
     };
-    let api: http::Uri = url.as_str().trim_end_matches('/').parse().map_err(|_| wanted())?;
+    let api: http::Uri = url.as_str().trim_end_matches('/').parse().map_err(|_| expected())?;
     Ok(GitHub {
         host: name.to_owned(),
-        actions_issuer: actions.parse().map_err(|_| wanted())?,
+        actions_issuer: actions.parse().map_err(|_| expected())?,
         private_origin: if cloud { None } else { Origin::of(&api) },
         api,
     })

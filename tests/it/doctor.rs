@@ -378,7 +378,7 @@ async fn an_issuer_whose_entry_gives_a_credential() {
         surroundings.with("OIDC_ISSUERS", "").with("OIDC_ISSUERS_FILE", file.to_str().unwrap());
     let said = surroundings.said(&[]).await;
     said.has(
-        "fail  configuration  OIDC_ISSUERS_FILE names a file with a mistake: line 4, column 24: ",
+        "fail  configuration  OIDC_ISSUERS_FILE names a file with an error: line 4, column 24: ",
     );
     assert_eq!(said.code, Some(64));
     std::fs::write(folder.join("token"), "reviewer").unwrap();

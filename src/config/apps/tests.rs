@@ -12,7 +12,7 @@ use crate::{
 fn read(pairs: &[(&str, &str)]) -> Result<Config, Vec<String>> {
     let domain = [("STS_DOMAIN", "sts.example.com")];
     Config::read(&domain.iter().chain(pairs).copied().collect())
-        .map_err(|mistakes| mistakes.0.iter().map(ToString::to_string).collect())
+        .map_err(|errors| errors.0.iter().map(ToString::to_string).collect())
 }
 
 /// The same, with one App and a key.
@@ -48,7 +48,7 @@ fn an_app_key_comes_from_one_place() {
         with_key(&[("APP_SECRET_CERTIFICATE_ENV_VAR", ""), ("APP_SECRET_CERTIFICATE_FILE", path)])
     };
     assert!(by_file(&file).is_ok());
-    for (result, wanted) in [
+    for (result, expected) in [
         (
             by_file(""),
             "APP_SECRET_CERTIFICATE_FILE or APP_SECRET_CERTIFICATE_ENV_VAR is required: the App's private key",
@@ -63,7 +63,7 @@ fn an_app_key_comes_from_one_place() {
             "APP_SECRET_CERTIFICATE_ENV_VAR must hold the App's private key as PEM text, from -----BEGIN to -----END",
         ),
     ] {
-        assert_eq!(result.unwrap_err(), [wanted]);
+        assert_eq!(result.unwrap_err(), [expected]);
     }
 }
 
