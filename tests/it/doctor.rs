@@ -14,7 +14,7 @@ use octo_sts::{
 use serde_json::{Value, json};
 use tokio::{io::AsyncReadExt, net::TcpListener};
 
-use crate::harness::{APP_PERMISSIONS, POLICY, process};
+use crate::harness::{APP_PERMISSIONS, Folder, POLICY, process};
 
 /// A server's surroundings, and the environment that leads to them.
 struct Surroundings {
@@ -503,4 +503,42 @@ async fn what_is_wrong_with_a_scope_or_its_policy() {
         let said = surroundings.said(&["--scope", scope, "--identity", "ci"]).await;
         said.only(77, "fail", what, &[words]);
     }
+}
+
+/// A file with twelve Apps in two pools, the last of which has the key of another App.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_app_of_each_pool_is_checked() {
+    let surroundings = Surroundings::new().await;
+    let apps: Vec<_> = (0..12).map(|n| surroundings.github.app(&format!("app-{n}"))).collect();
+    let folder = Folder::new();
+    let org = |name: &str, range: std::ops::Range<usize>| {
+        let entries = range.map(|n| {
+            // GitHub knows the last App by another key.
+            let pem = &apps[if n == 11 { 10 } else { n }].1;
+            let key = folder.file(&format!("{n}.pem"), pem);
+            format!("      - app_id: {}\n        private_key_file: {key}\n", apps[n].0)
+        });
+        format!("  - name: '{name}'\n    apps:\n{}", entries.collect::<String>())
+    };
+    let text = format!("orgs:\n{}{}", org("octo-org", 0..4), org("*", 4..12));
+    let file = folder.file("apps.yaml", &text);
+    for (app, _) in &apps[..4] {
+        surroundings.github.install(*app, "octo-org", &Selection::All, APP_PERMISSIONS);
+    }
+    let surroundings = surroundings.with("APP_CONFIG_FILE", file);
+    let said = surroundings.said(&[]).await;
+    for (n, (app, _)) in apps.iter().enumerate() {
+        said.has(&format!("ok    App {app}: key  signs"));
+        match n {
+            0..4 => said.has(&format!("ok    App {app}: installations  1: octo-org")),
+            4..11 => {
+                said.has(&format!("warn  App {app}: installations  the App is installed nowhere"))
+            }
+            _ => said.has(&format!("fail  App {app}: app  GitHub does not take the key")),
+        }
+    }
+    for once in ["ok    github  ", "ok    clock  "] {
+        assert_eq!(said.text.matches(once).count(), 1, "{}", said.text);
+    }
+    assert_eq!(said.code, Some(77), "{}", said.text);
 }

@@ -126,12 +126,12 @@ fn refusal(refused: &Refused, named: &Named<'_>) -> Option<Finding> {
     let (words, todo) = match refused {
         Refused::Key(cause) => (
             format!("GitHub does not take the key for the App {id} ({cause})"),
-            "download a private key of this very App from its settings, or correct GITHUB_APP_IDS; a key that was \
+            "download a private key of this very App from its settings, or correct the id in GITHUB_APP_IDS or in the file of Apps; a key that was \
                 deleted there no longer works",
         ),
         Refused::Id(cause) => (
             format!("GitHub knows no App {id} ({cause})"),
-            "set GITHUB_APP_IDS to the number that the App's settings show as App ID (not the client id, not an \
+            "set the id (in GITHUB_APP_IDS or the file of Apps) to the number that the App's settings show as App ID (not the client id, not an \
                 installation's id)",
         ),
         Refused::Clock(_) | Refused::Other(_) => return None,
