@@ -48,14 +48,15 @@ pub(super) struct Authorized {
     pub(super) installation: Installation,
     pub(super) subject: Subject,
     pub(super) policy: PolicyProof,
-    pub(super) recorded: Recorded<Issuing>,
+    /// Nothing is minted without.
+    _recorded: Recorded<Issuing>,
 }
 
 impl Decision<Issuing> {
     /// Gives out what a mint needs.
     pub(super) fn authorized(self) -> Authorized {
         let Self { grant, installation, subject, policy, recorded, .. } = self;
-        Authorized { grant, installation, subject, policy, recorded }
+        Authorized { grant, installation, subject, policy, _recorded: recorded }
     }
 }
 

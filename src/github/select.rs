@@ -146,16 +146,21 @@ fn weight(route: Route<'_>, app: AppId) -> [u8; 32] {
 /// Of two reasons why there is no installation, the one that counts: as long as one App's answer is
 /// missing, nothing is known of the owner.
 fn graver(before: Option<Error>, error: Error) -> Error {
-    let gravity = |error: &Error| match error {
-        Error::NotInstalled => 0,
-        Error::AccountMoved(_) => 1,
-        Error::Suspended(_) => 2,
-        _ if error.is_outage() => 4,
-        _ => 3,
-    };
     match before {
         Some(before) if gravity(&before) >= gravity(&error) => before,
         Some(_) | None => error,
+    }
+}
+
+fn gravity(error: &Error) -> u8 {
+    if error.is_outage() {
+        4
+    } else if !error.is_not_installed() {
+        3
+    } else if matches!(error, Error::Suspended(_)) {
+        2
+    } else {
+        u8::from(matches!(error, Error::AccountMoved(_)))
     }
 }
 

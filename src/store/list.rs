@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use super::{
     Error, Store,
-    reader::{Read, Version},
+    reader::{Read, Request, Version},
 };
 use crate::{
     cache::{CallerTrust, Stamped, heap_bytes},
@@ -149,11 +149,12 @@ impl Store {
         known: Option<&Version>,
         trust: CallerTrust,
     ) -> Result<Read, github::Error> {
-        let place = (owner, &self.settings.policy_repo);
-        match self.reader.read(place, PATH, known, trust).await {
+        let repo = &self.settings.policy_repo;
+        let request = Request { owner, repo, path: PATH, known, trust };
+        match self.reader.read(request).await {
             Ok(Read::Inaccessible) => {
                 self.reader.forget_installations(owner);
-                self.reader.read(place, PATH, known, trust).await
+                self.reader.read(request).await
             }
             outcome => outcome,
         }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::{
     Error, PolicyKey, Store,
-    reader::{Read, Version},
+    reader::{Read, Request, Version},
 };
 use crate::{
     cache::{ALLOCATION_OVERHEAD, CallerTrust, Stamped, heap_bytes},
@@ -130,7 +130,8 @@ impl Store {
         let before = held.map(|held| held.value);
         let file = before.as_ref().and_then(Held::present);
         let known = file.and_then(|file| file.version.as_ref());
-        let read = self.reader.read((&key.owner, &key.repo), &key.name.path(), known, trust).await;
+        let (path, PolicyKey { owner, repo, .. }) = (key.name.path(), &key);
+        let read = self.reader.read(Request { owner, repo, path: &path, known, trust }).await;
         let proven = |found| Ok(Held { found, proven_at: self.clock.monotonic(), stale: false });
         match (read, before) {
             (Ok(Read::Unchanged), Some(before)) => proven(before.found),

@@ -63,6 +63,17 @@ impl Version {
     }
 }
 
+/// What is read, and for whom.
+#[derive(Clone, Copy)]
+pub(super) struct Request<'a> {
+    pub(super) owner: &'a Owner,
+    pub(super) repo: &'a RepoName,
+    pub(super) path: &'a str,
+    /// The version that is cached.
+    pub(super) known: Option<&'a Version>,
+    pub(super) trust: CallerTrust,
+}
+
 /// Reads files with the installations of the owner's Apps.
 #[derive(Clone)]
 pub(super) struct Reader {
@@ -86,28 +97,23 @@ impl Reader {
         self.github.account(owner, trust).await
     }
 
-    /// Reads `path` on the default branch, with one App after the other until one can. That the
+    /// Reads the file on the default branch, with one App after the other until one can. That the
     /// repository is not accessible is the answer only if no App sees it.
-    pub(super) async fn read(
-        &self,
-        place: (&Owner, &RepoName),
-        path: &str,
-        known: Option<&Version>,
-        trust: CallerTrust,
-    ) -> Result<Read, Error> {
-        let preferred = known.map(|version| version.installation);
+    pub(super) async fn read(&self, request: Request<'_>) -> Result<Read, Error> {
+        let Request { owner, trust, .. } = request;
+        let preferred = request.known.map(|version| version.installation);
         let mut passed_over = Vec::new();
         let mut limited = 0;
         let mut outcome: Option<Result<Read, Error>> = None;
         while limited <= MAX_OTHER_APPS {
-            let reader = self.github.reader(place.0, trust, preferred, &passed_over).await;
+            let reader = self.github.reader(owner, trust, preferred, &passed_over).await;
             let installation = match (reader, &outcome) {
                 (Ok(installation), _) => installation,
                 // Without this App's answer, nothing is known of the repository.
                 (Err(error), Some(Ok(_))) if !error.is_not_installed() => return Err(error),
                 (Err(error), _) => return outcome.unwrap_or(Err(error)),
             };
-            let read = self.read_as(&installation, place, path, known, trust).await;
+            let read = self.read_as(&installation, request).await;
             let is_final = match &read {
                 Ok(read) => !matches!(read, Read::Inaccessible),
                 Err(error) => !error.is_of_one_app(),
@@ -130,17 +136,15 @@ impl Reader {
     async fn read_as(
         &self,
         installation: &Installation,
-        (owner, repo): (&Owner, &RepoName),
-        path: &str,
-        known: Option<&Version>,
-        trust: CallerTrust,
+        request: Request<'_>,
     ) -> Result<Read, Error> {
-        let mut outcome = self.read_once((installation, repo), path, known, trust).await;
+        let Request { owner, repo, trust, .. } = request;
+        let mut outcome = self.read_once(installation, request).await;
         // A repository that moved away is read again with a new token, which GitHub mints only for
         // what the installation sees under this name.
         if let Err(Error::TokenRefused | Error::Moved(_)) = outcome {
             self.tokens.invalidate(&(installation.id(), repo.clone()));
-            outcome = self.read_once((installation, repo), path, known, trust).await;
+            outcome = self.read_once(installation, request).await;
         }
         let Err(error) = &outcome else { return outcome };
         // A token of an installation that is gone is refused first; then the mint of another says
@@ -154,7 +158,7 @@ impl Reader {
         if matches!(error, Error::Wider(_)) && again.id() == installation.id() {
             return outcome;
         }
-        self.read_once((&again, repo), path, known, trust).await
+        self.read_once(&again, request).await
     }
 
     /// Has the owner's installations looked up anew.
@@ -174,10 +178,8 @@ impl Reader {
 
     async fn read_once(
         &self,
-        (installation, repo): (&Installation, &RepoName),
-        path: &str,
-        known: Option<&Version>,
-        trust: CallerTrust,
+        installation: &Installation,
+        Request { repo, path, known, trust, .. }: Request<'_>,
     ) -> Result<Read, Error> {
         let token = match self.token(installation, repo, trust).await {
             Ok(token) => token,
