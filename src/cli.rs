@@ -143,7 +143,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
 impl Cli {
     /// The command that is given, or meant where none is given.
     fn command_in(self, environment: &Environment) -> Option<Command> {
-        self.command.or_else(|| environment.has(&variables::STS_DOMAIN).then_some(Command::Serve))
+        self.command
+            .or_else(|| environment.has(variables::STS_DOMAIN.name).then_some(Command::Serve))
     }
 }
 

@@ -5,9 +5,7 @@
 //! is. Nothing here writes to a terminal, and no token gets into an error.
 
 pub mod ambient;
-mod call;
 mod error;
-mod identity;
 mod reply;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
@@ -18,16 +16,15 @@ use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 
-use self::call::Caller;
 pub use self::{
     error::{Class, Error},
-    identity::{IdentityToken, NotAnIdentityToken},
     reply::{Checked, Issued},
 };
+pub use crate::cloud::{IdentityToken, NotAnIdentityToken};
 use crate::{
     clock::Clock,
     config::Proxy,
-    egress::{self, AddressRule, Egress},
+    egress::{self, AddressRule, Answer, BoundedClient, Egress},
     name::{Audience, PolicyName, Scope, is_loopback},
 };
 
@@ -125,20 +122,20 @@ pub fn way_out(proxy: &Proxy, ca_files: Vec<PathBuf>) -> Result<Egress, String> 
 #[derive(Clone)]
 pub struct Client {
     server: Server,
-    caller: Caller,
+    client: BoundedClient,
     clock: Arc<dyn Clock>,
 }
 
 impl Client {
     /// A client of `server`. Nothing is connected to yet.
     pub fn new(server: Server, egress: &Egress, clock: Arc<dyn Clock>) -> Self {
-        Self { server, caller: Caller::new(egress, AddressRule::Any), clock }
+        Self { server, client: BoundedClient::new(egress, AddressRule::Any), clock }
     }
 
     /// The same with another limit for one request than 20 seconds.
     #[must_use]
     pub fn within(self, time: Duration) -> Self {
-        Self { caller: self.caller.within(time), ..self }
+        Self { client: self.client.within(time), ..self }
     }
 
     /// The server that is asked.
@@ -210,15 +207,15 @@ impl Client {
     }
 
     /// A POST with nothing in its body; an answer of 200.
-    async fn ask(&self, url: &str, token: &IdentityToken) -> Result<call::Answer, Error> {
+    async fn ask(&self, url: &str, token: &IdentityToken) -> Result<Answer, Error> {
         let request = Request::builder()
             .method(Method::POST)
             .uri(url)
-            .header(header::AUTHORIZATION, call::bearer("Bearer", token.secret())?)
+            .header(header::AUTHORIZATION, bearer("Bearer", token.secret())?)
             .header(header::ACCEPT, HeaderValue::from_static("application/json"))
             .body(Bytes::new())
             .map_err(|_| Error::usage("the server's address makes no URL"))?;
-        let answer = self.caller.send(request).await.map_err(|failure| self.unanswered(failure))?;
+        let answer = self.client.send(request).await.map_err(|failure| self.unanswered(failure))?;
         if answer.status == StatusCode::OK {
             Ok(answer)
         } else {
@@ -246,32 +243,27 @@ pub async fn revoke(api: &Uri, egress: &Egress, token: &SecretString) -> Result<
     let request = Request::builder()
         .method(Method::DELETE)
         .uri(format!("{}/installation/token", api.to_string().trim_end_matches('/')))
-        .header(header::AUTHORIZATION, call::bearer("Bearer", token)?)
+        .header(header::AUTHORIZATION, bearer("Bearer", token)?)
         .header(header::ACCEPT, HeaderValue::from_static("application/vnd.github+json"))
         .header("x-github-api-version", HeaderValue::from_static("2022-11-28"))
         .body(Bytes::new())
         .map_err(|_| Error::usage("the address of GitHub's API makes no URL"))?;
-    let caller = Caller::new(egress, AddressRule::Any);
+    let client = BoundedClient::new(egress, AddressRule::Any);
     let answer =
-        caller.send(request).await.map_err(|failure| Error::unanswered("GitHub", failure))?;
+        client.send(request).await.map_err(|failure| Error::unanswered("GitHub", failure))?;
     match answer.status {
         StatusCode::NO_CONTENT | StatusCode::UNAUTHORIZED => Ok(()),
         status => Err(Error::of_status(status, format!("GitHub answered {}", status.as_u16()))),
     }
 }
 
-/// Whether a text can be a token: visible ASCII, so that it is one header value, one line, and one
-/// word.
-pub(crate) fn is_token(text: &str) -> bool {
-    !text.is_empty()
-        && text.len() <= call::MAX_BYTES
-        && text.bytes().all(|byte| byte.is_ascii_graphic())
-}
-
-/// A token as it was read, without the white space around it.
-pub(crate) fn token(text: &str) -> Option<SecretString> {
-    let text = text.trim();
-    is_token(text).then(|| SecretString::from(text))
+/// The value of an `authorization` header, marked so that nothing on its way shows it.
+fn bearer(scheme: &str, token: &SecretString) -> Result<HeaderValue, Error> {
+    let value = zeroize::Zeroizing::new(format!("{scheme} {}", token.expose_secret()));
+    let mut value = HeaderValue::from_str(&value)
+        .map_err(|_| Error::usage("the token is no token: it is not plain text"))?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 /// Whether the two are one token, without telling by the time it takes where they differ.
@@ -281,9 +273,4 @@ pub(crate) fn same(one: &SecretString, other: &SecretString) -> bool {
         other.expose_secret().as_bytes(),
     )
     .is_ok()
-}
-
-/// Bytes in lowercase hexadecimal.
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -24,15 +24,16 @@ use crate::{
 };
 
 pub mod apps;
-mod environment;
 mod key;
 mod read;
+mod reader;
 mod value;
 pub mod variables;
 
+pub use crate::environment::Environment;
 pub use apps::{App, Apps, AppsFile};
-pub use environment::{ConfigErrors, Environment, Remark};
 pub use key::{AppKey, KmsProvider};
+pub use reader::{ConfigErrors, Remark};
 #[cfg(feature = "emulator")]
 pub(crate) use value::duration;
 

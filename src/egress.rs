@@ -7,6 +7,7 @@
 //! followed. How long a request may take is the caller's business; [`Documents`] has it built in.
 
 mod address;
+mod call;
 mod cause;
 mod dial;
 mod document;
@@ -24,6 +25,7 @@ use hyper_util::{
 use rustls::pki_types::{CertificateDer, pem::PemObject};
 
 pub use self::{
+    call::{Answer, BoundedClient, MAX_RESPONSE_BYTES, USUAL_TIME},
     cause::{CertificateCause, ConnectCause},
     dial::Dialer,
     document::{Document, Documents},

@@ -9,28 +9,20 @@
 
 mod aws;
 mod ci;
-mod file;
 mod gcp;
 
-use std::{
-    fmt,
-    path::{Path, PathBuf},
-    sync::Arc,
-    time::Duration,
-};
+use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
 use secrecy::{ExposeSecret, SecretString};
 
-use self::{aws::Aws, file::TokenFile, gcp::Gcp};
-use super::{
-    Error, IdentityToken,
-    call::{self, Caller},
-    hex,
-};
+use self::{aws::Aws, gcp::Gcp};
+use super::{Error, IdentityToken};
 use crate::{
     clock::Clock,
-    config::{Environment, variables as var},
-    egress::{AddressRule, Egress},
+    cloud::{self, Network, TokenFile, firmware_says},
+    config::variables as var,
+    egress::{AddressRule, BoundedClient, Egress, USUAL_TIME},
+    environment::Environment,
 };
 
 macro_rules! kinds {
@@ -96,6 +88,12 @@ impl NoIdentity {
     }
 }
 
+impl From<cloud::Error> for NoIdentity {
+    fn from(error: cloud::Error) -> Self {
+        Self(error.to_string())
+    }
+}
+
 /// What is known before the search.
 #[derive(Debug, Clone, Default)]
 pub struct Options {
@@ -147,7 +145,18 @@ impl Default for Places {
             aws_container: "http://169.254.170.2".into(),
             aws_sts: None,
             near: Duration::from_secs(5),
-            far: call::TIME,
+            far: USUAL_TIME,
+        }
+    }
+}
+
+impl Places {
+    fn endpoints(&self) -> cloud::Endpoints {
+        cloud::Endpoints {
+            firmware: self.firmware.clone(),
+            aws_machine: self.aws_machine.clone(),
+            aws_container: self.aws_container.clone(),
+            aws_sts: self.aws_sts.clone(),
         }
     }
 }
@@ -187,7 +196,7 @@ impl Source {
         }
         if search.token_file().is_some()
             && options.token_file.is_none()
-            && environment.has(&var::STS_ID_TOKEN)
+            && environment.has(var::STS_ID_TOKEN.name)
         {
             return Err(NoIdentity::new(
                 "STS_TOKEN_FILE and STS_ID_TOKEN are both set: which is meant?",
@@ -210,11 +219,10 @@ impl Source {
     /// be got back from it.
     pub fn mark(&self) -> String {
         let secret = |token: &SecretString| {
-            hex(aws_lc_rs::digest::digest(
+            hex::encode(aws_lc_rs::digest::digest(
                 &aws_lc_rs::digest::SHA256,
                 token.expose_secret().as_bytes(),
-            )
-            .as_ref())
+            ))
         };
         let what = match &self.how {
             How::File(file) => file.path().display().to_string(),
@@ -241,7 +249,7 @@ impl Source {
     ) -> Result<IdentityToken, Error> {
         let way = Way { egress, clock, near: self.near, far: self.far };
         match &self.how {
-            How::File(file) => file.read(),
+            How::File(file) => Ok(file.read()?),
             How::Token(token) => Ok(token.clone()),
             How::Actions(actions) => actions.token(audience, &way).await,
             How::Buildkite(buildkite) => buildkite.token(audience, &way).await,
@@ -261,14 +269,23 @@ struct Way<'a> {
 }
 
 impl Way<'_> {
+    fn network(&self) -> Network {
+        Network {
+            egress: self.egress.clone(),
+            clock: Arc::clone(self.clock),
+            metadata_time: self.near,
+            service_time: self.far,
+        }
+    }
+
     /// For a metadata server.
-    fn near(&self, rule: AddressRule) -> Caller {
-        Caller::new(self.egress, rule).within(self.near)
+    fn near(&self, rule: AddressRule) -> BoundedClient {
+        self.network().metadata(rule)
     }
 
     /// For a service.
-    fn far(&self) -> Caller {
-        Caller::new(self.egress, AddressRule::Any).within(self.far)
+    fn far(&self) -> BoundedClient {
+        self.network().service()
     }
 }
 
@@ -283,7 +300,12 @@ impl Search<'_> {
     fn of(&self, kind: Kind) -> Result<Option<How>, NoIdentity> {
         let (environment, places) = (self.environment, &self.options.places);
         Ok(match kind {
-            Kind::File => self.token_file().map(TokenFile::new).transpose()?.map(How::File),
+            Kind::File => self
+                .token_file()
+                .map(TokenFile::new)
+                .transpose()
+                .map_err(with_advice)?
+                .map(How::File),
             Kind::Variable => self.given()?.map(How::Token),
             Kind::Actions => ci::Actions::find(environment)?.map(How::Actions),
             Kind::Gitlab if environment.text("GITLAB_CI").is_none() => None,
@@ -295,7 +317,7 @@ impl Search<'_> {
             Kind::Circleci => ci::Circleci::find(environment, &places.circleci)?.map(How::Circleci),
             Kind::Kubernetes => {
                 let there = places.pod_files.iter().find(|path| path.exists());
-                there.cloned().map(TokenFile::new).transpose()?.map(How::File)
+                there.cloned().map(TokenFile::new).transpose().map_err(with_advice)?.map(How::File)
             }
             Kind::Gcp => (self.is_forced() || gcp::is_here(environment, &places.firmware))
                 .then(|| How::Gcp(Gcp::new(places.gcp.clone()))),
@@ -346,7 +368,7 @@ impl Search<'_> {
                  whoever has it can act in the cluster as the pod. ",
             );
         }
-        text.push_str(file::PROJECT);
+        text.push_str(PROJECT);
         NoIdentity(text)
     }
 
@@ -362,8 +384,12 @@ impl Search<'_> {
     }
 }
 
-/// One line of a file in which the firmware describes the machine.
-fn firmware_says(folder: &Path, file: &str, wanted: &str) -> bool {
-    std::fs::read_to_string(folder.join(file))
-        .is_ok_and(|text| text.trim_start().starts_with(wanted))
+/// The refusal of the API server's token, and what to use instead.
+fn with_advice(error: cloud::Error) -> NoIdentity {
+    NoIdentity(format!("{error}. {PROJECT}"))
 }
+
+/// How to have a token of its own, for people.
+const PROJECT: &str = "Project a token of its own into the pod: a volume \
+    `projected: {sources: [{serviceAccountToken: {path: token, audience: HOST_OF_THE_SERVER, expirationSeconds: 3600}}]}`, \
+    mounted at /var/run/secrets/octo-sts";

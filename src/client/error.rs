@@ -6,8 +6,11 @@ use http::StatusCode;
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use super::call::Answer;
-use crate::{egress, reason::Condition};
+use crate::{
+    cloud,
+    egress::{self, Answer},
+    reason::Condition,
+};
 
 /// At most so many characters of a text of the server's are told.
 const MAX_CHARS: usize = 512;
@@ -164,6 +167,17 @@ impl Error {
 
     pub(super) fn is_repeatable(&self) -> bool {
         self.is_repeatable && !self.may_have_minted
+    }
+}
+
+impl From<cloud::Error> for Error {
+    fn from(error: cloud::Error) -> Self {
+        match error {
+            cloud::Error::Configuration(text) => Self::usage(text),
+            cloud::Error::Unanswered { whom, failure } => Self::unanswered(&whom, failure),
+            cloud::Error::Refused { status, text, .. } => Self::of_status(status, text),
+            cloud::Error::Unusable(text) => Self::internal(text),
+        }
     }
 }
 

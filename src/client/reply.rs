@@ -5,12 +5,8 @@ use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 use secrecy::SecretString;
 use serde::Deserialize;
 
-use super::{
-    call::Answer,
-    error::{Error, WireCondition, plain},
-    is_token,
-};
-use crate::{clock::UnixTime, reason::Condition};
+use super::error::{Error, WireCondition, plain};
+use crate::{clock::UnixTime, cloud::is_token, egress::Answer, reason::Condition};
 
 /// How long a token lives that comes without its end: GitHub's hour, less a margin.
 const LIFE: Duration = Duration::from_secs(55 * 60);

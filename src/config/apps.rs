@@ -13,7 +13,7 @@ pub use file::AppsFile;
 
 use super::{
     AppKey,
-    environment::Reader,
+    reader::Reader,
     value,
     variables::{self as var, Variable},
 };

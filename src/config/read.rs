@@ -6,9 +6,9 @@
 use super::{
     Config, ConfigErrors, Duration, Environment, GitHub, Interface, IssuersFile, Listed, Listen,
     Log, LogFilter, LogFormat, Outward, Path, PathBuf, Policies, PrivateNetworks, Proxy,
-    SecretString, Shutdown, TlsFiles, Tokens, apps,
-    environment::Reader,
-    key, value,
+    SecretString, Shutdown, TlsFiles, Tokens, apps, key,
+    reader::Reader,
+    value,
     variables::{self as var, Origin, Variable},
 };
 use std::num::NonZeroU32;

@@ -28,7 +28,7 @@ const RESERVED: [(&str, &[&str]); 9] = [
 const AMBIENT: [(&[&str], &[&str]); 2] =
     // A source of identities may be a program; the agent runs the operator's command on renewal.
     [
-        (&["::std", "env"], &["config", "cli"]),
+        (&["::std", "env"], &["environment", "config", "cli"]),
         (&["::std", "process"], &["client", "agent", "cli", "main"]),
     ];
 

@@ -21,6 +21,7 @@ use super::super::say;
 use crate::{
     client,
     clock::{Clock, UnixTime},
+    cloud,
 };
 
 /// A token is not handed out that ends sooner: what git has begun must come to its end.
@@ -43,7 +44,7 @@ impl Key {
             context.update(&(part.len() as u64).to_be_bytes());
             context.update(part.as_bytes());
         }
-        Self(client::hex(context.finish().as_ref()))
+        Self(hex::encode(context.finish()))
     }
 }
 
@@ -270,7 +271,7 @@ impl Slot {
         File::open(&self.path)?.take(MAX_BYTES).read_to_end(&mut text)?;
         let broken = || io::Error::other("it does not hold what was written");
         let stored: Stored = serde_json::from_slice(&text).map_err(|_| broken())?;
-        let token = client::token(&stored.token).ok_or_else(broken)?;
+        let token = cloud::secret_text(&stored.token).ok_or_else(broken)?;
         Ok(Entry { token, expires_at: UnixTime::from_secs(stored.expires_at) })
     }
 

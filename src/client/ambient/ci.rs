@@ -15,10 +15,7 @@ use tokio::io::AsyncReadExt;
 use url::Url;
 
 use super::{Error, IdentityToken, NoIdentity, Way};
-use crate::{
-    client::call::{MAX_BYTES, bearer},
-    config::Environment,
-};
+use crate::{client::bearer, egress::MAX_RESPONSE_BYTES, environment::Environment};
 
 /// What a job of GitLab needs.
 pub(super) const GITLAB_HINT: &str = "this job of GitLab has no ID token. Declare it in the job: \
@@ -203,7 +200,7 @@ impl Circleci {
         })?;
         let mut told = Vec::new();
         if let Some(out) = running.stdout.take() {
-            out.take(MAX_BYTES as u64).read_to_end(&mut told).await.ok();
+            out.take(MAX_RESPONSE_BYTES as u64).read_to_end(&mut told).await.ok();
         }
         let ended = running
             .wait()

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{HeaderName, HeaderValue, Request, StatusCode};
 
 use super::{Error, IdentityToken, Way, firmware_says};
-use crate::{config::Environment, egress::AddressRule};
+use crate::{egress::AddressRule, environment::Environment};
 
 /// Both sides say it: the request, so that no page can be made to send it, and the answer.
 const FLAVOR: HeaderName = HeaderName::from_static("metadata-flavor");

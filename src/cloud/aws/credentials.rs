@@ -7,26 +7,27 @@ use http::{HeaderName, HeaderValue, Method, Request, StatusCode, header};
 use secrecy::{ExposeSecret, SecretString};
 use serde::Deserialize;
 
-use super::{Error, NoIdentity, Places, Sts, VERSION, Way, form, secret_value, within};
+use super::{Aws, Endpoints, Error, Network, Region, STS_VERSION, element, secret_value, send};
 use crate::{
-    client::{
-        ambient::{file::TokenFile, firmware_says},
-        call::{Answer, Caller},
-        is_token,
-    },
-    config::Environment,
-    egress::AddressRule,
+    cloud::{TokenFile, firmware_says, is_token},
+    egress::{AddressRule, Answer, BoundedClient},
+    environment::Environment,
 };
 
 /// An access key.
 #[derive(Debug, Clone)]
-pub(super) struct Credentials {
+pub struct Credentials {
     pub(super) id: String,
     pub(super) secret: SecretString,
     pub(super) session: Option<SecretString>,
 }
 
 impl Credentials {
+    /// The key's id, which is no secret.
+    pub(super) fn id(&self) -> &str {
+        &self.id
+    }
+
     /// Takes what was read; the texts end up in headers.
     fn new(id: &str, secret: &str, session: Option<&str>) -> Option<Self> {
         let fits = is_token(id) && is_token(secret) && session.is_none_or(is_token);
@@ -62,15 +63,15 @@ pub(super) enum Authorization {
 impl Origin {
     pub(super) fn find(
         environment: &Environment,
-        places: &Places,
-        forced: bool,
-    ) -> Result<Option<Self>, NoIdentity> {
+        endpoints: &Endpoints,
+        assume_machine: bool,
+    ) -> Result<Option<Self>, Error> {
         let text = |name: &str| environment.text(name).map(str::trim);
         if let (Some(id), Some(secret)) = (text("AWS_ACCESS_KEY_ID"), text("AWS_SECRET_ACCESS_KEY"))
         {
             let given = Credentials::new(id, secret, text("AWS_SESSION_TOKEN"));
             let given = given.ok_or_else(|| {
-                NoIdentity::new("AWS_ACCESS_KEY_ID and its like hold no credentials")
+                Error::configuration("AWS_ACCESS_KEY_ID and its like hold no credentials")
             })?;
             return Ok(Some(Self::Given(given)));
         }
@@ -86,7 +87,7 @@ impl Origin {
         }
         let relative =
             text("AWS_CONTAINER_CREDENTIALS_RELATIVE_URI").filter(|path| path.starts_with('/'));
-        let url = relative.map(|path| format!("{}{path}", places.aws_container));
+        let url = relative.map(|path| format!("{}{path}", endpoints.aws_container));
         if let Some(url) =
             url.or_else(|| text("AWS_CONTAINER_CREDENTIALS_FULL_URI").map(str::to_owned))
         {
@@ -97,33 +98,39 @@ impl Origin {
         }
         let shut =
             text("AWS_EC2_METADATA_DISABLED").is_some_and(|text| text.eq_ignore_ascii_case("true"));
-        let there = forced || firmware_says(&places.firmware, "sys_vendor", "Amazon EC2");
-        Ok((there && !shut).then(|| Self::Machine { root: places.aws_machine.clone() }))
+        let there =
+            assume_machine || firmware_says(&endpoints.firmware, "sys_vendor", "Amazon EC2");
+        Ok((there && !shut).then(|| Self::Machine { root: endpoints.aws_machine.clone() }))
     }
 
-    /// An access key, asked for anew.
-    pub(super) async fn credentials(&self, sts: &Sts<'_>) -> Result<Credentials, Error> {
+    /// An access key, requested anew.
+    pub(super) async fn credentials(
+        &self,
+        aws: &Aws,
+        region: &Region,
+        network: &Network,
+    ) -> Result<Credentials, Error> {
         match self {
             Self::Given(credentials) => Ok(credentials.clone()),
             Self::WebIdentity { file, role, session } => {
                 let token = file.read()?;
-                let form = zeroize::Zeroizing::new(form(&[
+                let parameters = [
                     ("Action", "AssumeRoleWithWebIdentity"),
-                    VERSION,
-                    ("RoleArn", role),
-                    ("RoleSessionName", session),
+                    STS_VERSION,
+                    ("RoleArn", role.as_str()),
+                    ("RoleSessionName", session.as_str()),
                     ("WebIdentityToken", token.expose_secret()),
-                ]));
-                of_xml(&sts.ask(&form, None).await?)
+                ];
+                of_xml(&aws.post_form(region, None, &parameters, network).await?)
             }
-            Self::Container { url, authorization } => container(url, authorization, sts.way).await,
-            Self::Machine { root } => Machine::new(root, sts.way).credentials().await,
+            Self::Container { url, authorization } => container(url, authorization, network).await,
+            Self::Machine { root } => Machine::new(root, network).credentials().await,
         }
     }
 }
 
 impl Authorization {
-    fn find(environment: &Environment) -> Result<Self, NoIdentity> {
+    fn find(environment: &Environment) -> Result<Self, Error> {
         if let Some(file) = environment.text("AWS_CONTAINER_AUTHORIZATION_TOKEN_FILE") {
             return Ok(Self::File(TokenFile::new(PathBuf::from(file.trim()))?));
         }
@@ -138,9 +145,9 @@ impl Authorization {
             Self::File(file) => file.read_credential()?,
         };
         let value = secret_value(&secret);
-        value
-            .map(Some)
-            .ok_or_else(|| Error::usage("AWS_CONTAINER_AUTHORIZATION_TOKEN is not plain text"))
+        value.map(Some).ok_or_else(|| {
+            Error::configuration("AWS_CONTAINER_AUTHORIZATION_TOKEN is not plain text")
+        })
     }
 }
 
@@ -149,25 +156,24 @@ impl Authorization {
 async fn container(
     url: &str,
     authorization: &Authorization,
-    way: &Way<'_>,
+    network: &Network,
 ) -> Result<Credentials, Error> {
     let rule = if url.starts_with("http://") { AddressRule::Metadata } else { AddressRule::Any };
     let mut request = Request::get(url)
         .body(Bytes::new())
-        .map_err(|_| Error::usage("AWS_CONTAINER_CREDENTIALS_FULL_URI is no URL"))?;
+        .map_err(|_| Error::configuration("AWS_CONTAINER_CREDENTIALS_FULL_URI is no URL"))?;
     if let Some(value) = authorization.value()? {
         request.headers_mut().insert(header::AUTHORIZATION, value);
     }
     let whom = "the container's endpoint for AWS credentials";
-    let answer = way.near(rule).send(request).await;
-    of_json(whom, &ok(whom, answer.map_err(|failure| Error::unanswered(whom, failure))?)?)
+    of_json(whom, &ok(whom, send(whom, &network.metadata(rule), request).await?)?)
 }
 
 /// A machine's metadata server, in its second version alone: the first can be tricked into
 /// answering.
 pub(super) struct Machine<'a> {
     root: &'a str,
-    caller: Caller,
+    client: BoundedClient,
 }
 
 const MACHINE: &str = "AWS's metadata server";
@@ -175,8 +181,8 @@ const SESSION_LIFE: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-tok
 const SESSION: HeaderName = HeaderName::from_static("x-aws-ec2-metadata-token");
 
 impl<'a> Machine<'a> {
-    pub(super) fn new(root: &'a str, way: &Way<'_>) -> Self {
-        Self { root, caller: way.near(AddressRule::Metadata) }
+    pub(super) fn new(root: &'a str, network: &Network) -> Self {
+        Self { root, client: network.metadata(AddressRule::Metadata) }
     }
 
     pub(super) async fn region(&self) -> Result<String, Error> {
@@ -191,7 +197,7 @@ impl<'a> Machine<'a> {
         let role = roles.lines().next().unwrap_or_default().trim();
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"+=,.@_-".contains(&byte);
         if role.is_empty() || !role.bytes().all(fits) {
-            return Err(Error::usage("this machine of AWS has no role"));
+            return Err(Error::configuration("this machine of AWS has no role"));
         }
         of_json(MACHINE, &self.get(&format!("{path}{role}"), &session).await?)
     }
@@ -203,7 +209,7 @@ impl<'a> Machine<'a> {
             .await?;
         let session = answer.text().map(str::trim).filter(|text| is_token(text));
         let session = session.and_then(|text| secret_value(&text.into()));
-        session.ok_or_else(|| Error::internal(format!("the answer of {MACHINE} is no session")))
+        session.ok_or_else(|| Error::unusable(format!("the answer of {MACHINE} is no session")))
     }
 
     async fn get(&self, path: &str, session: &HeaderValue) -> Result<Answer, Error> {
@@ -222,13 +228,8 @@ impl<'a> Machine<'a> {
             .uri(format!("{}{path}", self.root))
             .header(name, value)
             .body(Bytes::new())
-            .map_err(|_| Error::internal(format!("the address of {MACHINE} is no URL")))?;
-        let answer = self
-            .caller
-            .send(request)
-            .await
-            .map_err(|failure| Error::unanswered(MACHINE, failure))?;
-        ok(MACHINE, answer)
+            .map_err(|_| Error::unusable(format!("the address of {MACHINE} is no URL")))?;
+        ok(MACHINE, send(MACHINE, &self.client, request).await?)
     }
 }
 
@@ -239,10 +240,11 @@ fn text(answer: &Answer) -> String {
 fn ok(whom: &str, answer: Answer) -> Result<Answer, Error> {
     match answer.status {
         StatusCode::OK => Ok(answer),
-        status => Err(Error::of_status(
+        status => Err(Error::Refused {
             status,
-            format!("{whom} gives nothing: it answered {}", status.as_u16()),
-        )),
+            code: None,
+            text: format!("{whom} gives nothing: it answered {}", status.as_u16()),
+        }),
     }
 }
 
@@ -264,14 +266,14 @@ fn of_json(whom: &str, answer: &Answer) -> Result<Credentials, Error> {
         .and_then(|given| {
             Credentials::new(&given.access_key_id, &given.secret_access_key, given.token.as_deref())
         })
-        .ok_or_else(|| Error::internal(format!("the answer of {whom} holds no credentials")))
+        .ok_or_else(|| Error::unusable(format!("the answer of {whom} holds no credentials")))
 }
 
 /// Credentials as STS gives them.
 fn of_xml(answer: &Answer) -> Result<Credentials, Error> {
     let xml = answer.text().unwrap_or_default();
-    let (id, secret) = (within(xml, "AccessKeyId"), within(xml, "SecretAccessKey"));
+    let (id, secret) = (element(xml, "AccessKeyId"), element(xml, "SecretAccessKey"));
     id.zip(secret)
-        .and_then(|(id, secret)| Credentials::new(id, secret, within(xml, "SessionToken")))
-        .ok_or_else(|| Error::internal("AWS's answer holds no credentials"))
+        .and_then(|(id, secret)| Credentials::new(id, secret, element(xml, "SessionToken")))
+        .ok_or_else(|| Error::unusable("AWS's answer holds no credentials"))
 }

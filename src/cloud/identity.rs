@@ -7,7 +7,7 @@ use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::{Map, Value};
 
-use super::call::MAX_BYTES;
+use crate::egress::MAX_RESPONSE_BYTES;
 
 /// A signed JWT in its compact form (RFC 7515): not verified, but of the form of an OIDC token.
 #[derive(Debug, Clone)]
@@ -30,7 +30,7 @@ impl IdentityToken {
     pub fn parse(text: &str) -> Result<Self, NotAnIdentityToken> {
         let text = text.trim();
         let refuse = |found| Err(NotAnIdentityToken { found });
-        if text.len() > MAX_BYTES {
+        if text.len() > MAX_RESPONSE_BYTES {
             return refuse("more than 256 KiB");
         }
         let parts: Vec<&str> = text.split('.').collect();
@@ -59,6 +59,20 @@ impl ExposeSecret<str> for IdentityToken {
     fn expose_secret(&self) -> &str {
         self.0.expose_secret()
     }
+}
+
+/// Whether a text can be a token: visible ASCII, so that it is one header value, one line, and one
+/// word.
+pub(crate) fn is_token(text: &str) -> bool {
+    !text.is_empty()
+        && text.len() <= MAX_RESPONSE_BYTES
+        && text.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
+/// A token as it was read, without the white space around it.
+pub(crate) fn secret_text(text: &str) -> Option<SecretString> {
+    let text = text.trim();
+    is_token(text).then(|| SecretString::from(text))
 }
 
 fn decoded(part: &str) -> Option<Vec<u8>> {
@@ -143,7 +157,7 @@ mod tests {
             (&jwt("{}", "{}", "s"), "does not name an algorithm"),
             (&jwt(r#"{"alg":"RS256"}"#, "{}", ""), "without a signature"),
             (&jwt(r#"{"alg":"None"}"#, "{}", "s"), "without a signature"),
-            (&"x".repeat(MAX_BYTES + 1), "256 KiB"),
+            (&"x".repeat(MAX_RESPONSE_BYTES + 1), "256 KiB"),
         ];
         for (text, kind) in cases {
             let told = IdentityToken::parse(text).unwrap_err().to_string();

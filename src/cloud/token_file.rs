@@ -9,68 +9,82 @@ use std::{
 use secrecy::SecretString;
 use zeroize::Zeroizing;
 
-use super::{Error, IdentityToken, NoIdentity};
-use crate::client::token;
+use super::{Error, IdentityToken, secret_text};
 
 /// No token is larger.
 const MAX_BYTES: u64 = 64 << 10;
 
 /// The file of a token that may be shown to others.
 #[derive(Debug, Clone)]
-pub(super) struct TokenFile(PathBuf);
+pub struct TokenFile(PathBuf);
 
 impl TokenFile {
     /// Refuses the token by which the pod speaks to its own API server: whoever is shown it can act
     /// there as the pod, and it has the cluster's audience, not ours.
-    pub(super) fn new(path: PathBuf) -> Result<Self, NoIdentity> {
+    ///
+    /// # Errors
+    /// It is that token.
+    pub fn new(path: PathBuf) -> Result<Self, Error> {
         let is_api_token = is_of_api_server(&path)
             || path.canonicalize().is_ok_and(|path| is_of_api_server(&path));
         if is_api_token {
-            return Err(NoIdentity(format!(
-                "{} is the pod's token for its own API server, which must not be shown to anyone else. {PROJECT}",
+            return Err(Error::Configuration(format!(
+                "{} is the pod's token for its own API server, which must not be shown to anyone else",
                 path.display()
             )));
         }
         Ok(Self(path))
     }
 
-    pub(super) fn path(&self) -> &Path {
+    /// Where it is.
+    pub fn path(&self) -> &Path {
         &self.0
     }
 
     /// The token that is there now.
-    pub(super) fn read(&self) -> Result<IdentityToken, Error> {
+    ///
+    /// # Errors
+    /// The file cannot be read, or does not hold an identity token.
+    pub fn read(&self) -> Result<IdentityToken, Error> {
         IdentityToken::parse(&self.text()?)
-            .map_err(|error| Error::usage(format!("{} holds {error}", self.0.display())))
+            .map_err(|error| Error::configuration(format!("{} holds {error}", self.0.display())))
     }
 
     /// The credential that is there now, whatever its form: for a metadata server on this machine
     /// alone.
-    pub(super) fn read_credential(&self) -> Result<SecretString, Error> {
-        token(&self.text()?)
-            .ok_or_else(|| Error::usage(format!("{} holds no credential", self.0.display())))
+    ///
+    /// # Errors
+    /// The file cannot be read, or does not hold one word.
+    pub fn read_credential(&self) -> Result<SecretString, Error> {
+        secret_text(&self.text()?).ok_or_else(|| {
+            Error::configuration(format!("{} holds no credential", self.0.display()))
+        })
     }
 
     fn text(&self) -> Result<Zeroizing<String>, Error> {
         let path = self.0.display();
-        let unreadable = |error: std::io::Error| Error::usage(format!("{path}: {}", error.kind()));
+        let unreadable =
+            |error: std::io::Error| Error::configuration(format!("{path}: {}", error.kind()));
         if !self.0.metadata().map_err(unreadable)?.is_file() {
-            return Err(Error::usage(format!("{path} is not a file")));
+            return Err(Error::configuration(format!("{path} is not a file")));
         }
         let mut text = Zeroizing::new(String::new());
         let file = File::open(&self.0).map_err(unreadable)?;
         file.take(MAX_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
         if text.len() as u64 > MAX_BYTES {
-            return Err(Error::usage(format!("{path} holds more than 64 KiB; expected a token")));
+            return Err(Error::configuration(format!(
+                "{path} holds more than 64 KiB; expected a token"
+            )));
         }
         Ok(text)
     }
 }
 
-/// How to have a token of its own, for people.
-pub(super) const PROJECT: &str = "Project a token of its own into the pod: a volume \
-    `projected: {sources: [{serviceAccountToken: {path: token, audience: HOST_OF_THE_SERVER, expirationSeconds: 3600}}]}`, \
-    mounted at /var/run/secrets/octo-sts";
+/// Whether a line of a file in which the firmware describes the machine begins so.
+pub fn firmware_says(folder: &Path, file: &str, wanted: &str) -> bool {
+    std::fs::read_to_string(folder.join(file))
+        .is_ok_and(|text| text.trim_start().starts_with(wanted))
+}
 
 fn is_of_api_server(path: &Path) -> bool {
     let parts: Vec<_> = path.components().map(|part| part.as_os_str()).collect();

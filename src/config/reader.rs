@@ -1,61 +1,9 @@
-//! The environment as strings, and a reader that collects every error in it.
+//! A reader of the environment that collects every error in it.
 
-use std::{
-    collections::BTreeMap,
-    ffi::OsString,
-    fmt::{self, Display},
-};
+use std::fmt::{self, Display};
 
 use super::variables::Variable;
-
-/// Names and values of environment variables. Only [`Environment::of_process`] reads the process.
-#[derive(Clone, Default, PartialEq)]
-pub struct Environment(BTreeMap<String, OsString>);
-
-impl Environment {
-    /// The environment of this process. Variables whose names are not Unicode are left out.
-    #[expect(clippy::disallowed_methods, reason = "the one place that reads the process")]
-    pub fn of_process() -> Self {
-        Self(
-            std::env::vars_os()
-                .filter_map(|(name, value)| Some((name.into_string().ok()?, value)))
-                .collect(),
-        )
-    }
-
-    /// Whether the variable is there and not blank.
-    pub fn has(&self, variable: &Variable) -> bool {
-        self.raw(variable.name).is_some()
-    }
-
-    /// The value of any variable, unless it is blank or not Unicode.
-    pub fn text(&self, name: &str) -> Option<&str> {
-        self.raw(name)?.to_str()
-    }
-
-    /// The value exactly as it is, also if it is blank; `None` if it is unset or not Unicode.
-    pub(super) fn untrimmed(&self, name: &str) -> Option<&str> {
-        self.0.get(name)?.to_str()
-    }
-
-    /// The value, unless it is blank: an empty variable counts as unset.
-    fn raw(&self, name: &str) -> Option<&OsString> {
-        self.0.get(name).filter(|value| !value.as_encoded_bytes().trim_ascii().is_empty())
-    }
-}
-
-impl<N: Into<String>, V: Into<OsString>> FromIterator<(N, V)> for Environment {
-    fn from_iter<I: IntoIterator<Item = (N, V)>>(pairs: I) -> Self {
-        Self(pairs.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
-    }
-}
-
-/// The names only: values may be secrets.
-impl fmt::Debug for Environment {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
-}
+use crate::environment::Environment;
 
 /// Something about one variable that an operator should know: what is wrong, or what has no effect.
 /// The variable's value is never repeated, because a secret may have ended up in the wrong
@@ -122,13 +70,13 @@ impl<'e> Reader<'e> {
 
     /// The names of all variables that begin so and are set.
     pub(super) fn names(&self, prefix: &str) -> Vec<&'e str> {
-        let set = self.environment.0.keys().filter(|name| name.starts_with(prefix));
-        set.map(String::as_str).filter(|name| self.environment.raw(name).is_some()).collect()
+        let set = self.environment.names().filter(|name| name.starts_with(prefix));
+        set.filter(|name| self.environment.has(name)).collect()
     }
 
     /// Whether the variable is set.
     pub(super) fn has(&self, variable: &Variable) -> bool {
-        self.environment.has(variable)
+        self.environment.has(variable.name)
     }
 
     /// The variable's value without the white space around it. If it is unset: the value of its

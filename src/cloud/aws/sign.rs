@@ -1,4 +1,4 @@
-//! AWS Signature Version 4, for a POST to the root of a service: as much of it as STS needs.
+//! AWS Signature Version 4, for a POST to the root of a service: as much of it as STS, KMS and Secrets Manager need.
 
 use aws_lc_rs::{digest, hmac};
 use bytes::Bytes;
@@ -6,7 +6,7 @@ use http::{HeaderName, HeaderValue, Request, header};
 use secrecy::ExposeSecret;
 
 use super::{credentials::Credentials, secret_value};
-use crate::{client::hex, clock::UnixTime};
+use crate::clock::UnixTime;
 
 const ALGORITHM: &str = "AWS4-HMAC-SHA256";
 const DATE: HeaderName = HeaderName::from_static("x-amz-date");
@@ -48,7 +48,7 @@ pub(super) fn sign(
     let to_sign = format!(
         "{ALGORITHM}\n{time}\n{}\n{}",
         scope.text(&date),
-        hex(sha256(canonical.as_bytes()).as_ref())
+        hex::encode(sha256(canonical.as_bytes()))
     );
     let start = zeroize::Zeroizing::new(format!("AWS4{}", credentials.secret.expose_secret()));
     let key = [&date, scope.region, scope.service, "aws4_request"]
@@ -56,7 +56,7 @@ pub(super) fn sign(
         .fold(hmac::Key::new(hmac::HMAC_SHA256, start.as_bytes()), |key, part| {
             hmac::Key::new(hmac::HMAC_SHA256, hmac::sign(&key, part.as_bytes()).as_ref())
         });
-    let signature = hex(hmac::sign(&key, to_sign.as_bytes()).as_ref());
+    let signature = hex::encode(hmac::sign(&key, to_sign.as_bytes()));
     let authorization = format!(
         "{ALGORITHM} Credential={}/{}, SignedHeaders={signed}, Signature={signature}",
         credentials.id,
@@ -89,7 +89,7 @@ fn canonical(request: &Request<Bytes>) -> Option<(String, String)> {
     }
     let names: Vec<_> = names.iter().map(|name| name.as_str()).collect();
     let names = names.join(";");
-    let body = hex(sha256(request.body()).as_ref());
+    let body = hex::encode(sha256(request.body()));
     Some((format!("{}\n/\n\n{lines}\n{names}\n{body}", request.method()), names))
 }
 
