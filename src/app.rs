@@ -25,7 +25,7 @@ use crate::{
     config::{self, Apps, Config, Interface},
     egress::{self, Egress},
     exchange::{self, Exchange},
-    github::{self, GitHub},
+    github::{self, GitHub, KeyProof, Refused},
     oidc::{self, Oidc},
     policy::Rules,
     store::{self, Store},
@@ -137,6 +137,7 @@ fn github_settings(config: &Config) -> github::Settings {
     let pools = config.apps.pools(&Apps::default());
     github::Settings {
         routing: config.routing,
+        environment: config.environment.clone(),
         ..github::Settings::new(config.github.api.clone(), pools)
     }
 }
@@ -310,11 +311,12 @@ impl App {
 }
 
 /// Proves the key of every App by a signature. One that does not sign is reported, and counts as
-/// unavailable until it does: it must not keep the other Apps from serving.
+/// unavailable until it does: it must not keep the other Apps from serving. Where the public key may
+/// not be read, GitHub is asked whether it accepts the signature.
 async fn prove_keys(github: &GitHub) -> Result<(), AppError> {
     let apps = github.apps();
     // A signer that hangs delays the start by its own timeout only, not by that of every App.
-    let proofs = join_all(apps.iter().map(|app| github.prove_key(app))).await;
+    let proofs = join_all(apps.iter().map(|app| prove(github, app))).await;
     let mut failure = github::Error::NoApp;
     for proof in proofs {
         match proof {
@@ -323,6 +325,21 @@ async fn prove_keys(github: &GitHub) -> Result<(), AppError> {
         }
     }
     Err(AppError::Key(failure))
+}
+
+async fn prove(github: &GitHub, app: &github::App) -> Result<(), github::Error> {
+    match github.prove_key(app).await? {
+        KeyProof::Verified => Ok(()),
+        KeyProof::Unchecked => match github.about_app(app).await {
+            Ok(_) => Ok(()),
+            // The key signs; whether GitHub accepts it, exchanges will show.
+            Err(Refused::Other(error)) if error.is_outage() => {
+                tracing::warn!(app_id = %app.id(), %error, "the App's signature could not be checked");
+                Ok(())
+            }
+            Err(refused) => Err(github::Error::Misconfigured(refused.to_string().into())),
+        },
+    }
 }
 
 /// A token that is cancelled so long after `begun`.

@@ -7,7 +7,13 @@
 //! counts at once.
 
 pub mod aws;
+#[cfg(feature = "kms-azure")]
+pub mod azure;
+#[cfg(feature = "kms-gcp")]
+pub mod gcp;
 mod identity;
+#[cfg(any(feature = "kms-azure", feature = "kms-gcp"))]
+mod oauth;
 mod token_file;
 
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -22,6 +28,7 @@ pub use self::{
 use crate::{
     clock::Clock,
     egress::{self, AddressRule, Answer, BoundedClient, Egress},
+    environment::Environment,
 };
 
 /// Why a cloud service was of no use. Texts name what is wrong and never hold a credential or what
@@ -65,6 +72,18 @@ impl Error {
         Self::Unusable(text.into())
     }
 
+    /// Whether the service refused for want of a permission.
+    pub fn is_denied(&self) -> bool {
+        match self {
+            Self::Refused { status, code, .. } => {
+                *status == StatusCode::FORBIDDEN
+                    // AWS refuses with status 400.
+                    || code.as_deref().is_some_and(|code| code.starts_with("AccessDenied"))
+            }
+            Self::Configuration(_) | Self::Unanswered { .. } | Self::Unusable(_) => false,
+        }
+    }
+
     /// Whether the same request may succeed later.
     pub fn is_outage(&self) -> bool {
         match self {
@@ -72,10 +91,37 @@ impl Error {
             Self::Unanswered { failure, .. } => {
                 !matches!(failure, egress::Error::Refused | egress::Error::Url)
             }
-            Self::Refused { status, .. } => {
-                status.is_server_error() || *status == StatusCode::TOO_MANY_REQUESTS
+            Self::Refused { status, code, .. } => {
+                status.is_server_error()
+                    || *status == StatusCode::TOO_MANY_REQUESTS
+                    // AWS throttles with status 400.
+                    || code.as_deref().is_some_and(|code| code.contains("Throttling"))
             }
         }
+    }
+}
+
+/// Access to clouds: the way there, and what the environment says.
+#[derive(Clone)]
+pub struct Access {
+    /// How services are reached.
+    pub network: Network,
+    /// Names credentials and addresses.
+    pub environment: Environment,
+    /// Where things are that no variable names.
+    pub endpoints: Endpoints,
+}
+
+impl Access {
+    /// The usual time limits: a metadata server has 2 s, a service 4 s.
+    pub fn new(egress: Egress, clock: Arc<dyn Clock>, environment: Environment) -> Self {
+        let network = Network {
+            egress,
+            clock,
+            metadata_time: Duration::from_secs(2),
+            service_time: Duration::from_secs(4),
+        };
+        Self { network, environment, endpoints: Endpoints::default() }
     }
 }
 
@@ -136,6 +182,17 @@ async fn send(
 ) -> Result<Answer, Error> {
     let answer = client.send(request).await;
     answer.map_err(|failure| Error::Unanswered { whom: whom.to_owned(), failure })
+}
+
+/// A refusal by `whom`. The service's code is repeated if it is one word.
+fn refusal(whom: &str, status: StatusCode, code: Option<&str>) -> Error {
+    let is_word = |code: &&str| {
+        (1..=64).contains(&code.len())
+            && code.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+    };
+    let code = code.filter(is_word).map(str::to_owned);
+    let told = code.as_deref().map(|code| format!(", {code}")).unwrap_or_default();
+    Error::Refused { status, text: format!("{whom} answered {}{told}", status.as_u16()), code }
 }
 
 /// The value of a header that is a secret, so that no `Debug` shows it. `None` if it cannot be in a

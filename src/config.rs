@@ -32,7 +32,7 @@ pub mod variables;
 
 pub use crate::environment::Environment;
 pub use apps::{App, Apps, AppsFile};
-pub use key::{AppKey, KmsProvider};
+pub use key::AppKey;
 pub use reader::{ConfigErrors, Remark};
 #[cfg(feature = "emulator")]
 pub(crate) use value::duration;
@@ -50,6 +50,8 @@ pub struct Config {
     pub apps: Apps,
     /// How the Apps of a pool share the work.
     pub routing: Routing,
+    /// Names the credentials for key management services.
+    pub environment: Environment,
     /// Which GitHub.
     pub github: GitHub,
     /// How policies are found and cached.

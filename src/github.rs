@@ -45,13 +45,13 @@ pub use self::{
     drift::WORTH_A_WARNING,
     error::{Cause, Error},
     installation::Installation,
-    jwt::{MAX_AHEAD, MAX_BEHIND},
+    jwt::{KeyProof, MAX_AHEAD, MAX_BEHIND},
     mint::IssuedToken,
     mint_calls::MintCalls,
-    pool::{App, AppSettings, Pools, Routing},
+    pool::{App, AppSettings, Pools, Routing, SignerSource},
     quota::Scarce,
     select::{Route, is_bound_to_one_app},
-    signer::{KeyError, PemSigner, Signer, SignerError},
+    signer::{KeyError, KmsKey, KmsProvider, PemSigner, PublicKey, Signer, SignerError},
 };
 use self::{
     client::{ApiReply, Call, Client, Limits},
@@ -65,7 +65,9 @@ use self::{
 use crate::{
     cache::CallerTrust,
     clock::{Clock, Moment},
+    cloud::Access,
     egress::Egress,
+    environment::Environment,
     name::{AccountId, AppId, InstallationId, Owner, RepoName},
     policy::Grant,
     telemetry::{label, metric},
@@ -81,6 +83,8 @@ pub struct Settings {
     pub pools: Pools,
     /// How the Apps of a pool share the work.
     pub routing: Routing,
+    /// Names the credentials for key management services.
+    pub environment: Environment,
     /// How long one try of one call may take, from the connection to the end of the body; and how
     /// long the signer may take.
     pub try_timeout: Duration,
@@ -98,6 +102,7 @@ impl Settings {
             api,
             pools,
             routing: Routing::default(),
+            environment: Environment::default(),
             try_timeout: Duration::from_secs(4),
             first_backoff: Duration::from_millis(100),
             max_body: 2 << 20,
@@ -122,6 +127,8 @@ struct Inner {
     routing: Routing,
     /// How long a signer may take.
     sign_timeout: Duration,
+    /// The way to key management services.
+    access: Access,
     installations: Installations,
     checked_repositories: Checked,
     revoker: Revoker,
@@ -145,13 +152,14 @@ impl GitHub {
         egress: &Egress,
         clock: Arc<dyn Clock>,
     ) -> Result<Self, ApiAddressError> {
-        let Settings { api, pools, routing, try_timeout, first_backoff, max_body } = settings;
+        let Settings { api, pools, routing, try_timeout, first_backoff, max_body, .. } = settings;
+        let access = Access::new(egress.clone(), Arc::clone(&clock), settings.environment);
         if !matches!(api.scheme_str(), Some("https" | "http")) {
             return Err(ApiAddressError);
         }
         let limits = Limits { attempt_timeout: try_timeout, first_backoff, max_body };
         let client = Client::new(&api, limits, egress).ok_or(ApiAddressError)?;
-        let pools = PoolSet::new(pools, &PoolSet::default(), try_timeout, &clock);
+        let pools = PoolSet::new(pools, &PoolSet::default(), try_timeout, &access);
         let gate = Arc::new(Gate::new(client, Arc::clone(&clock)));
         let inner = Inner {
             revoker: Revoker::start(Arc::clone(&gate)),
@@ -162,6 +170,7 @@ impl GitHub {
             pools: RwLock::new(Arc::new(pools)),
             routing,
             sign_timeout: try_timeout,
+            access,
         };
         Ok(Self { inner: Arc::new(inner) })
     }
@@ -171,7 +180,7 @@ impl GitHub {
     pub fn replace_pools(&self, pools: Pools) {
         let mut current = self.inner.pools.write().unwrap_or_else(PoisonError::into_inner);
         let inner = &self.inner;
-        let next = PoolSet::new(pools, &current, inner.sign_timeout, &inner.gate.clock);
+        let next = PoolSet::new(pools, &current, inner.sign_timeout, &inner.access);
         *current = Arc::new(next);
     }
 
@@ -184,8 +193,10 @@ impl GitHub {
     ///
     /// # Errors
     /// [`Error::Signer`].
-    pub async fn prove_key(&self, app: &App) -> Result<(), Error> {
-        self.inner.app_header(app).await.map(|_| ())
+    pub async fn prove_key(&self, app: &App) -> Result<KeyProof, Error> {
+        let proof = app.jwt.prove().await;
+        self.inner.note_signature(app, &proof);
+        proof
     }
 
     /// Proves that the key of at least one App signs. Makes no call to GitHub.
@@ -195,8 +206,8 @@ impl GitHub {
     pub async fn prove_any_key(&self) -> Result<(), Error> {
         let mut failure = Error::NoApp;
         for app in self.inner.pools().apps() {
-            match self.prove_key(app).await {
-                Ok(()) => return Ok(()),
+            match self.inner.app_header(app).await {
+                Ok(_) => return Ok(()),
                 Err(error) if failure == Error::NoApp => failure = error,
                 Err(_) => {}
             }
@@ -477,10 +488,14 @@ impl Inner {
     /// The App's own credential.
     async fn app_header(&self, app: &App) -> Result<HeaderValue, Error> {
         let header = app.jwt.header().await;
-        if let Err(error) = &header {
-            self.app_failed(app, "signer", error);
-        }
+        self.note_signature(app, &header);
         header
+    }
+
+    fn note_signature<T>(&self, app: &App, outcome: &Result<T, Error>) {
+        if let Err(error @ Error::Signer(signer)) = outcome {
+            self.app_failed(app, signer.kind.as_str(), error);
+        }
     }
 
     /// A call with the App's own credential. One that GitHub does not accept is not used again:

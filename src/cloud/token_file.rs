@@ -61,7 +61,8 @@ impl TokenFile {
         })
     }
 
-    fn text(&self) -> Result<Zeroizing<String>, Error> {
+    /// What is in the file now.
+    pub(super) fn text(&self) -> Result<Zeroizing<String>, Error> {
         let path = self.0.display();
         let unreadable =
             |error: std::io::Error| Error::configuration(format!("{path}: {}", error.kind()));

@@ -18,7 +18,7 @@ use super::{
     variables::{self as var, Variable},
 };
 use crate::{
-    github::{AppSettings, Pools},
+    github::{AppSettings, KmsKey, Pools},
     name::{AppId, AppName, Owner},
     yaml::Errors,
 };
@@ -182,7 +182,7 @@ fn of_kms(reader: &mut Reader<'_>, ids: Option<Vec<AppId>>) -> Option<Vec<App>> 
     }
     let provider = provider?;
     let app = |(id, key): (AppId, String)| {
-        AppKey::in_kms(provider, &key).map(|key| App { id, name: None, key })
+        KmsKey::parse(provider, &key).map(|key| App { id, name: None, key: AppKey::Kms(key) })
     };
     match pairs.into_iter().map(app).collect() {
         Ok(apps) => Some(apps),

@@ -11,34 +11,18 @@ use rustls::{
 use zeroize::Zeroizing;
 
 use super::value::Parsed;
-use crate::github::{KeyError, PemSigner};
+use crate::github::{KeyError, KmsKey, PemSigner, Signer, SignerSource};
 
 /// The private key of a GitHub App: an RSA key of at least 2048 bits.
-///
-/// Only the constructors here make one, so its holder need not check it again.
 #[derive(Debug, Clone)]
-pub struct AppKey(Arc<PemSigner>);
-
-/// Where a key is held that never leaves its service.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum KmsProvider {
-    /// Google Cloud KMS.
-    Gcp,
-    /// AWS KMS.
-    Aws,
-    /// Azure Key Vault.
-    Azure,
+pub enum AppKey {
+    /// Held here. It was read and checked.
+    Pem(Arc<PemSigner>),
+    /// Held by a key management service.
+    Kms(KmsKey),
 }
 
 impl AppKey {
-    /// The key that the service has under this name.
-    ///
-    /// # Errors
-    /// What is expected, as the rest of a sentence about where the name is given.
-    pub fn in_kms(_provider: KmsProvider, _name: &str) -> Result<Self, String> {
-        Err("asks for a key management service, which is not built into this version".to_owned())
-    }
-
     /// Reads PEM text, PKCS #1 (as GitHub hands it out) or PKCS #8. Where line ends are written
     /// as `\n`, as happens to a PEM on its way through a variable, they are taken as line ends.
     ///
@@ -51,7 +35,7 @@ impl AppKey {
                 .to_owned());
         }
         PemSigner::from_pem(pem.as_bytes())
-            .map(|signer| Self(Arc::new(signer)))
+            .map(|signer| Self::Pem(Arc::new(signer)))
             .map_err(what_is_wrong)
     }
 
@@ -64,15 +48,22 @@ impl AppKey {
     }
 
     /// What signs with it.
-    pub fn signer(&self) -> Arc<PemSigner> {
-        Arc::clone(&self.0)
+    pub fn signer(&self) -> SignerSource {
+        match self {
+            Self::Pem(signer) => SignerSource::Ready(Arc::clone(signer) as Arc<dyn Signer>),
+            Self::Kms(key) => SignerSource::Kms(key.clone()),
+        }
     }
 }
 
 impl PartialEq for AppKey {
     /// Whether it is the same key, however it is written.
     fn eq(&self, other: &Self) -> bool {
-        self.0.public_key() == other.0.public_key()
+        match (self, other) {
+            (Self::Pem(one), Self::Pem(other)) => one.public_key() == other.public_key(),
+            (Self::Kms(one), Self::Kms(other)) => one == other,
+            (Self::Pem(_), Self::Kms(_)) | (Self::Kms(_), Self::Pem(_)) => false,
+        }
     }
 }
 
@@ -199,7 +190,7 @@ pub(super) mod tests {
     #[test]
     fn a_key_is_never_shown() {
         let key = AppKey::parse(&rsa_pem()).unwrap();
-        assert_eq!(format!("{key:?}"), "AppKey(PemSigner { .. })");
+        assert_eq!(format!("{key:?}"), "Pem(PemSigner { .. })");
     }
 
     const RSA_1024: &str = "-----BEGIN RSA PRIVATE KEY-----\n\

@@ -78,6 +78,7 @@ fn settings(reader: &mut Reader<'_>) -> Option<Config> {
         domain: domain?,
         apps: apps?,
         routing: routing?,
+        environment: reader.environment().clone(),
         listen: listen?,
         shutdown: shutdown?,
         metrics_port: metrics_port?,

@@ -5,10 +5,11 @@ use std::{ops::RangeInclusive, str::FromStr, time::Duration};
 
 use url::{Host, Url};
 
-use super::{GitHub, KmsProvider};
+use super::GitHub;
 use crate::{
     clock,
     egress::Origin,
+    github::KmsProvider,
     name::{AppId, Audience, Issuer, Owner, RepoName, is_loopback},
 };
 

@@ -65,7 +65,7 @@ variables! {
     APP_CONFIG_FILE, Shared, "A file of organizations and their Apps ([format](apps.md)). It replaces `GITHUB_APP_IDS` and the variables of keys, which are then ignored. A changed file is reloaded.";
     APP_SECRET_CERTIFICATE_FILE, Shared, "The file that holds the App's private key (PEM). This or the next one is required.";
     APP_SECRET_CERTIFICATE_ENV_VAR, Shared, "The App's private key itself (PEM; line ends may be written as `\\n`), despite its name.";
-    KMS_KEYS, Shared, "Refused: signing by a key management service is not built into this version. One key for each of `GITHUB_APP_IDS`, comma separated; an empty entry skips its App.";
+    KMS_KEYS, Shared, "Keys of Apps at a [key management service](apps.md#keys-at-a-key-management-service), in place of a PEM: one for each of `GITHUB_APP_IDS`, comma separated. An empty entry skips its App.";
     KMS_PROVIDER = "gcp", Shared, "The service of `KMS_KEYS` and of `kms_key` in the Apps file: `gcp`, `aws` or `akv`, in any letter case.";
     PORT = "8080", Shared, "The port for gRPC, REST, health and reflection; 0 takes any free one.";
     GITHUB_BASE_URL = "https://api.github.com", Shared, "The root of GitHub's API: `https://HOST/api/v3` for GitHub Enterprise Server, `https://api.SUBDOMAIN.ghe.com` with data residency.";

@@ -8,6 +8,7 @@
 
 use std::{borrow::Cow, time::Duration};
 
+use super::signer::SignerError;
 use crate::{
     name::Owner,
     reason::{Reason, Refusal},
@@ -94,7 +95,7 @@ pub enum Error {
     Unexpected(Cause),
     /// The App key could not sign.
     #[error("the signer is unavailable: {0}")]
-    Signer(Cause),
+    Signer(SignerError),
     /// GitHub does not accept the App's signature, id or clock: the operator's configuration is
     /// wrong.
     #[error("GitHub does not accept the App: {0}")]
@@ -246,7 +247,7 @@ mod tests {
             (Error::Stale(said()), Reason::GithubUnavailable),
             (Error::unavailable(said()), Reason::GithubUnavailable),
             (Error::Unexpected(said()), Reason::GithubUnavailable),
-            (Error::Signer(said()), Reason::SignerUnavailable),
+            (Error::Signer(SignerError::unavailable("GITHUB-SAID")), Reason::SignerUnavailable),
             (Error::Misconfigured(said()), Reason::Internal),
             (Error::Unauthorized(said()), Reason::Internal),
             (Error::Wider(said()), Reason::Internal),

@@ -11,7 +11,6 @@ use http::HeaderValue;
 
 use super::{
     error::Error,
-    pool::AppSettings,
     signer::{Signer, SignerError},
 };
 use crate::{
@@ -47,7 +46,8 @@ pub(super) struct AppJwt {
 
 impl AppJwt {
     pub(super) fn new(
-        AppSettings { id, signer, .. }: AppSettings,
+        app: AppId,
+        signer: Arc<dyn Signer>,
         timeout: Duration,
         clock: Arc<dyn Clock>,
     ) -> Self {
@@ -56,7 +56,7 @@ impl AppJwt {
             Bounds { verified: 64 << 10, unverified: 64 << 10 },
             |_, _| 4 << 10,
         );
-        Self { app: id, signer, timeout, clock, signed }
+        Self { app, signer, timeout, clock, signed }
     }
 
     /// The `Authorization` header of the App.
@@ -79,16 +79,54 @@ impl AppJwt {
             let took = clock.monotonic().since(begun);
             metrics::histogram!(metric::SIGNER_DURATION, label::APP_ID => app.to_string())
                 .record(took.as_secs_f64());
-            signed.map_err(|_| Error::Signer("no signature in time".into()))?
+            signed.map_err(|_| late())?
         };
         let held = self.signed.get_or_load(app, CallerTrust::Verified, fresh, load).await?;
         Ok(held.value.header)
+    }
+
+    /// Signs, and checks the signature by the public key, if this process may read that.
+    pub(super) async fn prove(&self) -> Result<KeyProof, Error> {
+        let header = self.header().await?;
+        let read = tokio::time::timeout(self.timeout, self.signer.public_key());
+        let Some(key) = read.await.map_err(|_| late())?.map_err(Error::Signer)? else {
+            return Ok(KeyProof::Unchecked);
+        };
+        let jwt = header.to_str().ok().and_then(|header| header.strip_prefix("Bearer "));
+        let parts = jwt.and_then(|jwt| jwt.rsplit_once('.'));
+        let is_signed = parts.is_some_and(|(input, signature)| {
+            URL_SAFE_NO_PAD
+                .decode(signature)
+                .is_ok_and(|signature| key.verifies(input.as_bytes(), &signature))
+        });
+        if is_signed {
+            return Ok(KeyProof::Verified);
+        }
+        self.forget();
+        Err(misconfigured("the signature is not by the key whose public half the signer gives"))
     }
 
     /// Drops the JWT: GitHub did not take it.
     pub(super) fn forget(&self) {
         self.signed.invalidate(&self.app);
     }
+}
+
+/// What is known of an App's key after it signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum KeyProof {
+    /// The signature is by the key.
+    Verified,
+    /// This process may not read the public key. GitHub knows whether the signature is right.
+    Unchecked,
+}
+
+fn late() -> Error {
+    Error::Signer(SignerError::unavailable("no signature in time"))
+}
+
+fn misconfigured(text: &str) -> Error {
+    Error::Signer(SignerError::misconfigured(text))
 }
 
 /// A signed App JWT.
@@ -108,14 +146,11 @@ async fn sign(app: AppId, signer: &dyn Signer, now: UnixTime) -> Result<Signed, 
     let mut jwt = URL_SAFE_NO_PAD.encode(r#"{"alg":"RS256","typ":"JWT"}"#);
     jwt.push('.');
     URL_SAFE_NO_PAD.encode_string(claims.to_string(), &mut jwt);
-    let signature = signer
-        .sign(jwt.as_bytes())
-        .await
-        .map_err(|SignerError(cause)| Error::Signer(cause.into()))?;
+    let signature = signer.sign(jwt.as_bytes()).await.map_err(Error::Signer)?;
     jwt.push('.');
     URL_SAFE_NO_PAD.encode_string(signature, &mut jwt);
-    let header = bearer(&jwt)
-        .ok_or_else(|| Error::Signer("the signature is not a valid header value".into()))?;
+    let header =
+        bearer(&jwt).ok_or_else(|| misconfigured("the signature is not a valid header value"))?;
     Ok(Signed { header, at: now })
 }
 

@@ -20,10 +20,16 @@ use std::{
 };
 
 use super::{
-    Inner, error::Error, installation::Known, jwt::AppJwt, limits::LimitKey, signer::Signer,
+    Inner,
+    error::Error,
+    installation::Known,
+    jwt::AppJwt,
+    limits::LimitKey,
+    signer::{KmsKey, Signer},
 };
 use crate::{
-    clock::{Clock, Moment},
+    clock::Moment,
+    cloud::Access,
     name::{AppId, AppName, InstallationId, Owner},
 };
 
@@ -38,7 +44,33 @@ pub struct AppSettings {
     /// The name by which policies pin it, if the operator gave it one.
     pub name: Option<AppName>,
     /// Holds the App's private key, or knows who does.
-    pub signer: Arc<dyn Signer>,
+    pub signer: SignerSource,
+}
+
+/// What signs for an App.
+#[derive(Clone)]
+pub enum SignerSource {
+    /// This.
+    Ready(Arc<dyn Signer>),
+    /// A key management service, which is called with the credentials of the environment.
+    Kms(KmsKey),
+}
+
+impl SignerSource {
+    fn open(&self, access: &Access) -> Arc<dyn Signer> {
+        match self {
+            Self::Ready(signer) => Arc::clone(signer),
+            Self::Kms(key) => key.signer(access),
+        }
+    }
+
+    fn is_same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Ready(one), Self::Ready(other)) => Arc::ptr_eq(one, other),
+            (Self::Kms(one), Self::Kms(other)) => one == other,
+            (Self::Ready(_), Self::Kms(_)) | (Self::Kms(_), Self::Ready(_)) => false,
+        }
+    }
 }
 
 impl fmt::Debug for AppSettings {
@@ -140,7 +172,7 @@ impl Routing {
 pub struct App {
     id: AppId,
     name: Option<AppName>,
-    signer: Arc<dyn Signer>,
+    signer: SignerSource,
     pub(super) jwt: Arc<AppJwt>,
     /// Its name in addresses, once GitHub has said it.
     slug: Arc<OnceLock<Arc<str>>>,
@@ -213,12 +245,12 @@ impl PoolSet {
         pools: Pools,
         before: &Self,
         sign_timeout: Duration,
-        clock: &Arc<dyn Clock>,
+        access: &Access,
     ) -> Self {
         let mut set = Self::default();
         let Pools { listed, others } = pools;
         let mut pool = |apps: Vec<AppSettings>| {
-            let apps = apps.into_iter().map(|app| set.app(app, before, sign_timeout, clock));
+            let apps = apps.into_iter().map(|app| set.app(app, before, sign_timeout, access));
             Arc::new(Pool { apps: apps.collect(), turn: AtomicUsize::new(0) })
         };
         let others = (!others.is_empty()).then(|| pool(others));
@@ -232,15 +264,16 @@ impl PoolSet {
         settings: AppSettings,
         before: &Self,
         sign_timeout: Duration,
-        clock: &Arc<dyn Clock>,
+        access: &Access,
     ) -> Arc<App> {
         if let Some(app) = self.apps.iter().find(|app| app.id == settings.id) {
             return Arc::clone(app);
         }
         let is_same =
-            |app: &&Arc<App>| app.id == settings.id && Arc::ptr_eq(&app.signer, &settings.signer);
-        let AppSettings { id, name, signer } = settings.clone();
-        let app = match before.apps.iter().find(is_same) {
+            |app: &&Arc<App>| app.id == settings.id && app.signer.is_same(&settings.signer);
+        let known = before.apps.iter().find(is_same);
+        let AppSettings { id, name, signer } = settings;
+        let app = match known {
             Some(app) => App {
                 id,
                 name,
@@ -249,14 +282,18 @@ impl PoolSet {
                 slug: Arc::clone(&app.slug),
                 failed_at: Arc::clone(&app.failed_at),
             },
-            None => App {
-                id,
-                name,
-                signer,
-                jwt: Arc::new(AppJwt::new(settings, sign_timeout, Arc::clone(clock))),
-                slug: Arc::default(),
-                failed_at: Arc::default(),
-            },
+            None => {
+                let clock = Arc::clone(&access.network.clock);
+                let jwt = AppJwt::new(id, signer.open(access), sign_timeout, clock);
+                App {
+                    id,
+                    name,
+                    signer,
+                    jwt: Arc::new(jwt),
+                    slug: Arc::default(),
+                    failed_at: Arc::default(),
+                }
+            }
         };
         let app = Arc::new(app);
         self.apps.push(Arc::clone(&app));

@@ -205,7 +205,7 @@ impl Signer for CountingSigner {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
             if self.broken.load(Ordering::SeqCst) {
-                Err(SignerError("key service down".into()))
+                Err(SignerError::unavailable("key service down"))
             } else {
                 Ok(vec![1, 2, 3])
             }
@@ -232,7 +232,8 @@ impl World {
     ) -> Self {
         let (fake, clock, signer) =
             (Fake::start(script).await, ManualClock::at(NOW), Arc::new(CountingSigner::default()));
-        let app = AppSettings { id: AppId(5), name: None, signer: signer.clone() };
+        let app =
+            AppSettings { id: AppId(5), name: None, signer: SignerSource::Ready(signer.clone()) };
         let pools = Pools::for_every_owner(vec![app]);
         let mut settings = Settings::new(fake.api.clone(), pools);
         settings.first_backoff = Duration::from_millis(1);

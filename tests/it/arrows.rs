@@ -18,7 +18,7 @@ const RESERVED: [(&str, &[&str]); 9] = [
     // The page of metrics is the composition root's own.
     ("::axum", &["transport", "app"]),
     ("::octocrab", &["github"]),
-    ("::jsonwebtoken", &["oidc"]),
+    ("::jsonwebtoken", &["oidc", "cloud"]),
     ("::moka", &["cache"]),
     // Patterns mean what Go makes of them.
     ("::regex_automata", &["pattern"]),

@@ -4,5 +4,5 @@
 mod ambient;
 mod aws;
 mod commands;
-mod fake;
+pub mod fake;
 mod wire;

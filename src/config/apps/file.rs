@@ -16,6 +16,7 @@ use super::{
     App, Apps,
 };
 use crate::{
+    github::KmsKey,
     name::{AppId, AppName, Owner},
     yaml::{self, Errors, Invalid, Mark, Node, Value},
 };
@@ -209,7 +210,7 @@ impl Reading<'_> {
         let provider = provider.or(var::KMS_PROVIDER.default).unwrap_or_default();
         let provider = value::kms_provider(provider)
             .map_err(|expected| format!("needs KMS_PROVIDER, which {expected}"))?;
-        AppKey::in_kms(provider, name)
+        KmsKey::parse(provider, name).map(AppKey::Kms)
     }
 
     /// A map's entries by the lowercase form of their keys, all of them known.

@@ -131,8 +131,16 @@ fn kms_settings_are_checked() {
         read(&ids.iter().chain(pairs).copied().collect::<Vec<_>>()).unwrap_err()
     };
     for (provider, expected) in [
-        ("gcp", "KMS_KEYS asks for a key management service, which is not built into this version"),
-        ("AKV", "KMS_KEYS asks for a key management service, which is not built into this version"),
+        (
+            "gcp",
+            "KMS_KEYS must name a key version of Google Cloud KMS: \
+             projects/P/locations/L/keyRings/R/cryptoKeys/K/cryptoKeyVersions/V",
+        ),
+        (
+            "AKV",
+            "KMS_KEYS must name a key of Azure Key Vault: https://VAULT/keys/NAME or \
+             https://VAULT/keys/NAME/VERSION",
+        ),
         ("azure", "KMS_PROVIDER must be gcp or aws or akv"),
     ] {
         assert_eq!(kms(&[("KMS_KEYS", "a,b"), ("KMS_PROVIDER", provider)]), [expected]);

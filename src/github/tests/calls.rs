@@ -46,7 +46,7 @@ async fn twenty_callers_make_one_signature_and_it_serves_for_eight_minutes() {
     assert_eq!(world.signer.signatures.load(Ordering::SeqCst), 1);
     world.clock.advance(Duration::from_secs(1));
     let error = world.github.prove_any_key().await.unwrap_err();
-    assert_eq!(error, Error::Signer("key service down".into()));
+    assert_eq!(error, Error::Signer(SignerError::unavailable("key service down")));
     assert_eq!(error.reason(), crate::reason::Reason::SignerUnavailable);
     world.signer.broken.store(false, Ordering::SeqCst);
     world.github.prove_any_key().await.unwrap();
@@ -68,7 +68,7 @@ async fn a_signer_that_hangs_holds_up_nobody_for_long() {
     world.signer.hangs.store(true, Ordering::SeqCst);
     assert_eq!(
         world.github.prove_any_key().await.unwrap_err(),
-        Error::Signer("no signature in time".into())
+        Error::Signer(SignerError::unavailable("no signature in time"))
     );
 }
 

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use futures_util::future::BoxFuture;
-use octo_sts::github::{Signer, SignerError};
+use octo_sts::github::{PublicKey, Signer, SignerError, SignerSource};
 
 use super::{once, pass, same, setup};
 use crate::harness::{Setup, World};
@@ -22,9 +22,13 @@ impl Signer for Switched {
     fn sign<'a>(&'a self, input: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, SignerError>> {
         self.asked.fetch_add(1, Ordering::Relaxed);
         if self.down.load(Ordering::Relaxed) {
-            return Box::pin(async { Err(SignerError("the key service is down".into())) });
+            return Box::pin(async { Err(SignerError::unavailable("the key service is down")) });
         }
         self.inner.sign(input)
+    }
+
+    fn public_key(&self) -> BoxFuture<'_, Result<Option<PublicKey>, SignerError>> {
+        self.inner.public_key()
     }
 }
 
@@ -32,11 +36,12 @@ async fn world(setup: Setup) -> (World, Arc<AtomicBool>, Arc<AtomicUsize>) {
     let (down, asked) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
     let mut setup = setup;
     let app = setup.settings.github.pools.apps_mut().next().unwrap();
-    app.signer = Arc::new(Switched {
-        inner: Arc::clone(&app.signer),
+    let SignerSource::Ready(inner) = app.signer.clone() else { panic!("the key is not held here") };
+    app.signer = SignerSource::Ready(Arc::new(Switched {
+        inner,
         down: Arc::clone(&down),
         asked: Arc::clone(&asked),
-    });
+    }));
     (setup.start().await, down, asked)
 }
 
