@@ -242,6 +242,10 @@ impl Exchange {
                 Err(empty) => (refuse::too_many_mints(empty), true),
                 Ok(()) => match self.mint_through(&authorized, &installation, calls).await {
                     Ok(minted) => return Ok(minted),
+                    // The pinned App was uninstalled a moment ago.
+                    Err(github::Error::NotInstalled) if grant.pin().is_some() => {
+                        (github::Error::Pin.refusal(grant.owner()), true)
+                    }
                     Err(error) => (error.refusal(grant.owner()), error.is_of_one_app()),
                 },
             };

@@ -182,6 +182,8 @@ impl Error {
                 | Self::Misconfigured(_)
                 | Self::Forbidden(_)
                 | Self::RepositoryNotAccessible
+                | Self::PermissionRefused { .. }
+                | Self::RepositoryRefused { .. }
         )
     }
 
