@@ -69,9 +69,19 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- if and .Values.githubApp.existingSecret .Values.githubApp.privateKey -}}
 {{- fail "githubApp: only one of existingSecret and privateKey" -}}
 {{- end -}}
-{{- if not (or .Values.githubApp.existingSecret .Values.githubApp.privateKey) -}}
-{{- fail "githubApp: the App's private key is required: existingSecret, or privateKey" -}}
+{{- $hasKey := or .Values.githubApp.existingSecret .Values.githubApp.privateKey -}}
+{{- if and .Values.kms.keys $hasKey -}}
+{{- fail "kms.keys: they replace githubApp.existingSecret and githubApp.privateKey; set only one of them" -}}
 {{- end -}}
+{{- if not (or $hasKey .Values.kms.keys) -}}
+{{- fail "githubApp: the App's private key is required: existingSecret, or privateKey, or kms.keys" -}}
+{{- end -}}
+{{- end -}}
+{{- if and .Values.kms.keys .Values.appsFile.existingSecret -}}
+{{- fail "kms.keys: with appsFile, the file names the keys" -}}
+{{- end -}}
+{{- if and .Values.kms.keys (not .Values.kms.provider) -}}
+{{- fail "kms.provider is required with kms.keys: gcp, aws or akv" -}}
 {{- end -}}
 {{- if and .Values.proxy.url .Values.proxy.existingSecret -}}
 {{- fail "proxy: only one of url and existingSecret" -}}
