@@ -499,12 +499,18 @@ impl Inner {
     }
 
     /// A call with the App's own credential. One that GitHub does not accept is not used again:
-    /// after the operator corrected the clock or the key, a new one works.
+    /// after the operator corrected the clock or the key, a new one works. If the App has another
+    /// key, as during a rotation, the call is repeated with that.
     async fn call_as(&self, app: &App, key: LimitKey, call: &Call) -> Result<ApiReply, Meaning> {
-        let outcome = self.gate.call(key, call).await;
+        let mut outcome = self.gate.call(key, call).await;
+        if outcome.as_ref().is_err_and(Meaning::refuses_app)
+            && app.jwt.refused(&call.authorization)
+            && let Ok(authorization) = self.app_header(app).await
+        {
+            outcome = self.gate.call(key, &Call { authorization, ..call.clone() }).await;
+        }
         match &outcome {
             Err(meaning) if meaning.refuses_app() => {
-                app.jwt.forget();
                 self.app_failed(app, "refused", &Error::from(meaning.clone()));
             }
             Ok(_) => app.note_outcome(true, self.gate.clock.monotonic()),

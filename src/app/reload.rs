@@ -1,4 +1,4 @@
-//! The file of Apps as it changes while the server runs.
+//! The file of Apps, or of their key, as it changes while the server runs.
 //!
 //! It is read whole every few seconds, with the key files that it names: a mounted file is replaced
 //! by a link that moves (as in Kubernetes), which leaves no sign that is always there. After an
@@ -27,7 +27,7 @@ pub(super) async fn run(apps: Apps, github: GitHub, clock: Arc<dyn Clock>) {
         let reading = Arc::clone(&file);
         match tokio::task::spawn_blocking(move || reading.load()).await {
             Ok(outcome) => reload.compare(&file, outcome).await,
-            Err(error) => tracing::error!(%error, "the file of Apps was not read"),
+            Err(error) => tracing::error!(%error, "the file was not read"),
         }
     }
 }
@@ -49,18 +49,18 @@ impl Reload {
                 let apps = apps.of(Arc::clone(file));
                 if apps != self.apps {
                     self.replace(apps);
-                    tracing::info!(file = %path, apps = self.apps.iter().count(), "the changed file of Apps is in use");
+                    tracing::info!(file = %path, apps = self.apps.iter().count(), "the changed file is in use for Apps");
                     super::prove_keys(&self.github).await.unwrap_or_else(|error| {
-                        tracing::error!(file = %path, %error, "no App of the changed file has a key that signs");
+                        tracing::error!(file = %path, %error, "no key of the changed file signs");
                     });
                 } else if self.error.is_some() {
-                    tracing::info!(file = %path, "the file of Apps is again as it was before the error");
+                    tracing::info!(file = %path, "the file is again as it was before the error");
                 }
                 self.error = None;
             }
             Err(errors) if self.error.as_ref() != Some(&errors) => {
                 let list: Vec<_> = errors.iter().map(ToString::to_string).collect();
-                tracing::error!(file = %path, errors = list.join("; "), "the changed file of Apps cannot be used; the Apps stay as they were");
+                tracing::error!(file = %path, errors = list.join("; "), "the changed file cannot be used; Apps and keys stay as they were");
                 self.error = Some(errors);
             }
             Err(_) => {}

@@ -135,12 +135,18 @@ pub(super) fn read(reader: &mut Reader<'_>) -> Option<Apps> {
             "or APP_SECRET_CERTIFICATE_ENV_VAR is required: the App's private key",
         ),
     };
-    Some(Apps::for_every_owner(without_repetitions(reader, apps?)))
+    let apps = without_repetitions(reader, apps?);
+    let ids = apps.iter().map(|app| app.id).collect();
+    let apps = Apps::for_every_owner(apps);
+    Some(match reader.text(&var::APP_SECRET_CERTIFICATE_FILE)? {
+        Some(path) => apps.of(Arc::new(AppsFile::of_key(path.into(), ids))),
+        None => apps,
+    })
 }
 
 fn of_file(reader: &mut Reader<'_>) -> Option<Apps> {
     let path = reader.text(&var::APP_CONFIG_FILE)??;
-    let file = Arc::new(AppsFile::new(path.into(), reader.environment().clone()));
+    let file = Arc::new(AppsFile::of_apps(path.into(), reader.environment().clone()));
     match file.load() {
         Ok(apps) => Some(apps.of(file)),
         Err(errors) => reader.refuse(var::APP_CONFIG_FILE.name, in_words(&errors)),

@@ -60,7 +60,7 @@ impl PartialEq for AppKey {
     /// Whether it is the same key, however it is written.
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
-            (Self::Pem(one), Self::Pem(other)) => one.public_key() == other.public_key(),
+            (Self::Pem(one), Self::Pem(other)) => one.public_keys().eq(other.public_keys()),
             (Self::Kms(one), Self::Kms(other)) => one == other,
             (Self::Pem(_), Self::Kms(_)) | (Self::Kms(_), Self::Pem(_)) => false,
         }

@@ -63,7 +63,7 @@ variables! {
     STS_DOMAIN, Shared, "Required. The host by which callers reach this server, without scheme; also the audience that tokens must carry unless a policy says otherwise.";
     GITHUB_APP_IDS, Shared, "The ids of the GitHub Apps, comma separated. Required unless `APP_CONFIG_FILE` is set. Several Apps share the work and have the same private key.";
     APP_CONFIG_FILE, Shared, "A file of organizations and their Apps ([format](apps.md)). It replaces `GITHUB_APP_IDS` and the variables of keys, which are then ignored. A changed file is reloaded.";
-    APP_SECRET_CERTIFICATE_FILE, Shared, "The file that holds the App's private key (PEM). This or the next one is required.";
+    APP_SECRET_CERTIFICATE_FILE, Shared, "The file that holds the App's private key (PEM); a change is noticed within ten seconds. This, the next one or `KMS_KEYS` is required.";
     APP_SECRET_CERTIFICATE_ENV_VAR, Shared, "The App's private key itself (PEM; line ends may be written as `\\n`), despite its name.";
     KMS_KEYS, Shared, "Keys of Apps at a [key management service](apps.md#keys-at-a-key-management-service), in place of a PEM: one for each of `GITHUB_APP_IDS`, comma separated. An empty entry skips its App.";
     KMS_PROVIDER = "gcp", Shared, "The service of `KMS_KEYS` and of `kms_key` in the Apps file: `gcp`, `aws` or `akv`, in any letter case.";

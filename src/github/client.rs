@@ -69,7 +69,7 @@ impl Endpoint {
 }
 
 /// One call, in a form that can be repeated.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Call {
     pub(super) endpoint: Endpoint,
     pub(super) method: Method,

@@ -106,7 +106,18 @@ impl AppJwt {
         Err(misconfigured("the signature is not by the key whose public half the signer gives"))
     }
 
-    /// Drops the JWT: GitHub did not take it.
+    /// Drops a JWT that GitHub refused. Returns whether the next one is signed with another key.
+    pub(super) fn refused(&self, header: &HeaderValue) -> bool {
+        let Some(held) = self.signed.get(&self.app) else { return false };
+        if held.value.header != *header {
+            // Another call was refused before, and what was done about it is not known to fail yet.
+            return true;
+        }
+        self.forget();
+        self.signer.use_next_key()
+    }
+
+    /// Drops the JWT.
     pub(super) fn forget(&self) {
         self.signed.invalidate(&self.app);
     }

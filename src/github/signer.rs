@@ -36,6 +36,11 @@ pub trait Signer: Send + Sync + 'static {
     fn public_key(&self) -> BoxFuture<'_, Result<Option<PublicKey>, SignerError>> {
         Box::pin(async { Ok(None) })
     }
+
+    /// GitHub refused a signature of the key in use. Returns whether another key signs from now on.
+    fn use_next_key(&self) -> bool {
+        false
+    }
 }
 
 /// A public key, as its service gives it.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use octo_sts::{
-    emulator::{Selection, TokenRecord},
+    emulator::{Selection, TokenRecord, generate_rsa_pem},
     name::AppId,
     telemetry::Metrics,
 };
@@ -114,6 +114,89 @@ async fn a_changed_file_replaces_the_apps_and_an_error_does_not() {
         }
     }
     panic!("the owner is served still");
+}
+
+/// The usual world, whose App's key is in a file that holds `pem`.
+async fn with_key_file(pem: impl Fn(&Setup) -> String) -> (Setup, Folder) {
+    let mut setup = Setup::with_policy(POLICY).await;
+    let folder = Folder::new();
+    let file = folder.file("app.pem", &pem(&setup));
+    let read = settings(&[
+        ("STS_DOMAIN", DOMAIN),
+        ("GITHUB_APP_IDS", &setup.app.to_string()),
+        ("APP_SECRET_CERTIFICATE_FILE", &file),
+        ("GITHUB_BASE_URL", &setup.github.url()),
+    ]);
+    setup.settings.github = read.github;
+    setup.settings.apps = read.apps;
+    setup.settings.github.first_backoff = Duration::from_millis(1);
+    (setup, folder)
+}
+
+#[tokio::test]
+async fn a_changed_key_file_is_used_and_a_broken_one_is_not() {
+    let (recorder, page) = Metrics::recorder().unwrap();
+    let _guard = metrics::set_default_local_recorder(&recorder);
+    let shows = |value: &str| page.render().contains(&format!("octosts_apps_file_ok {value}\n"));
+    let (old, old_public) = generate_rsa_pem();
+    let (new, new_public) = generate_rsa_pem();
+    let (setup, folder) = with_key_file(|_| old.clone()).await;
+    setup.github.remove_keys(setup.app);
+    setup.github.add_key(setup.app, old_public);
+    let app = setup.app;
+    let world = setup.start().await;
+    assert_eq!(world.usual().await.rest.code, 0);
+    for broken in ["", &new[..new.len() / 2], "-----BEGIN EC PRIVATE KEY-----"] {
+        folder.file("app.pem", broken);
+        reloaded(&world, || shows("0")).await;
+        assert_eq!(world.usual().await.rest.code, 0, "the old key serves");
+        folder.file("app.pem", &old);
+        reloaded(&world, || shows("1")).await;
+    }
+    // GitHub has the new key alone: the old one is refused until the file is read again.
+    world.github.remove_keys(app);
+    world.github.add_key(app, new_public);
+    folder.file("app.pem", &new);
+    for _ in 0..500 {
+        world.clock.advance(Duration::from_secs(60));
+        tokio::time::sleep(Duration::from_millis(10)).await;
+        if world.usual().await.rest.code == 0 {
+            return;
+        }
+    }
+    panic!("the new key is not used");
+}
+
+#[tokio::test]
+async fn during_a_rotation_whichever_key_github_has_signs() {
+    let (first, first_public) = generate_rsa_pem();
+    let (second, second_public) = generate_rsa_pem();
+    let (setup, _folder) = with_key_file(|_| format!("{first}{second}")).await;
+    let (github, app) = (setup.github.clone(), setup.app);
+    let keep = |key: &octo_sts::emulator::PublicKey| {
+        github.remove_keys(app);
+        github.add_key(app, key.clone());
+    };
+    keep(&first_public);
+    let world = setup.start().await;
+    for key in [&first_public, &second_public, &second_public, &first_public] {
+        keep(key);
+        // A new JWT is needed, and the key of the last one may be refused.
+        for _ in 0..3 {
+            world.clock.advance(Duration::from_secs(9 * 60));
+            let outcome = world.usual().await;
+            assert_eq!(outcome.rest.code, 0, "{}", outcome.rest.message);
+        }
+    }
+    // GitHub has neither: nobody gets a token, and no call goes round for ever.
+    github.remove_keys(app);
+    world.clock.advance(Duration::from_secs(9 * 60));
+    let minted = github.minted().len();
+    let calls = github.calls().total();
+    let outcome = world.usual().await;
+    assert_eq!(outcome.rest.code, 13, "{}", outcome.rest.message);
+    assert_eq!(github.minted().len(), minted);
+    assert!(github.calls().total() - calls <= 16, "{}", github.calls().total() - calls);
 }
 
 #[tokio::test]

@@ -21,11 +21,19 @@ use crate::{
     yaml::{self, Errors, Invalid, Mark, Node, Value},
 };
 
-/// The file, and the variables that it may name.
+/// A file that Apps or their key are read from, again and again.
 #[derive(Clone, PartialEq)]
 pub struct AppsFile {
     path: PathBuf,
-    environment: Environment,
+    content: Content,
+}
+
+#[derive(Clone, PartialEq)]
+enum Content {
+    /// Organizations and their Apps. It may name these variables.
+    Apps(Environment),
+    /// The private key of these Apps.
+    Key(Vec<AppId>),
 }
 
 impl fmt::Debug for AppsFile {
@@ -35,9 +43,14 @@ impl fmt::Debug for AppsFile {
 }
 
 impl AppsFile {
-    /// The file at `path`.
-    pub fn new(path: PathBuf, environment: Environment) -> Self {
-        Self { path, environment }
+    /// A file of organizations and their Apps.
+    pub(super) fn of_apps(path: PathBuf, environment: Environment) -> Self {
+        Self { path, content: Content::Apps(environment) }
+    }
+
+    /// A file with the private key of these Apps.
+    pub(super) fn of_key(path: PathBuf, apps: Vec<AppId>) -> Self {
+        Self { path, content: Content::Key(apps) }
     }
 
     /// Where it is.
@@ -50,10 +63,19 @@ impl AppsFile {
     /// # Errors
     /// Every error in it, in its order.
     pub fn load(&self) -> Result<Apps, Errors> {
-        let text = fs::read(&self.path).map_err(|error| {
-            Errors::from(Invalid::file(format!("the file cannot be read: {}", error.kind())))
-        })?;
-        parse(&text, &self.environment)
+        let wrong = |what: String| Errors::from(Invalid::file(what));
+        match &self.content {
+            Content::Apps(environment) => {
+                let text = fs::read(&self.path)
+                    .map_err(|error| wrong(format!("the file cannot be read: {}", error.kind())))?;
+                parse(&text, environment)
+            }
+            Content::Key(apps) => {
+                let key = AppKey::read(&self.path).map_err(wrong)?;
+                let app = |id: &AppId| App { id: *id, name: None, key: key.clone() };
+                Ok(Apps::for_every_owner(apps.iter().map(app).collect()))
+            }
+        }
     }
 }
 

@@ -1,4 +1,6 @@
-//! A private key in this process.
+//! Private keys in this process.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use aws_lc_rs::{
     rand::SystemRandom,
@@ -26,9 +28,12 @@ pub enum KeyError {
     Unsound,
 }
 
-/// A private key in this process.
+/// One private key, or several during a rotation: the first one signs until GitHub refuses it.
 pub struct PemSigner {
-    key: RsaKeyPair,
+    first: RsaKeyPair,
+    others: Vec<RsaKeyPair>,
+    /// Counts refusals: which key signs.
+    turn: AtomicUsize,
     random: SystemRandom,
 }
 
@@ -39,7 +44,7 @@ impl std::fmt::Debug for PemSigner {
 }
 
 impl PemSigner {
-    /// Reads an RSA key of at least 2048 bits: `BEGIN RSA PRIVATE KEY` (PKCS #1, RFC 8017), the
+    /// Reads RSA keys of at least 2048 bits: `BEGIN RSA PRIVATE KEY` (PKCS #1, RFC 8017), the
     /// form that GitHub gives out, or `BEGIN PRIVATE KEY` (PKCS #8, RFC 5958).
     ///
     /// # Errors
@@ -49,23 +54,38 @@ impl PemSigner {
         if encrypted(b"BEGIN ENCRYPTED PRIVATE KEY") || encrypted(b"Proc-Type: 4,ENCRYPTED") {
             return Err(KeyError::Encrypted);
         }
-        // Keys of fewer than 2048 bits do not parse.
-        let key = match PrivateKeyDer::from_pem_slice(pem).map_err(|_| KeyError::NotPem)? {
-            PrivateKeyDer::Pkcs1(der) => {
-                RsaKeyPair::from_der(der.secret_pkcs1_der()).map_err(|_| KeyError::Unsound)?
-            }
-            PrivateKeyDer::Pkcs8(der) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der())
-                .map_err(|_| pkcs8_error(der.secret_pkcs8_der()))?,
-            PrivateKeyDer::Sec1(_) | _ => return Err(KeyError::NotRsa),
-        };
-        Ok(Self { key, random: SystemRandom::new() })
+        let mut keys = PrivateKeyDer::pem_slice_iter(pem)
+            .map(|key| key.map_err(|_| KeyError::NotPem).and_then(|key| parse(&key)));
+        let first = keys.next().ok_or(KeyError::NotPem)??;
+        let others = keys.collect::<Result<_, _>>()?;
+        Ok(Self { first, others, turn: AtomicUsize::new(0), random: SystemRandom::new() })
+    }
+
+    /// The public keys, each as DER of PKCS #1.
+    pub fn public_keys(&self) -> impl Iterator<Item = &[u8]> {
+        self.keys().map(|key| key.public_key().as_ref())
+    }
+
+    fn keys(&self) -> impl Iterator<Item = &RsaKeyPair> {
+        std::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// The key that signs now.
+    fn key(&self) -> &RsaKeyPair {
+        let turn = self.turn.load(Ordering::Relaxed) % (self.others.len() + 1);
+        self.keys().nth(turn).unwrap_or(&self.first)
     }
 }
 
-impl PemSigner {
-    /// The public key, as DER of PKCS #1.
-    pub fn public_key(&self) -> &[u8] {
-        self.key.public_key().as_ref()
+/// Keys of fewer than 2048 bits do not parse.
+fn parse(key: &PrivateKeyDer<'_>) -> Result<RsaKeyPair, KeyError> {
+    match key {
+        PrivateKeyDer::Pkcs1(der) => {
+            RsaKeyPair::from_der(der.secret_pkcs1_der()).map_err(|_| KeyError::Unsound)
+        }
+        PrivateKeyDer::Pkcs8(der) => RsaKeyPair::from_pkcs8(der.secret_pkcs8_der())
+            .map_err(|_| pkcs8_error(der.secret_pkcs8_der())),
+        PrivateKeyDer::Sec1(_) | _ => Err(KeyError::NotRsa),
     }
 }
 
@@ -84,17 +104,22 @@ fn pkcs8_error(der: &[u8]) -> KeyError {
 impl Signer for PemSigner {
     fn sign<'a>(&'a self, input: &'a [u8]) -> BoxFuture<'a, Result<Vec<u8>, SignerError>> {
         Box::pin(async move {
-            let mut signature = vec![0; self.key.public_modulus_len()];
-            self.key
-                .sign(&RSA_PKCS1_SHA256, &self.random, input, &mut signature)
+            let key = self.key();
+            let mut signature = vec![0; key.public_modulus_len()];
+            key.sign(&RSA_PKCS1_SHA256, &self.random, input, &mut signature)
                 .map_err(|_| SignerError::misconfigured("the key does not sign"))?;
             Ok(signature)
         })
     }
 
     fn public_key(&self) -> BoxFuture<'_, Result<Option<PublicKey>, SignerError>> {
-        let key = PublicKey::Der(PemSigner::public_key(self).to_vec());
+        let key = PublicKey::Der(self.key().public_key().as_ref().to_vec());
         Box::pin(async { Ok(Some(key)) })
+    }
+
+    fn use_next_key(&self) -> bool {
+        self.turn.fetch_add(1, Ordering::Relaxed);
+        !self.others.is_empty()
     }
 }
 
@@ -131,6 +156,30 @@ mod tests {
             assert!(public.verify(b"header.other", &signature).is_err());
             assert_eq!(format!("{signer:?}"), "PemSigner { .. }");
         }
+    }
+
+    #[tokio::test]
+    async fn several_keys_take_turns_when_one_is_refused() {
+        let keys: Vec<_> =
+            (0..2).map(|_| RsaKeyPair::generate(KeySize::Rsa2048).unwrap()).collect();
+        let text = |key: &RsaKeyPair| {
+            let der: Pkcs8V1Der<'_> = key.as_der().unwrap();
+            pem("PRIVATE KEY", &STANDARD.encode(der.as_ref()))
+        };
+        let both = [text(&keys[0]), text(&keys[1])].concat();
+        let signer = PemSigner::from_pem(&both).unwrap();
+        for n in [0, 1, 0] {
+            let public = Signer::public_key(&signer).await.unwrap().unwrap();
+            let signature = signer.sign(b"header.claims").await.unwrap();
+            assert!(public.verifies(b"header.claims", &signature));
+            let expected =
+                UnparsedPublicKey::new(&RSA_PKCS1_2048_8192_SHA256, keys[n].public_key().as_ref());
+            expected.verify(b"header.claims", &signature).unwrap();
+            assert!(signer.use_next_key());
+        }
+        assert!(!PemSigner::from_pem(&text(&keys[0])).unwrap().use_next_key());
+        let broken = [text(&keys[0]), pem("PRIVATE KEY", "AAAA")].concat();
+        assert_eq!(PemSigner::from_pem(&broken).unwrap_err(), KeyError::NotRsa);
     }
 
     #[test]
