@@ -15,7 +15,7 @@ use octo_sts::{
     egress::Egress,
     emulator::{Alg, Issuer, claims},
     oidc::{IssuersFile, Oidc, Pod, PrivateNetworks, Settings, VerifiedToken},
-    policy::{Asked, Kind, Policy, Rules},
+    policy::{Context, Policy, PolicyKind, Rules},
 };
 use serde_json::json;
 use tokio::runtime::Runtime;
@@ -120,12 +120,13 @@ fn steps(criterion: &mut Criterion) {
     let text = POLICY.replace("ISSUER", &issuer.url());
     let rules = Rules::default();
     criterion.bench_function("compile a policy", |bencher| {
-        bencher
-            .iter(|| Policy::parse(black_box(text.as_bytes()), Kind::Repository, &rules).unwrap());
+        bencher.iter(|| {
+            Policy::parse(black_box(text.as_bytes()), PolicyKind::Repository, &rules).unwrap()
+        });
     });
-    let policy = Policy::parse(text.as_bytes(), Kind::Repository, &rules).unwrap();
+    let policy = Policy::parse(text.as_bytes(), PolicyKind::Repository, &rules).unwrap();
     let (scope, policy_repo) = ("octo-org/hello".parse().unwrap(), ".github".parse().unwrap());
-    let asked = Asked {
+    let asked = Context {
         scope: &scope,
         domain: "sts.example.com",
         github_host: "github.com",

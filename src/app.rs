@@ -271,7 +271,7 @@ impl App {
         listener: TcpListener,
         stop: CancellationToken,
     ) -> Result<(), AppError> {
-        let following = tokio::spawn(self.oidc.follow_issuers_file());
+        let following = tokio::spawn(self.oidc.reload_issuers_file());
         let reloading =
             tokio::spawn(reload::run(self.apps, self.github.clone(), Arc::clone(&self.clock)));
         let late = after(

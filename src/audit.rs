@@ -1,7 +1,7 @@
 //! What was issued to whom: one record per attempt, exactly once, whatever the outcome.
 //!
 //! Records go through a queue of bounded places to one thread that writes them in batches, so a
-//! slow sink delays no exchange. A verified attempt takes its place before anything is minted: what
+//! slow sink delays no exchange. A verified attempt takes its slot before anything is minted: what
 //! cannot be recorded is not issued. Attempts that end unverified may hold half of the places, so a
 //! stranger's flood leaves room for the records that matter.
 
@@ -22,12 +22,12 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
 use crate::telemetry::metric;
 
-/// How much may wait to be written, and how long an attempt waits for a place.
+/// How much may wait to be written, and how long an attempt waits for a slot.
 #[derive(Debug, Clone, Copy)]
 pub struct Settings {
     /// Places in the queue, at least two.
     pub places: u32,
-    /// How long a verified attempt waits for a place before it ends and readiness drops.
+    /// How long a verified attempt waits for a slot before it ends and readiness drops.
     pub patience: Duration,
 }
 
@@ -42,9 +42,9 @@ impl Default for Settings {
 #[error("the audit queue is full")]
 pub struct Full;
 
-/// A place in the queue. One record can be written into it.
+/// A slot in the queue. One record can be written into it.
 #[derive(Debug)]
-pub struct Place {
+pub struct Slot {
     _any: OwnedSemaphorePermit,
     _unverified: Option<OwnedSemaphorePermit>,
 }
@@ -60,7 +60,7 @@ pub struct Audit {
 
 struct Entry {
     line: Vec<u8>,
-    place: Option<Place>,
+    slot: Option<Slot>,
     written: Option<oneshot::Sender<()>>,
 }
 
@@ -104,14 +104,14 @@ impl Audit {
         Ok(audit)
     }
 
-    /// A place for an attempt whose token is verified; waits for one at most the patience.
+    /// A slot for an attempt whose token is verified; waits for one at most the patience.
     ///
     /// # Errors
     /// [`Full`]; readiness drops until a record is written again.
-    pub async fn place(&self) -> Result<Place, Full> {
-        let place = Arc::clone(&self.state.places).acquire_owned();
-        match tokio::time::timeout(self.patience, place).await {
-            Ok(Ok(permit)) => Ok(Place { _any: permit, _unverified: None }),
+    pub async fn slot(&self) -> Result<Slot, Full> {
+        let slot = Arc::clone(&self.state.places).acquire_owned();
+        match tokio::time::timeout(self.patience, slot).await {
+            Ok(Ok(permit)) => Ok(Slot { _any: permit, _unverified: None }),
             _ => {
                 self.state.stalled.store(true, Ordering::Relaxed);
                 Err(Full)
@@ -119,23 +119,23 @@ impl Audit {
         }
     }
 
-    /// A place for an attempt that ended unverified, if its half of the queue has one at once.
+    /// A slot for an attempt that ended unverified, if its half of the queue has one at once.
     ///
     /// # Errors
     /// [`Full`]; the attempt is counted, not recorded.
-    pub fn place_unverified(&self) -> Result<Place, Full> {
+    pub fn slot_unverified(&self) -> Result<Slot, Full> {
         let unverified = Arc::clone(&self.unverified).try_acquire_owned().map_err(|_| Full)?;
         let permit = Arc::clone(&self.state.places).try_acquire_owned().map_err(|_| Full)?;
-        Ok(Place { _any: permit, _unverified: Some(unverified) })
+        Ok(Slot { _any: permit, _unverified: Some(unverified) })
     }
 
-    /// Queues a record in its place.
-    pub fn write(&self, record: &Record, place: Place) {
-        self.send(Entry { line: record.to_line(), place: Some(place), written: None });
+    /// Queues a record in its slot.
+    pub fn write(&self, record: &Record, slot: Slot) {
+        self.send(Entry { line: record.to_line(), slot: Some(slot), written: None });
         self.state.report_depth();
     }
 
-    /// Whether records can be written: false after an attempt found no place, until there is one.
+    /// Whether records can be written: false after an attempt found no slot, until there is one.
     pub fn ready(&self) -> bool {
         !self.state.stalled.load(Ordering::Relaxed) || self.state.places.available_permits() > 0
     }
@@ -143,7 +143,7 @@ impl Audit {
     /// Ends when everything queued so far is written.
     pub async fn flush(&self) {
         let (written, done) = oneshot::channel();
-        self.send(Entry { line: Vec::new(), place: None, written: Some(written) });
+        self.send(Entry { line: Vec::new(), slot: None, written: Some(written) });
         // The writer ends only after the queue is empty, so a closed channel means the same.
         done.await.ok();
     }
@@ -180,7 +180,7 @@ fn write_all(
         let mut next = Some(entry);
         while let Some(entry) = next {
             lines.extend_from_slice(&entry.line);
-            slots.extend(entry.place);
+            slots.extend(entry.slot);
             flushed.extend(entry.written);
             next = if lines.len() < BATCH_BYTES { entries.try_recv().ok() } else { None };
         }
@@ -256,10 +256,10 @@ mod tests {
     async fn a_full_queue_ends_verified_attempts_and_readiness_until_a_record_is_written() {
         let (audit, release, written) = held(2);
         for _ in 0..2 {
-            let place = audit.place().await.unwrap();
-            audit.write(&record(), place);
+            let slot = audit.slot().await.unwrap();
+            audit.write(&record(), slot);
         }
-        assert_eq!(audit.place().await.unwrap_err(), Full);
+        assert_eq!(audit.slot().await.unwrap_err(), Full);
         assert!(!audit.ready());
         // A sink that fails is offered the same record again.
         release.send(Err(io::Error::other("disk full"))).unwrap();
@@ -268,14 +268,14 @@ mod tests {
         tokio::time::timeout(Duration::from_secs(10), audit.flush()).await.unwrap();
         assert!(audit.ready());
         assert_eq!(written.lock().unwrap().iter().filter(|byte| **byte == b'\n').count(), 2);
-        assert!(audit.place().await.is_ok());
+        assert!(audit.slot().await.is_ok());
     }
 
     #[tokio::test]
     async fn records_that_wait_are_written_together() {
         let (audit, release, written) = held(100);
         for _ in 0..100 {
-            audit.write(&record(), audit.place().await.unwrap());
+            audit.write(&record(), audit.slot().await.unwrap());
         }
         // The first write may have begun with any number of them.
         release.send(Ok(())).unwrap();
@@ -288,11 +288,11 @@ mod tests {
     #[tokio::test]
     async fn unverified_attempts_hold_half_of_the_queue_at_most() {
         let (audit, _release, _) = held(4);
-        let strangers = [audit.place_unverified().unwrap(), audit.place_unverified().unwrap()];
-        assert_eq!(audit.place_unverified().unwrap_err(), Full);
-        assert!(audit.place().await.is_ok());
+        let strangers = [audit.slot_unverified().unwrap(), audit.slot_unverified().unwrap()];
+        assert_eq!(audit.slot_unverified().unwrap_err(), Full);
+        assert!(audit.slot().await.is_ok());
         assert!(audit.ready());
         drop(strangers);
-        assert!(audit.place_unverified().is_ok());
+        assert!(audit.slot_unverified().is_ok());
     }
 }

@@ -18,7 +18,7 @@ use crate::{
     egress::Origin,
     github::Routing,
     name::{Audience, Issuer, Owner, RepoName},
-    oidc::{IssuersFile, Listed},
+    oidc::{IssuersFile, ListedIssuers},
     telemetry::{LogFilter, LogFormat},
     transport::TlsFiles,
 };
@@ -31,7 +31,7 @@ mod value;
 pub mod variables;
 
 pub use crate::environment::Environment;
-pub use apps::{App, Apps, AppsFile};
+pub use apps::{Apps, AppsFile, ConfiguredApp};
 pub use key::AppKey;
 pub use reader::{ConfigErrors, Remark};
 #[cfg(feature = "emulator")]
@@ -145,7 +145,7 @@ pub struct Tokens {
     /// Known issuers in addition to the built-in ones.
     pub issuers: Vec<Issuer>,
     /// The issuers file, and what it says now.
-    pub issuers_file: Option<(IssuersFile, Listed)>,
+    pub issuers_file: Option<(IssuersFile, ListedIssuers)>,
     /// Whose keys may come from private addresses.
     pub private_networks: PrivateNetworks,
     /// The largest token, in bytes.

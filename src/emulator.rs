@@ -18,7 +18,7 @@ mod keys;
 mod server;
 
 pub use github::{
-    Call, Calls, Fault, GitHub, InstallationState, Knobs, Lag, Lie, LimitStyle, Permissions,
+    Call, Calls, Fault, GitHub, InstallationState, Lag, Lie, LimitStyle, Options, Permissions,
     Placed, RouteKind, Selection, TokenFormat, TokenRecord, Visibility,
 };
 pub use issuer::{Document, Fetches, Issuer, Misbehaviour};

@@ -11,11 +11,11 @@ mod attempt;
 mod decide;
 mod identify;
 mod refusal_step;
-mod refuse;
+mod disclosure;
 
 use std::{sync::Arc, time::Duration};
 
-pub use attempt::{Asked, Attempt, Caller, Terms};
+pub use attempt::{Attempt, Caller, ParsedRequest, Terms};
 use attempt::{Checking, Issuing, Journal};
 use decide::{Authorized, Decision};
 use refusal_step::RefusalSteps;
@@ -196,7 +196,7 @@ impl Exchange {
 
     /// Refreshes what a grant used, if its lifetime is nearly over. It is charged to nobody, and
     /// happens once for each lifetime: a refreshed entry is not due again.
-    fn refresh_in_background(&self, asked: &Asked) {
+    fn refresh_in_background(&self, asked: &ParsedRequest) {
         let (github, store) = (&self.parts.github, &self.parts.store);
         let owner = asked.scope.owner();
         if github.is_refresh_due(owner) {
@@ -213,7 +213,7 @@ impl Exchange {
     async fn within_deadline<T>(
         &self,
         attempt: &Attempt,
-        steps: impl AsyncFnOnce(&Asked) -> Result<T, Refusal>,
+        steps: impl AsyncFnOnce(&ParsedRequest) -> Result<T, Refusal>,
     ) -> Result<T, Refusal> {
         let asked = attempt.asked.as_ref().map_err(Refusal::clone)?;
         let steps = tokio::time::timeout(self.settings.deadline, Box::pin(steps(asked)));
@@ -228,7 +228,7 @@ impl Exchange {
     /// owner's name belongs to another account now, and the decision is void.
     async fn mint(
         &self,
-        asked: &Asked,
+        asked: &ParsedRequest,
         decision: Decision<Issuing>,
         calls: &MintCalls,
     ) -> Result<Option<IssuedToken>, Refusal> {
@@ -239,7 +239,7 @@ impl Exchange {
         let mut passed_over = Vec::new();
         loop {
             let (refusal, is_of_one_app) = match self.admission.mint(installation.app_id()) {
-                Err(empty) => (refuse::too_many_mints(empty), true),
+                Err(empty) => (disclosure::too_many_mints(empty), true),
                 Ok(()) => match self.mint_through(&authorized, &installation, calls).await {
                     Ok(minted) => return Ok(minted),
                     // The pinned App was uninstalled a moment ago.

@@ -13,13 +13,12 @@ mod diagnose;
 mod discovery;
 mod error;
 mod fetch_limit;
-mod follow;
 mod issuers;
 mod json;
 mod jwk;
 mod key_cache;
 mod keys;
-mod listed;
+mod issuers_file;
 mod rules;
 mod surrogates;
 #[cfg(test)]
@@ -36,7 +35,7 @@ pub use self::{
     diagnose::{Diagnosis, UsableKeys},
     error::{Error, Fault, Unexpected, Unfit},
     issuers::Admission,
-    listed::{IssuersFile, Listed, Pod},
+    issuers_file::{IssuersFile, ListedIssuers, Pod},
     token::Unverified,
 };
 use self::{
@@ -71,7 +70,7 @@ pub struct Settings {
     /// The issuers that are known because the operator says so.
     pub configured: Vec<Issuer>,
     /// The issuers file and what it says at the start.
-    pub issuers_file: Option<(IssuersFile, Listed)>,
+    pub issuers_file: Option<(IssuersFile, ListedIssuers)>,
     /// For whose keys private networks may be asked.
     pub private_networks: PrivateNetworks,
     /// No token is longer.

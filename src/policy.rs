@@ -19,9 +19,9 @@ pub mod permission;
 mod slip;
 mod trusted_issuers;
 
-pub use compile::{AppPin, Home, Kind, Policy, Rules};
+pub use compile::{AppPin, Home, Policy, PolicyKind, Rules};
 use coverage::Coverage;
-pub use evaluate::{Asked, Denied, Grant, Repositories};
+pub use evaluate::{Context, Denied, Grant, Repositories};
 pub use permission::{Level, Permissions};
 pub use trusted_issuers::{TrustedIssuers, Verdict};
 

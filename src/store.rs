@@ -11,9 +11,9 @@ mod reader;
 
 use std::{sync::Arc, time::Duration};
 
+use self::{list::CachedList, policies::CachedPolicy, reader::Reader};
 pub use list::List;
 pub use policies::{Found, Located, PolicyFile};
-use reader::Reader;
 
 use crate::{
     cache::{Bounds, Cache, CallerTrust, Stamped},
@@ -21,7 +21,7 @@ use crate::{
     cpu_limiter::{self, CpuLimiter},
     github::{self, GitHub},
     name::{AccountId, Owner, PolicyName, RepoName, Scope},
-    policy::{self, Kind, TrustedIssuers},
+    policy::{self, PolicyKind, TrustedIssuers},
     reason::Reason,
     yaml::Errors,
 };
@@ -127,8 +127,8 @@ struct PolicyKey {
 pub struct Store {
     settings: Settings,
     reader: Reader,
-    policies: Cache<PolicyKey, policies::Held, Error>,
-    lists: Cache<(AccountId, Owner), list::Held, Error>,
+    policies: Cache<PolicyKey, CachedPolicy, Error>,
+    lists: Cache<(AccountId, Owner), CachedList, Error>,
     compiler: Arc<CpuLimiter>,
     clock: Arc<dyn Clock>,
 }
@@ -162,11 +162,11 @@ impl Store {
         name: &PolicyName,
         trust: CallerTrust,
     ) -> Result<Located, Error> {
-        let is_fresh = |held: &Stamped<policies::Held>| self.is_fresh_policy(held, trust);
+        let is_fresh = |held: &Stamped<CachedPolicy>| self.is_fresh_policy(held, trust);
         let account = self.reader.account(scope.owner(), trust).await?;
         let held = self.policy_if((account, scope, name), trust, is_fresh).await?;
         let repo = scope.repo().unwrap_or(&self.settings.policy_repo).clone();
-        let policies::Held { found, proven_at, .. } = held.value;
+        let CachedPolicy { found, proven_at, .. } = held.value;
         Ok(Located {
             found,
             proven_at,
@@ -181,9 +181,9 @@ impl Store {
         &self,
         (account, scope, name): (AccountId, &Scope, &PolicyName),
         trust: CallerTrust,
-        is_fresh: impl Fn(&Stamped<policies::Held>) -> bool,
-    ) -> Result<Stamped<policies::Held>, Error> {
-        let kind = Kind::of(scope, &self.settings.policy_repo);
+        is_fresh: impl Fn(&Stamped<CachedPolicy>) -> bool,
+    ) -> Result<Stamped<CachedPolicy>, Error> {
+        let kind = PolicyKind::of(scope, &self.settings.policy_repo);
         let load =
             |held| self.clone().load_policy(self.key(account, scope, name), kind, held, trust);
         self.policies.get_or_load(self.key(account, scope, name), trust, is_fresh, load).await
@@ -213,8 +213,8 @@ impl Store {
         &self,
         key: (AccountId, Owner),
         trust: CallerTrust,
-        is_fresh: impl Fn(&Stamped<list::Held>) -> bool,
-    ) -> Result<Stamped<list::Held>, Error> {
+        is_fresh: impl Fn(&Stamped<CachedList>) -> bool,
+    ) -> Result<Stamped<CachedList>, Error> {
         let owner = key.1.clone();
         let load = |held| self.clone().load_list(owner, held, trust);
         self.lists.get_or_load(key, trust, is_fresh, load).await

@@ -124,7 +124,7 @@ impl TlsFiles {
 }
 
 /// What the handlers share.
-struct App {
+struct Serving {
     exchange: Arc<Exchange>,
     settings: Settings,
     clock: Arc<dyn Clock>,
@@ -132,7 +132,7 @@ struct App {
     untrusted_proxy: UntrustedProxy,
 }
 
-impl App {
+impl Serving {
     /// Whether callers should be sent here: not from the moment the server is told to stop.
     fn is_ready(&self) -> bool {
         !self.stop.is_cancelled() && self.exchange.ready()
@@ -151,7 +151,7 @@ pub async fn serve(
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) -> io::Result<()> {
-    let app = App {
+    let app = Serving {
         exchange,
         settings,
         clock: Arc::clone(&clock),
@@ -182,7 +182,7 @@ pub(crate) async fn serve_router(
 }
 
 /// Both wires. Layers stand in the order in which a request meets them last to first.
-fn router(app: &Arc<App>) -> io::Result<Router> {
+fn router(app: &Arc<Serving>) -> io::Result<Router> {
     let state = || Arc::clone(app);
     let grpc = grpc::token_services(state())
         .layer(from_fn_with_state(state(), layers::grpc_bounds))

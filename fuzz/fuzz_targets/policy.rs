@@ -4,7 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use octo_sts::{
     name::{RepoName, Scope},
-    policy::{Asked, Kind, Policy, Repositories, Rules},
+    policy::{Context, PolicyKind, Policy, Repositories, Rules},
 };
 use octo_sts_fuzz::{WORLD, cases, lines, seed};
 
@@ -15,7 +15,7 @@ fn seeds() {
 
 fuzz_target!(init: seeds(), |text: &str| {
     let text = WORLD.fill(text);
-    for kind in [Kind::Repository, Kind::Organization] {
+    for kind in [PolicyKind::Repository, PolicyKind::Organization] {
         match Policy::parse(text.as_bytes(), kind, &Rules::default()) {
             Ok(policy) => evaluate(&policy, kind),
             Err(errors) => {
@@ -30,12 +30,12 @@ fuzz_target!(init: seeds(), |text: &str| {
     }
 });
 
-fn evaluate(policy: &Policy, kind: Kind) {
+fn evaluate(policy: &Policy, kind: PolicyKind) {
     assert!(policy.heap_bytes() > 0);
     let policy_repo: RepoName = ".github".parse().unwrap();
     for scope in ["octo-org/hello", "octo-org", "octo-org/.github"] {
         let scope: Scope = scope.parse().unwrap();
-        let asked = Asked {
+        let asked = Context {
             scope: &scope,
             domain: "sts.example.com",
             github_host: "github.com",
@@ -51,7 +51,7 @@ fn evaluate(policy: &Policy, kind: Kind) {
             };
             assert_eq!(
                 kind,
-                Kind::of(&scope, &policy_repo),
+                PolicyKind::of(&scope, &policy_repo),
                 "a policy speaks for its own kind of scope"
             );
             assert!(grant.conditions().iter().all(|condition| condition.satisfied));
@@ -59,8 +59,8 @@ fn evaluate(policy: &Policy, kind: Kind) {
             assert!(!grant.permissions().is_empty());
             assert!(policy.exact_issuer().is_none_or(|issuer| issuer == token.issuer().as_str()));
             match grant.repositories() {
-                Repositories::All => assert_eq!(kind, Kind::Organization),
-                Repositories::These(names) if kind == Kind::Repository => {
+                Repositories::All => assert_eq!(kind, PolicyKind::Organization),
+                Repositories::These(names) if kind == PolicyKind::Repository => {
                     assert_eq!(Some(&names[..]), scope.repo().map(std::slice::from_ref))
                 }
                 Repositories::These(names) => assert!(!names.is_empty()),

@@ -43,7 +43,7 @@ const REVOKING: Duration = Duration::from_secs(5);
 
 /// A token that was issued to us.
 #[derive(Clone)]
-struct Held {
+struct HeldToken {
     token: SecretString,
     life: Life,
     renew_at: UnixTime,
@@ -55,11 +55,11 @@ pub(super) struct Keeper {
     wanted: Arc<Token>,
     file: TokenFile,
     /// What stands in the file.
-    in_file: Option<Held>,
+    in_file: Option<HeldToken>,
     /// What was issued and could not be written yet.
-    unwritten: Option<Held>,
+    unwritten: Option<HeldToken>,
     /// Everything that was issued and has not ended: to be revoked.
-    alive: Vec<Held>,
+    alive: Vec<HeldToken>,
     failures: u32,
     /// When to ask or to write next.
     next: UnixTime,
@@ -124,7 +124,7 @@ impl Keeper {
     fn adopt(&mut self) {
         let Some(found) = self.file.found(self.shared.clock.now()) else { return };
         let life = Life::found(found.ends_at);
-        let held = Held { token: found.token, life, renew_at: self.next };
+        let held = HeldToken { token: found.token, life, renew_at: self.next };
         tracing::info!(
             { field::FILE } = %self.file.path().display(),
             expires_at = life.ends_at().rfc3339(),
@@ -198,7 +198,7 @@ impl Keeper {
     }
 
     /// Asks for a token. Files end meanwhile as they do at any time. `None` if it is time to stop.
-    async fn ask(&mut self, stop: &CancellationToken) -> Option<Result<Held, Failed>> {
+    async fn ask(&mut self, stop: &CancellationToken) -> Option<Result<HeldToken, Failed>> {
         let clock = Arc::clone(&self.shared.clock);
         let mut work: BoxFuture<'static, _> =
             Box::pin(ask_once(Arc::clone(&self.shared), Arc::clone(&self.wanted)));
@@ -224,19 +224,19 @@ impl Keeper {
         None
     }
 
-    fn hold(&mut self, held: Held) -> Held {
+    fn hold(&mut self, held: HeldToken) -> HeldToken {
         self.alive.push(held.clone());
         held
     }
 
-    fn write(&mut self, held: &Held) -> io::Result<()> {
+    fn write(&mut self, held: &HeldToken) -> io::Result<()> {
         self.file.write(&held.token, held.life.ends_at())?;
         self.in_file = Some(held.clone());
         self.publish(Phase::Busy);
         Ok(())
     }
 
-    fn renewed(&mut self, held: Held) {
+    fn renewed(&mut self, held: HeldToken) {
         self.failures = 0;
         self.next = held.renew_at;
         self.tell_success(&held, Some(self.next));
@@ -244,7 +244,7 @@ impl Keeper {
         self.command = Some(AbortOnDropHandle::new(tokio::spawn(command)));
     }
 
-    fn run_command(&self, held: &Held) -> impl Future<Output = ()> + use<> {
+    fn run_command(&self, held: &HeldToken) -> impl Future<Output = ()> + use<> {
         let renewed = Renewed {
             file: self.file.path(),
             scope: &self.wanted.scope,
@@ -307,7 +307,7 @@ impl Keeper {
         metrics::counter!(metric::AGENT_RENEWALS, label::FILE => self.label(), label::OUTCOME => outcome).increment(1);
     }
 
-    fn tell_success(&self, held: &Held, next: Option<UnixTime>) {
+    fn tell_success(&self, held: &HeldToken, next: Option<UnixTime>) {
         self.count("done");
         tracing::info!(
             { field::SCOPE } = %self.wanted.scope, { field::IDENTITY } = %self.wanted.identity,
@@ -367,7 +367,7 @@ impl Keeper {
 }
 
 /// Who we are, and a token for it.
-async fn ask_once(shared: Arc<Shared>, wanted: Arc<Token>) -> Result<Held, Failed> {
+async fn ask_once(shared: Arc<Shared>, wanted: Arc<Token>) -> Result<HeldToken, Failed> {
     let identity = wanted.source.token(&wanted.audience, &shared.egress, &shared.clock).await;
     let identity = identity.map_err(Failed::Identity)?;
     let asked_at = shared.clock.now();
@@ -378,7 +378,7 @@ async fn ask_once(shared: Arc<Shared>, wanted: Arc<Token>) -> Result<Held, Faile
         .map_err(Failed::Exchange)?;
     match Life::new(asked_at, issued.expires_at) {
         Some(life) => {
-            Ok(Held { token: issued.token, life, renew_at: life.renewal(fastrand::f64()) })
+            Ok(HeldToken { token: issued.token, life, renew_at: life.renewal(fastrand::f64()) })
         }
         None => {
             let told = issued.expires_at;
@@ -389,7 +389,7 @@ async fn ask_once(shared: Arc<Shared>, wanted: Arc<Token>) -> Result<Held, Faile
     }
 }
 
-async fn revoke_one(shared: Arc<Shared>, held: Held) {
+async fn revoke_one(shared: Arc<Shared>, held: HeldToken) {
     let done = client::revoke(&shared.github, &shared.egress, &held.token).await;
     let outcome = if done.is_ok() { "done" } else { "failed" };
     metrics::counter!(metric::AGENT_REVOCATIONS, label::OUTCOME => outcome).increment(1);

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{Command, Mode};
 use crate::{
-    client::{Server, ambient::Kind},
+    client::{Server, ambient::SourceKind},
     name::{Audience, PolicyName, Scope},
     yaml::{self, At, Invalid},
 };
@@ -44,7 +44,7 @@ pub struct File {
     /// What identities are asked to say in `aud`, where a token has none of its own.
     pub audience: Option<Audience>,
     /// Where identities come from, where a token names no file.
-    pub source: Option<Kind>,
+    pub source: Option<SourceKind>,
     /// The file that holds the identity, likewise.
     pub token_file: Option<PathBuf>,
     /// At least one, each with a file of its own.
@@ -134,9 +134,9 @@ fn optional<T, E: std::fmt::Display>(
     text.map(|text| parsed(text, parse)).transpose()
 }
 
-fn source(name: &str) -> Result<Kind, String> {
-    let names = || Kind::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
-    Kind::named(name).ok_or_else(|| format!("one of {} is wanted here", names()))
+fn source(name: &str) -> Result<SourceKind, String> {
+    let names = || SourceKind::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
+    SourceKind::named(name).ok_or_else(|| format!("one of {} is wanted here", names()))
 }
 
 fn path(text: &At<String>, folder: &Path) -> Result<PathBuf, Invalid> {

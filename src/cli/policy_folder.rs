@@ -13,7 +13,7 @@ use std::{
 
 use crate::{
     name::PolicyName,
-    policy::{Kind, Rules, TrustedIssuers, lint::lint},
+    policy::{PolicyKind, Rules, TrustedIssuers, lint::lint},
     yaml::Errors,
 };
 
@@ -41,7 +41,7 @@ pub(super) struct PolicyFolder {
 /// A valid policy.
 #[derive(Debug)]
 pub(super) struct PolicyFile {
-    pub(super) kind: Kind,
+    pub(super) kind: PolicyKind,
     pub(super) name: PolicyName,
     pub(super) text: String,
     /// What its author may not have meant.
@@ -54,7 +54,7 @@ impl PolicyFolder {
         let mut read = Self::default();
         let checkout = folder.join(".github/chainguard");
         let folder = if checkout.is_dir() { checkout.as_path() } else { folder };
-        read.walk((Kind::Repository, folder), folder, 0);
+        read.walk((PolicyKind::Repository, folder), folder, 0);
         if read.errors.is_empty() && read.policies.is_empty() {
             let none = format!(
                 "{} holds no policy: no file NAME{SUFFIX}, nor org/NAME{SUFFIX}",
@@ -66,7 +66,7 @@ impl PolicyFolder {
     }
 
     /// Reads `folder`; names of policies start at `root`.
-    fn walk(&mut self, (kind, root): (Kind, &Path), folder: &Path, depth: usize) {
+    fn walk(&mut self, (kind, root): (PolicyKind, &Path), folder: &Path, depth: usize) {
         let entries = match fs::read_dir(folder) {
             Ok(entries) => entries.filter_map(Result::ok),
             Err(error) => return self.errors.push(format!("{}: {error}", folder.display())),
@@ -80,8 +80,8 @@ impl PolicyFolder {
                 true if depth == MAX_DEPTH => {
                     self.errors.push(format!("{}: nested too deeply", path.display()))
                 }
-                true if kind == Kind::Repository && path == root.join("org") => {
-                    self.walk((Kind::Organization, &path), &path, depth + 1);
+                true if kind == PolicyKind::Repository && path == root.join("org") => {
+                    self.walk((PolicyKind::Organization, &path), &path, depth + 1);
                 }
                 true => self.walk((kind, root), &path, depth + 1),
                 false => self.file(kind, root, &path),
@@ -89,10 +89,10 @@ impl PolicyFolder {
         }
     }
 
-    fn file(&mut self, kind: Kind, root: &Path, path: &Path) {
+    fn file(&mut self, kind: PolicyKind, root: &Path, path: &Path) {
         let relative = path.strip_prefix(root).unwrap_or(path);
         let name = relative.to_str().unwrap_or_default();
-        let is_list = kind == Kind::Organization && name == LIST;
+        let is_list = kind == PolicyKind::Organization && name == LIST;
         if name.ends_with(EXAMPLES) {
             return;
         }
@@ -115,7 +115,7 @@ impl PolicyFolder {
         self.policy((kind, name.strip_suffix(SUFFIX).unwrap_or(name)), path, bytes);
     }
 
-    fn policy(&mut self, (kind, name): (Kind, &str), path: &Path, bytes: Vec<u8>) {
+    fn policy(&mut self, (kind, name): (PolicyKind, &str), path: &Path, bytes: Vec<u8>) {
         let name = name
             .parse::<PolicyName>()
             .map_err(|error| self.errors.push(format!("{}: {error}", path.display())));

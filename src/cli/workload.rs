@@ -9,7 +9,7 @@ use super::{Exit, say};
 use crate::{
     client::{
         self, Class, Client, IdentityToken, Issued, Server,
-        ambient::{Kind, NoIdentity, Options, Source},
+        ambient::{NoIdentity, Options, Source, SourceKind},
     },
     clock::{Clock, SystemClock},
     config::{Environment, Outward, variables as var},
@@ -35,7 +35,7 @@ pub(super) struct WorkloadArgs {
     pub(super) audience: Option<String>,
     /// Where the identity comes from; without it, the first of these that is there.
     #[arg(long, value_name = "NAME", value_parser = kinds())]
-    pub(super) source: Option<Kind>,
+    pub(super) source: Option<SourceKind>,
     /// The file that holds the workload's own OIDC token [env: STS_TOKEN_FILE].
     #[arg(long, value_name = "PATH", conflicts_with = "source")]
     pub(super) token_file: Option<PathBuf>,
@@ -44,9 +44,10 @@ pub(super) struct WorkloadArgs {
     pub(super) ca_file: Vec<PathBuf>,
 }
 
-fn kinds() -> impl TypedValueParser<Value = Kind> {
-    let names = Kind::ALL.iter().map(|kind| kind.name());
-    PossibleValuesParser::new(names).try_map(|name| Kind::named(&name).ok_or("it is none of these"))
+fn kinds() -> impl TypedValueParser<Value = SourceKind> {
+    let names = SourceKind::ALL.iter().map(|kind| kind.name());
+    PossibleValuesParser::new(names)
+        .try_map(|name| SourceKind::named(&name).ok_or("it is none of these"))
 }
 
 /// A value without which there is no exchange: a flag, or the variable that stands in for it.

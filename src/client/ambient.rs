@@ -29,9 +29,9 @@ macro_rules! kinds {
     ($($(#[$doc:meta])* $variant:ident = $name:literal,)*) => {
         /// The kinds of places.
         #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-        pub enum Kind { $($(#[$doc])* $variant,)* }
+        pub enum SourceKind { $($(#[$doc])* $variant,)* }
 
-        impl Kind {
+        impl SourceKind {
             /// Every kind, in the order in which they are looked for.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
@@ -64,14 +64,14 @@ kinds! {
     Aws = "aws",
 }
 
-impl Kind {
+impl SourceKind {
     /// The kind of that name.
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.iter().copied().find(|kind| kind.name() == name)
     }
 }
 
-impl fmt::Display for Kind {
+impl fmt::Display for SourceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.name())
     }
@@ -98,7 +98,7 @@ impl From<cloud::Error> for NoIdentity {
 #[derive(Debug, Clone, Default)]
 pub struct Options {
     /// Only this kind will do.
-    pub kind: Option<Kind>,
+    pub kind: Option<SourceKind>,
     /// The file that holds the token; it goes before `STS_TOKEN_FILE`.
     pub token_file: Option<PathBuf>,
     /// Where things are.
@@ -164,7 +164,7 @@ impl Places {
 /// A place that says who the workload is.
 #[derive(Debug, Clone)]
 pub struct Source {
-    kind: Kind,
+    kind: SourceKind,
     how: How,
     near: Duration,
     far: Duration,
@@ -202,7 +202,7 @@ impl Source {
                 "STS_TOKEN_FILE and STS_ID_TOKEN are both set: which is meant?",
             ));
         }
-        for kind in Kind::ALL {
+        for kind in SourceKind::ALL {
             if let Some(how) = search.of(*kind)? {
                 return Ok(found(*kind, how));
             }
@@ -211,7 +211,7 @@ impl Source {
     }
 
     /// Of which kind it is.
-    pub fn kind(&self) -> Kind {
+    pub fn kind(&self) -> SourceKind {
         self.kind
     }
 
@@ -297,31 +297,33 @@ struct Search<'a> {
 
 impl Search<'_> {
     /// The place of that kind, if it is there.
-    fn of(&self, kind: Kind) -> Result<Option<How>, NoIdentity> {
+    fn of(&self, kind: SourceKind) -> Result<Option<How>, NoIdentity> {
         let (environment, places) = (self.environment, &self.options.places);
         Ok(match kind {
-            Kind::File => self
+            SourceKind::File => self
                 .token_file()
                 .map(TokenFile::new)
                 .transpose()
                 .map_err(with_advice)?
                 .map(How::File),
-            Kind::Variable => self.given()?.map(How::Token),
-            Kind::Actions => ci::Actions::find(environment)?.map(How::Actions),
-            Kind::Gitlab if environment.text("GITLAB_CI").is_none() => None,
+            SourceKind::Variable => self.given()?.map(How::Token),
+            SourceKind::Actions => ci::Actions::find(environment)?.map(How::Actions),
+            SourceKind::Gitlab if environment.text("GITLAB_CI").is_none() => None,
             // Found by its kind alone: otherwise the variable is found before.
-            Kind::Gitlab => {
+            SourceKind::Gitlab => {
                 Some(How::Token(self.given()?.ok_or_else(|| NoIdentity::new(ci::GITLAB_HINT))?))
             }
-            Kind::Buildkite => ci::Buildkite::find(environment)?.map(How::Buildkite),
-            Kind::Circleci => ci::Circleci::find(environment, &places.circleci)?.map(How::Circleci),
-            Kind::Kubernetes => {
+            SourceKind::Buildkite => ci::Buildkite::find(environment)?.map(How::Buildkite),
+            SourceKind::Circleci => {
+                ci::Circleci::find(environment, &places.circleci)?.map(How::Circleci)
+            }
+            SourceKind::Kubernetes => {
                 let there = places.pod_files.iter().find(|path| path.exists());
                 there.cloned().map(TokenFile::new).transpose().map_err(with_advice)?.map(How::File)
             }
-            Kind::Gcp => (self.is_forced() || gcp::is_here(environment, &places.firmware))
+            SourceKind::Gcp => (self.is_forced() || gcp::is_here(environment, &places.firmware))
                 .then(|| How::Gcp(Gcp::new(places.gcp.clone()))),
-            Kind::Aws => {
+            SourceKind::Aws => {
                 Aws::find(environment, places, self.is_forced())?.map(|aws| How::Aws(Box::new(aws)))
             }
         })
@@ -344,16 +346,16 @@ impl Search<'_> {
         parsed.map_err(|error| NoIdentity(format!("STS_ID_TOKEN holds {error}")))
     }
 
-    fn absent(&self, kind: Kind) -> NoIdentity {
+    fn absent(&self, kind: SourceKind) -> NoIdentity {
         let missing = match kind {
-            Kind::File => "no file is named: --token-file or STS_TOKEN_FILE",
-            Kind::Variable => "STS_ID_TOKEN is not set",
-            Kind::Actions => "this is no job of GitHub Actions: GITHUB_ACTIONS is not set",
-            Kind::Gitlab => "this is no job of GitLab: GITLAB_CI is not set",
-            Kind::Buildkite => "this is no job of Buildkite: BUILDKITE is not set",
-            Kind::Circleci => "this is no job of CircleCI: CIRCLECI is not set",
-            Kind::Kubernetes => return self.no_pod_file(),
-            Kind::Gcp | Kind::Aws => "it is not there",
+            SourceKind::File => "no file is named: --token-file or STS_TOKEN_FILE",
+            SourceKind::Variable => "STS_ID_TOKEN is not set",
+            SourceKind::Actions => "this is no job of GitHub Actions: GITHUB_ACTIONS is not set",
+            SourceKind::Gitlab => "this is no job of GitLab: GITLAB_CI is not set",
+            SourceKind::Buildkite => "this is no job of Buildkite: BUILDKITE is not set",
+            SourceKind::Circleci => "this is no job of CircleCI: CIRCLECI is not set",
+            SourceKind::Kubernetes => return self.no_pod_file(),
+            SourceKind::Gcp | SourceKind::Aws => "it is not there",
         };
         NoIdentity(format!("--source {kind}: {missing}"))
     }

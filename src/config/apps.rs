@@ -25,7 +25,7 @@ use crate::{
 
 /// One App.
 #[derive(Debug, Clone, PartialEq)]
-pub struct App {
+pub struct ConfiguredApp {
     /// Its id.
     pub id: AppId,
     /// The name by which policies pin it.
@@ -37,8 +37,8 @@ pub struct App {
 /// The Apps of all owners.
 #[derive(Clone, Default, PartialEq)]
 pub struct Apps {
-    listed: Vec<(Owner, Vec<App>)>,
-    others: Vec<App>,
+    listed: Vec<(Owner, Vec<ConfiguredApp>)>,
+    others: Vec<ConfiguredApp>,
     file: Option<Arc<AppsFile>>,
 }
 
@@ -53,12 +53,12 @@ impl fmt::Debug for Apps {
 
 impl Apps {
     /// The same Apps for every owner.
-    pub fn for_every_owner(apps: Vec<App>) -> Self {
+    pub fn for_every_owner(apps: Vec<ConfiguredApp>) -> Self {
         Self { others: apps, ..Self::default() }
     }
 
     /// Every App, those of the pool for all other owners last.
-    pub fn iter(&self) -> impl Iterator<Item = &App> {
+    pub fn iter(&self) -> impl Iterator<Item = &ConfiguredApp> {
         self.listed.iter().flat_map(|(_, apps)| apps).chain(&self.others)
     }
 
@@ -75,12 +75,12 @@ impl Apps {
 
     /// The pools that they make. Where `before` has an App with the same key, its signer is kept.
     pub fn pools(&self, before: &Self) -> Pools {
-        let settings = |app: &App| {
+        let settings = |app: &ConfiguredApp| {
             let known = before.iter().find(|known| known.id == app.id && known.key == app.key);
             let signer = known.unwrap_or(app).key.signer();
             AppSettings { id: app.id, name: app.name.clone(), signer }
         };
-        let all = |apps: &[App]| apps.iter().map(settings).collect();
+        let all = |apps: &[ConfiguredApp]| apps.iter().map(settings).collect();
         let listed = self.listed.iter();
         listed.fold(Pools::for_every_owner(all(&self.others)), |pools, (owner, apps)| {
             pools.with_owner(owner.clone(), all(apps))
@@ -161,7 +161,7 @@ pub fn in_words(errors: &Errors) -> String {
 }
 
 /// One key for all Apps.
-fn of_pem(reader: &mut Reader<'_>, ids: Option<Vec<AppId>>) -> Option<Vec<App>> {
+fn of_pem(reader: &mut Reader<'_>, ids: Option<Vec<AppId>>) -> Option<Vec<ConfiguredApp>> {
     let text = &var::APP_SECRET_CERTIFICATE_ENV_VAR;
     let key = if reader.has(text) {
         reader.required(text, AppKey::parse)
@@ -170,11 +170,11 @@ fn of_pem(reader: &mut Reader<'_>, ids: Option<Vec<AppId>>) -> Option<Vec<App>> 
         reader.required(&var::APP_SECRET_CERTIFICATE_FILE, read)
     };
     let key = key?;
-    Some(ids?.into_iter().map(|id| App { id, name: None, key: key.clone() }).collect())
+    Some(ids?.into_iter().map(|id| ConfiguredApp { id, name: None, key: key.clone() }).collect())
 }
 
 /// A key for each App, held by a key management service.
-fn of_kms(reader: &mut Reader<'_>, ids: Option<Vec<AppId>>) -> Option<Vec<App>> {
+fn of_kms(reader: &mut Reader<'_>, ids: Option<Vec<AppId>>) -> Option<Vec<ConfiguredApp>> {
     let provider = reader.required(&var::KMS_PROVIDER, value::kms_provider);
     let ids = ids?;
     let pairs = reader.required(&var::KMS_KEYS, |text| {
@@ -188,7 +188,11 @@ fn of_kms(reader: &mut Reader<'_>, ids: Option<Vec<AppId>>) -> Option<Vec<App>> 
     }
     let provider = provider?;
     let app = |(id, key): (AppId, String)| {
-        KmsKey::parse(provider, &key).map(|key| App { id, name: None, key: AppKey::Kms(key) })
+        KmsKey::parse(provider, &key).map(|key| ConfiguredApp {
+            id,
+            name: None,
+            key: AppKey::Kms(key),
+        })
     };
     match pairs.into_iter().map(app).collect() {
         Ok(apps) => Some(apps),
@@ -214,8 +218,8 @@ fn with_keys<'k>(ids: &[AppId], keys: &'k str) -> Result<Vec<(AppId, &'k str)>, 
 }
 
 /// The Go service accepts an id twice, which changes nothing.
-fn without_repetitions(reader: &mut Reader<'_>, apps: Vec<App>) -> Vec<App> {
-    let mut unique: Vec<App> = Vec::with_capacity(apps.len());
+fn without_repetitions(reader: &mut Reader<'_>, apps: Vec<ConfiguredApp>) -> Vec<ConfiguredApp> {
+    let mut unique: Vec<ConfiguredApp> = Vec::with_capacity(apps.len());
     for app in apps {
         if unique.iter().any(|known| known.id == app.id) {
             let text = format!("names the App {} more than once; the first entry counts", app.id);

@@ -4,8 +4,8 @@
 //! parts are read before the first `None` ends the reading.
 
 use super::{
-    Config, ConfigErrors, Duration, Environment, GitHub, Interface, IssuersFile, Listed, Listen,
-    Log, LogFilter, LogFormat, Outward, Path, PathBuf, Policies, PrivateNetworks, Proxy,
+    Config, ConfigErrors, Duration, Environment, GitHub, Interface, IssuersFile, ListedIssuers,
+    Listen, Log, LogFilter, LogFormat, Outward, Path, PathBuf, Policies, PrivateNetworks, Proxy,
     SecretString, Shutdown, TlsFiles, Tokens, apps, key,
     reader::Reader,
     value,
@@ -249,7 +249,7 @@ fn tokens(reader: &mut Reader<'_>, max_bytes: Option<usize>) -> Option<Tokens> {
 fn issuers_file(
     reader: &mut Reader<'_>,
     plain_http: bool,
-) -> Option<Option<(IssuersFile, Listed)>> {
+) -> Option<Option<(IssuersFile, ListedIssuers)>> {
     let host = reader.text(&var::KUBERNETES_SERVICE_HOST)?;
     let port = if host.is_some() {
         reader.required(&var::KUBERNETES_SERVICE_PORT, value::port)

@@ -88,7 +88,7 @@ pub struct LimitStyle {
 
 /// What can be set about the emulated GitHub.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Knobs {
+pub struct Options {
     /// Enterprise Server: the API below `/api/v3`, no rate limits, the version in headers and
     /// `/meta`.
     pub enterprise_server: bool,
@@ -110,7 +110,7 @@ pub struct Knobs {
     pub level_wording: bool,
 }
 
-impl Default for Knobs {
+impl Default for Options {
     fn default() -> Self {
         Self {
             enterprise_server: false,
@@ -126,7 +126,7 @@ impl Default for Knobs {
     }
 }
 
-impl Knobs {
+impl Options {
     /// The part of the URL before the API's paths.
     pub(super) fn base_path(&self) -> &'static str {
         if self.enterprise_server { "/api/v3" } else { "" }
@@ -156,17 +156,17 @@ impl GitHub {
     /// # Errors
     /// No port can be bound.
     pub async fn start(clock: Arc<dyn Clock>) -> io::Result<Self> {
-        Self::start_with(clock, Knobs::default()).await
+        Self::start_with(clock, Options::default()).await
     }
 
     /// Starts with other settings.
     ///
     /// # Errors
     /// No port can be bound.
-    pub async fn start_with(clock: Arc<dyn Clock>, knobs: Knobs) -> io::Result<Self> {
+    pub async fn start_with(clock: Arc<dyn Clock>, options: Options) -> io::Result<Self> {
         let mut shared = None;
         let server = Server::start(|address| {
-            let state = State::new(clock, knobs, &format!("http://{address}"));
+            let state = State::new(clock, options, &format!("http://{address}"));
             let state = Shared(Arc::new(Mutex::new(state)));
             shared = Some(state.clone());
             Arc::new(move |request| Box::pin(pipeline::handle(state.clone(), request)))
@@ -179,6 +179,6 @@ impl GitHub {
 
     /// The API's root, without a trailing slash.
     pub fn url(&self) -> String {
-        format!("http://{}{}", self.server.address(), self.shared.lock().knobs.base_path())
+        format!("http://{}{}", self.server.address(), self.shared.lock().options.base_path())
     }
 }

@@ -284,12 +284,6 @@ pub(super) fn sha256(bytes: &[u8]) -> Digest {
     digest::digest(&SHA256, bytes)
 }
 
-/// Lowercase hexadecimal.
-pub(super) fn hex(bytes: impl AsRef<[u8]>) -> String {
-    let digit = |value: u8| char::from_digit(value.into(), 16).unwrap_or('0');
-    bytes.as_ref().iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
-}
-
 /// Random bytes.
 #[expect(clippy::expect_used, reason = "two tokens must not be the same")]
 pub(super) fn random<const N: usize>() -> [u8; N] {

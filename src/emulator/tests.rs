@@ -18,7 +18,7 @@ use http_body_util::{BodyExt, Full};
 use hyper_util::client::legacy::Client;
 use serde_json::{Value, json};
 
-use super::{GitHub, Knobs, Selection, Visibility, keys};
+use super::{GitHub, Options, Selection, Visibility, keys};
 use crate::{
     clock::{Clock, ManualClock, UnixTime},
     egress::{AddressRule, Connector, Egress, Settings},
@@ -85,12 +85,12 @@ const GRANTED: [(&str, &str); 2] = [("contents", "write"), ("issues", "write")];
 
 impl World {
     async fn new() -> Self {
-        Self::with(Knobs::default()).await
+        Self::with(Options::default()).await
     }
 
-    async fn with(knobs: Knobs) -> Self {
+    async fn with(options: Options) -> Self {
         let clock = ManualClock::at(UnixTime::from_secs(1_767_225_600));
-        let github = GitHub::start_with(Arc::new(clock.clone()), knobs).await.unwrap();
+        let github = GitHub::start_with(Arc::new(clock.clone()), options).await.unwrap();
         let (app, pem) = github.app("octo-sts");
         github.org("octo-org");
         github.repo("octo-org", "hello", Visibility::Private);

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use super::Exchange;
 use crate::{
     audit::{
-        Audit, Place, Record,
+        Audit, Record, Slot,
         record::{self, Operation, Outcome, PolicyRef, TokenRecord, cut},
     },
     clock::Moment,
@@ -37,7 +37,7 @@ pub struct Caller {
 
 /// A request of which every part has been parsed.
 #[derive(Debug)]
-pub struct Asked {
+pub struct ParsedRequest {
     /// The credential.
     pub token: Unverified,
     /// For what.
@@ -46,7 +46,7 @@ pub struct Asked {
     pub identity: PolicyName,
 }
 
-impl Asked {
+impl ParsedRequest {
     /// What `checks: write` is routed by.
     pub(super) fn route<'a>(&'a self, subject: &'a Subject) -> Route<'a> {
         Route { scope: &self.scope, identity: &self.identity, subject: subject.as_str() }
@@ -63,7 +63,7 @@ pub struct Attempt {
     /// The identity's text, for the record.
     pub identity: Option<String>,
     /// What the wire made of it.
-    pub asked: Result<Asked, Refusal>,
+    pub asked: Result<ParsedRequest, Refusal>,
 }
 
 /// What a token would be issued on.
@@ -117,7 +117,7 @@ impl Purpose for Checking {
     }
 }
 
-/// Proof that the attempt has its place in the audit queue. Nothing is minted without.
+/// Proof that the attempt has its slot in the audit queue. Nothing is minted without.
 #[derive(Debug)]
 pub(super) struct Recorded<P>(PhantomData<P>);
 
@@ -129,7 +129,7 @@ pub(super) struct Journal<'a, P: Purpose> {
     began: Moment,
     expired: CancellationToken,
     record: Record,
-    place: Option<Place>,
+    slot: Option<Slot>,
     mint_calls: MintCalls,
     written: bool,
     purpose: PhantomData<P>,
@@ -153,7 +153,7 @@ impl<'a, P: Purpose> Journal<'a, P> {
             began,
             expired,
             record,
-            place: None,
+            slot: None,
             mint_calls,
             written: false,
             purpose: PhantomData,
@@ -176,15 +176,15 @@ impl<'a, P: Purpose> Journal<'a, P> {
         self.record.issuer = Some(cut(token.issuer().as_str()));
     }
 
-    /// Notes who it is, and takes a place in the queue before anything more is done.
+    /// Notes who it is, and takes a slot in the queue before anything more is done.
     pub(super) async fn verified(&mut self, token: &VerifiedToken) -> Result<Recorded<P>, Refusal> {
         self.record.verified = true;
         self.record.issuer = Some(token.issuer().as_str().to_owned());
         self.record.subject = Some(token.subject().as_str().to_owned());
         self.record.jti = token.id().map(cut);
         self.record.kubernetes = token.workload();
-        let place = self.audit.place().await.map_err(|full| unrecorded().because(full))?;
-        self.place = Some(place);
+        let slot = self.audit.slot().await.map_err(|full| unrecorded().because(full))?;
+        self.slot = Some(slot);
         Ok(Recorded(PhantomData))
     }
 
@@ -220,8 +220,8 @@ impl<'a, P: Purpose> Journal<'a, P> {
         });
     }
 
-    /// Writes the record. A refusal that finds no place is answered as such; an issued token has
-    /// had its place since before it was minted.
+    /// Writes the record. A refusal that finds no slot is answered as such; an issued token has
+    /// had its slot since before it was minted.
     pub(super) fn close(
         mut self,
         outcome: Result<P::Outcome, Refusal>,
@@ -239,10 +239,10 @@ impl<'a, P: Purpose> Journal<'a, P> {
             }
             Err(refusal) => self.record.deny(refusal),
         }
-        if self.place.is_none() && !self.record.verified {
-            self.place = self.audit.place_unverified().ok();
+        if self.slot.is_none() && !self.record.verified {
+            self.slot = self.audit.slot_unverified().ok();
         }
-        let recorded = self.place.is_some();
+        let recorded = self.slot.is_some();
         self.write();
         match outcome {
             Err(_) if !recorded && !self.record.verified => {
@@ -267,8 +267,8 @@ impl<'a, P: Purpose> Journal<'a, P> {
         ];
         metrics::counter!(metric::EXCHANGES, &labels).increment(1);
         metrics::histogram!(metric::EXCHANGE_DURATION, label::OPERATION => operation).record(took);
-        match self.place.take() {
-            Some(place) => self.audit.write(&self.record, place),
+        match self.slot.take() {
+            Some(slot) => self.audit.write(&self.record, slot),
             None => metrics::counter!(metric::AUDIT_UNRECORDED).increment(1),
         }
         tracing::debug!(
@@ -294,8 +294,8 @@ impl<P: Purpose> Drop for Journal<'_, P> {
             } else if self.expired.is_cancelled() {
                 self.record.deny(&deadline());
             }
-            if self.place.is_none() {
-                self.place = self.audit.place_unverified().ok();
+            if self.slot.is_none() {
+                self.slot = self.audit.slot_unverified().ok();
             }
             self.write();
         }

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use super::{
     Exchange, Settings,
-    attempt::{Asked, Checking, Issuing, Journal, Purpose, Recorded, Terms},
-    refuse::{self, Audience},
+    attempt::{Checking, Issuing, Journal, ParsedRequest, Purpose, Recorded, Terms},
+    disclosure::{self, Audience},
 };
 use crate::{
     admission::Account,
@@ -64,7 +64,7 @@ impl Decision<Checking> {
     /// What may be told of it.
     pub(super) fn terms(&self) -> Terms {
         Terms {
-            conditions: refuse::shown(self.grant.conditions(), self.audience),
+            conditions: disclosure::shown(self.grant.conditions(), self.audience),
             permissions: self.grant.permissions().clone(),
             repositories: self.grant.repositories().clone(),
             workload: self.workload.clone(),
@@ -76,7 +76,7 @@ impl Exchange {
     /// The steps of an attempt, up to what is done by a grant.
     pub(super) async fn decide<P: Purpose>(
         &self,
-        asked: &Asked,
+        asked: &ParsedRequest,
         account: &mut Account<'_>,
         journal: &mut Journal<'_, P>,
     ) -> Result<Decision<P>, Refusal> {
@@ -100,8 +100,8 @@ impl Exchange {
         let subject = token.subject().clone();
         let evaluated = self.evaluate(file, token, &asked.scope).await?;
         journal.evaluated(&evaluated);
-        let grant =
-            evaluated.map_err(|denied| refuse::mismatch(&denied, audience, workload.clone()))?;
+        let grant = evaluated
+            .map_err(|denied| disclosure::mismatch(&denied, audience, workload.clone()))?;
         let installation = self.minter(&grant, asked, &subject).await?;
         let policy = PolicyProof { account: located.account, proven_at: located.proven_at };
         Ok(Decision { grant, installation, subject, policy, audience, workload, recorded })
@@ -110,14 +110,14 @@ impl Exchange {
     /// Whether this server serves the owner. Decided before anything is looked up at GitHub.
     pub(super) fn served(&self, owner: &Owner) -> Result<(), Refusal> {
         let is_served = self.settings.owners.as_ref().is_none_or(|owners| owners.contains(owner));
-        if is_served { Ok(()) } else { Err(refuse::not_served(owner)) }
+        if is_served { Ok(()) } else { Err(disclosure::not_served(owner)) }
     }
 
     /// The installation that mints by a grant: of the App that the policy pins, if it pins one.
     async fn minter(
         &self,
         grant: &Grant,
-        asked: &Asked,
+        asked: &ParsedRequest,
         subject: &Subject,
     ) -> Result<Installation, Refusal> {
         let route = asked.route(subject);
@@ -128,28 +128,35 @@ impl Exchange {
     /// The organization's list, for a verified caller.
     async fn trusted_issuers(
         &self,
-        asked: &Asked,
+        asked: &ParsedRequest,
         account: &mut Account<'_>,
     ) -> Result<Option<Arc<TrustedIssuers>>, Refusal> {
         self.charge_lookups(asked, account).await?;
         let (owner, trust) = (asked.scope.owner(), CallerTrust::Verified);
         self.parts.github.account(owner, trust).await.map_err(|e| e.refusal(owner))?;
-        self.parts.store.trusted_issuers(owner, trust).await.map_err(|e| refuse::store(&e, owner))
+        self.parts
+            .store
+            .trusted_issuers(owner, trust)
+            .await
+            .map_err(|e| disclosure::store(&e, owner))
     }
 
-    async fn locate(&self, Asked { scope, identity, .. }: &Asked) -> Result<Located, Refusal> {
+    async fn locate(
+        &self,
+        ParsedRequest { scope, identity, .. }: &ParsedRequest,
+    ) -> Result<Located, Refusal> {
         self.parts
             .store
             .policy(scope, identity, CallerTrust::Verified)
             .await
-            .map_err(|e| refuse::store(&e, scope.owner()))
+            .map_err(|e| disclosure::store(&e, scope.owner()))
     }
 
     /// Charges a verified caller for what is not cached, unless a granted attempt used it within
     /// the last day: then the lookup is a refresh, charged to nobody.
     pub(super) async fn charge_lookups(
         &self,
-        asked: &Asked,
+        asked: &ParsedRequest,
         account: &mut Account<'_>,
     ) -> Result<(), Refusal> {
         let (scope, trust) = (&asked.scope, CallerTrust::Verified);
@@ -161,11 +168,11 @@ impl Exchange {
         }
         match github.scarce(scope.owner()) {
             Some(Scarce::App(wait) | Scarce::Installation(wait)) if !account.is_proven() => {
-                return Err(refuse::scarce(wait));
+                return Err(disclosure::scarce(wait));
             }
             Some(_) | None => {}
         }
-        account.look_up().await.map_err(refuse::too_many)
+        account.look_up().await.map_err(disclosure::too_many)
     }
 
     async fn evaluate(
@@ -181,10 +188,10 @@ impl Exchange {
             let Settings { domain, github_host, .. } = settings.as_ref();
             file.policy.evaluate(
                 &token,
-                &policy::Asked { scope: &scope, domain, github_host, policy_repo: &policy_repo },
+                &policy::Context { scope: &scope, domain, github_host, policy_repo: &policy_repo },
             )
         };
-        self.cpu.run_by_cost(&owner, cost, evaluate).await.map_err(refuse::cpu)
+        self.cpu.run_by_cost(&owner, cost, evaluate).await.map_err(disclosure::cpu)
     }
 
     /// What the organization says of the issuer.
@@ -198,7 +205,7 @@ impl Exchange {
         let (cost, issuer) = (list.cost(token.issuer()), token.issuer().clone());
         let verdict =
             self.cpu.run_by_cost(scope.owner(), cost, move || list.verdict(&issuer)).await;
-        match verdict.map_err(refuse::cpu)? {
+        match verdict.map_err(disclosure::cpu)? {
             Verdict::Listed => Ok(()),
             Verdict::Unlisted { enforced: false } => {
                 journal.trusted_issuers("not listed, audit only");
@@ -224,6 +231,6 @@ fn present(
     if let Found::Present(file) = &located.found {
         Ok(Arc::clone(file))
     } else {
-        Err(refuse::policy(&located.found, audience, identity))
+        Err(disclosure::policy(&located.found, audience, identity))
     }
 }

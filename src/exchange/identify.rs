@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use super::{
     Exchange,
-    attempt::{Asked, Journal, Purpose},
-    refuse,
+    attempt::{Journal, ParsedRequest, Purpose},
+    disclosure,
 };
 use crate::{
     admission::Account,
@@ -32,7 +32,7 @@ impl Exchange {
     /// Verifies the token. If its issuer is unknown, it must pass the gate first.
     pub(super) async fn identify<P: Purpose>(
         &self,
-        asked: &Asked,
+        asked: &ParsedRequest,
         account: &mut Account<'_>,
         journal: &mut Journal<'_, P>,
     ) -> Result<(VerifiedToken, Option<Passed>), Refusal> {
@@ -50,7 +50,7 @@ impl Exchange {
 
     async fn identify_unknown_issuer<P: Purpose>(
         &self,
-        asked: &Asked,
+        asked: &ParsedRequest,
         account: &mut Account<'_>,
         journal: &mut Journal<'_, P>,
     ) -> Result<(VerifiedToken, Passed), Refusal> {
@@ -61,7 +61,7 @@ impl Exchange {
         let outcome =
             tokio::time::timeout(within, self.pass_and_verify(asked, account, journal)).await;
         match outcome.unwrap_or_else(|_| {
-            Err(refuse::not_trusted("the lookups before verification took too long"))
+            Err(disclosure::not_trusted("the lookups before verification took too long"))
         }) {
             Err(refusal) if refusal.reason == Reason::IssuerNotTrusted => {
                 Err(self.refusal_steps.delay(refusal, arrived).await)
@@ -74,7 +74,7 @@ impl Exchange {
     /// from it, every time.
     async fn pass_and_verify<P: Purpose>(
         &self,
-        asked: &Asked,
+        asked: &ParsedRequest,
         account: &mut Account<'_>,
         journal: &mut Journal<'_, P>,
     ) -> Result<(VerifiedToken, Passed), Refusal> {
@@ -83,7 +83,8 @@ impl Exchange {
         // the entries that are created for them evict no others.
         let is_proven = cached.is_some() && account.knows_issuer(asked.token.issuer());
         let trust = if is_proven { CallerTrust::Verified } else { CallerTrust::Unverified };
-        let not_served = |refusal: Refusal| refuse::not_trusted(refusal.cause.unwrap_or_default());
+        let not_served =
+            |refusal: Refusal| disclosure::not_trusted(refusal.cause.unwrap_or_default());
         self.served(asked.scope.owner()).map_err(not_served)?;
         match &cached {
             Some(token) if is_proven => {
@@ -97,14 +98,14 @@ impl Exchange {
             Some(cached) => self.parts.oidc.confirm(&asked.token, cached, &passed.admission).await,
             None => self.parts.oidc.verify(&asked.token, &passed.admission).await,
         };
-        verified.map(|token| (token, passed)).map_err(refuse::unverified)
+        verified.map(|token| (token, passed)).map_err(disclosure::unverified)
     }
 
     /// Charges for the token, then checks it with the keys that are cached. If the charge cannot be
     /// made now, the token of an issuer that is proven for the owner is checked without.
     async fn verify_with_cached_keys(
         &self,
-        asked: &Asked,
+        asked: &ParsedRequest,
         account: &mut Account<'_>,
     ) -> Result<Option<CachedVerification>, Refusal> {
         let (oidc, owner) = (&self.parts.oidc, asked.scope.owner());
@@ -114,40 +115,44 @@ impl Exchange {
                 return Ok(verified);
             }
         }
-        account.unverified().await.map_err(refuse::too_many)?;
+        account.unverified().await.map_err(disclosure::too_many)?;
         Ok(oidc.verify_with_cached_keys(&asked.token, owner).await)
     }
 
     /// Faults that are the same for every owner are reported before anything is looked up.
-    async fn check_before_lookups(&self, asked: &Asked) -> Result<(), Refusal> {
+    async fn check_before_lookups(&self, asked: &ParsedRequest) -> Result<(), Refusal> {
         let owner = asked.scope.owner();
-        self.parts.github.prove_any_key().await.map_err(|error| refuse::signer(error, owner))?;
+        self.parts
+            .github
+            .prove_any_key()
+            .await
+            .map_err(|error| disclosure::signer(error, owner))?;
         match self.parts.github.scarce(owner) {
             None => Ok(()),
-            Some(Scarce::App(wait)) => Err(refuse::scarce(wait)),
+            Some(Scarce::App(wait)) => Err(disclosure::scarce(wait)),
             Some(Scarce::Installation(_)) => {
-                Err(refuse::not_trusted("GitHub's quota is kept for proven callers"))
+                Err(disclosure::not_trusted("GitHub's quota is kept for proven callers"))
             }
         }
     }
 
     async fn gate<P: Purpose>(
         &self,
-        asked: &Asked,
+        asked: &ParsedRequest,
         trust: CallerTrust,
         journal: &mut Journal<'_, P>,
     ) -> Result<Passed, Refusal> {
         let owner = asked.scope.owner();
         let store = &self.parts.store;
-        self.parts.github.account(owner, trust).await.map_err(refuse::not_trusted)?;
-        let list = store.trusted_issuers(owner, trust).await.map_err(refuse::not_trusted)?;
+        self.parts.github.account(owner, trust).await.map_err(disclosure::not_trusted)?;
+        let list = store.trusted_issuers(owner, trust).await.map_err(disclosure::not_trusted)?;
         let located = store
             .policy(&asked.scope, &asked.identity, trust)
             .await
-            .map_err(refuse::not_trusted)?;
+            .map_err(disclosure::not_trusted)?;
         journal.policy(&located);
         let Found::Present(file) = &located.found else {
-            return Err(refuse::not_trusted(refuse::not_present(&located.found)));
+            return Err(disclosure::not_trusted(disclosure::not_present(&located.found)));
         };
         let (file, issuer) = (Arc::clone(file), asked.token.issuer().clone());
         let cost = file
@@ -160,14 +165,16 @@ impl Exchange {
             policy::gate::admit(admitting.as_deref(), &file.policy, &issuer, &admitting_owner)
         };
         let admission = self.cpu.run_by_cost(owner, cost, admits).await;
-        let admission = admission.map_err(refuse::not_trusted)?.ok_or_else(|| {
-            refuse::not_trusted("the organization's list or the policy does not admit the issuer")
+        let admission = admission.map_err(disclosure::not_trusted)?.ok_or_else(|| {
+            disclosure::not_trusted(
+                "the organization's list or the policy does not admit the issuer",
+            )
         })?;
         Ok(Passed { list, located, admission })
     }
 
     /// Keeps what the gate looked up as if it had been looked up for a verified caller.
-    fn promote(&self, asked: &Asked) {
+    fn promote(&self, asked: &ParsedRequest) {
         self.parts.github.promote_installation(asked.scope.owner());
         self.parts.store.promote(&asked.scope, &asked.identity);
     }

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use super::refuse;
+use super::disclosure;
 use crate::{
     admission::Empty,
     clock::{Clock, Moment},
@@ -47,7 +47,7 @@ impl RefusalSteps {
             return refusal;
         };
         let Ok(_slot) = self.slots.try_acquire() else {
-            return refuse::too_many(Empty(Duration::from_secs(1)))
+            return disclosure::too_many(Empty(Duration::from_secs(1)))
                 .because("too many refusals are delayed");
         };
         tokio::select! {
@@ -81,7 +81,7 @@ mod tests {
     }
 
     fn refusal() -> Refusal {
-        refuse::not_trusted("no such policy")
+        disclosure::not_trusted("no such policy")
     }
 
     #[tokio::test]

@@ -3,8 +3,8 @@
 use futures_util::future::join_all;
 
 use super::{
-    Error, Fault, IssuerKind, Oidc, follow::WARN_BEFORE, issuers::Trusted, key_cache::Keys,
-    keys::KeySet,
+    Error, Fault, IssuerKind, Oidc, issuers::Trusted, issuers_file::reload::WARN_BEFORE,
+    key_cache::Keys, keys::KeySet,
 };
 use crate::{clock::UnixTime, name::Issuer};
 

@@ -16,8 +16,8 @@ use super::{
     admitted::AdmittedIssuers,
     claims::{IssuerKind, TokenOrigin},
     discovery::Remote,
+    issuers_file::{Entry, KeysFrom, ListedIssuers, Reach},
     key_cache::{Fetcher, KeyCache, Keys},
-    listed::{Entry, KeysFrom, Listed, Reach},
     rules::Rules,
 };
 use crate::{
@@ -129,7 +129,7 @@ impl Issuers {
     }
 
     /// Replaces the known issuers by those that the settings and the issuers file have now.
-    pub(super) fn replace(&self, settings: &Settings, listed: Option<&Listed>) {
+    pub(super) fn replace(&self, settings: &Settings, listed: Option<&ListedIssuers>) {
         let before = self.table();
         let entries = listed.map(|listed| listed.entries.as_slice()).unwrap_or_default();
         let patterns = listed.map(|listed| listed.patterns.clone()).unwrap_or_default();

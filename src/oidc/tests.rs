@@ -3,5 +3,5 @@
 pub(super) mod fixture;
 mod keys;
 mod lifetimes;
-mod listed;
+mod issuers_file;
 mod tokens;

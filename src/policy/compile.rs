@@ -20,14 +20,14 @@ const MAX_COMPILED: usize = 4 << 20;
 
 /// Whose policy a file is: that of the repository that it lies in, or of a whole organization.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Kind {
+pub enum PolicyKind {
     /// The policy is about the one repository that holds it.
     Repository,
     /// The policy lies in the organization's policy repository.
     Organization,
 }
 
-impl Kind {
+impl PolicyKind {
     /// Which policies a scope is about. `OWNER` and `OWNER/<policy repository>` read the same file.
     pub fn of(scope: &Scope, policy_repo: &RepoName) -> Self {
         match scope.repo() {
@@ -41,14 +41,14 @@ impl Kind {
 #[derive(Debug, Clone, Copy)]
 pub struct Home<'a> {
     /// Whose policy it is.
-    pub kind: Kind,
+    pub kind: PolicyKind,
     /// The owner of the repository that holds it. Unknown where a file is checked by itself; then
     /// `repositories` may name any one owner.
     pub owner: Option<&'a Owner>,
 }
 
-impl From<Kind> for Home<'_> {
-    fn from(kind: Kind) -> Self {
+impl From<PolicyKind> for Home<'_> {
+    fn from(kind: PolicyKind) -> Self {
         Self { kind, owner: None }
     }
 }
@@ -75,7 +75,7 @@ pub enum AppPin {
 /// A trust policy that obeys the contract.
 #[derive(Debug)]
 pub struct Policy {
-    pub(super) kind: Kind,
+    pub(super) kind: PolicyKind,
     pub(super) issuer: Matcher,
     pub(super) subject: Matcher,
     pub(super) audience: Option<Matcher>,
@@ -246,7 +246,7 @@ impl Compiler<'_> {
 
 fn permissions(
     entries: Option<Vec<(At<String>, At<String>)>>,
-    kind: Kind,
+    kind: PolicyKind,
     rules: &Rules,
     errors: &mut Errors,
 ) -> Permissions {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{Home, Kind, Repositories, Rules};
+use super::{Home, PolicyKind, Repositories, Rules};
 use crate::{
     cache::{ALLOCATION_OVERHEAD, heap_bytes},
     name::{NameError, Owner, RepoName, Scope},
@@ -36,11 +36,11 @@ impl Coverage {
         errors: &mut Errors,
     ) -> Self {
         const REQUIRED: &str = "`repositories` is required and not empty: the operator of this server set `STS_REQUIRE_REPOSITORIES`";
-        let is_required = home.kind == Kind::Organization && rules.require_repositories;
+        let is_required = home.kind == PolicyKind::Organization && rules.require_repositories;
         match list {
             None if is_required => errors.push(Invalid::file(REQUIRED)),
             None => {}
-            Some(list) if home.kind == Kind::Repository => errors.push(list.refuse(
+            Some(list) if home.kind == PolicyKind::Repository => errors.push(list.refuse(
                 "`repositories` is for organization policies; \
                  a repository policy covers the repository that holds it",
             )),

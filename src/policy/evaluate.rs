@@ -3,7 +3,7 @@
 
 use serde_json::Value;
 
-use super::{AppPin, Kind, Permissions, Policy, compile::Matcher, hint};
+use super::{AppPin, Permissions, Policy, PolicyKind, compile::Matcher, hint};
 use crate::{
     claim,
     name::{Owner, RepoName, Scope},
@@ -117,7 +117,7 @@ impl Denied {
 
 /// What is asked of a policy, and by which names this server goes.
 #[derive(Debug, Clone, Copy)]
-pub struct Asked<'a> {
+pub struct Context<'a> {
     /// The scope of the request.
     pub scope: &'a Scope,
     /// `STS_DOMAIN`: the default audience.
@@ -133,8 +133,8 @@ impl Policy {
     ///
     /// # Errors
     /// [`Denied`] if any condition fails. So does a scope that this policy is not for, which
-    /// callers that choose the policy by [`Kind::of`] never see.
-    pub fn evaluate(&self, token: &VerifiedToken, asked: &Asked<'_>) -> Result<Grant, Denied> {
+    /// callers that choose the policy by [`PolicyKind::of`] never see.
+    pub fn evaluate(&self, token: &VerifiedToken, asked: &Context<'_>) -> Result<Grant, Denied> {
         let mut conditions = self.conditions(token, asked);
         let Some(repositories) = self.coverage(asked) else {
             conditions.push(unfit_scope());
@@ -153,7 +153,7 @@ impl Policy {
     }
 
     /// Every condition, in the order of [`Denied::conditions`].
-    fn conditions(&self, token: &VerifiedToken, asked: &Asked<'_>) -> Vec<Condition> {
+    fn conditions(&self, token: &VerifiedToken, asked: &Context<'_>) -> Vec<Condition> {
         let mut conditions = Vec::with_capacity(3 + self.claims.len());
         conditions.push(simple("issuer", &self.issuer, token.issuer().as_str()));
         conditions.push(self.subject_condition(token));
@@ -185,8 +185,8 @@ impl Policy {
     }
 
     /// Which repositories the policy covers for a scope, or `None` if it is not for that scope.
-    fn coverage(&self, asked: &Asked<'_>) -> Option<Repositories> {
-        if self.kind != Kind::of(asked.scope, asked.policy_repo) {
+    fn coverage(&self, asked: &Context<'_>) -> Option<Repositories> {
+        if self.kind != PolicyKind::of(asked.scope, asked.policy_repo) {
             return None;
         }
         self.coverage.of(asked.scope)
@@ -242,7 +242,7 @@ fn given_audience(wanted: &Matcher, token: &VerifiedToken) -> Condition {
 /// Neither is given: this server's domain, exactly. Kubernetes guides ask for tokens with the
 /// repository's URL, so for one repository that is accepted as well, but not from built-in
 /// issuers: whoever gets a token of a shared issuer with that audience need not have meant us.
-fn default_audience(token: &VerifiedToken, asked: &Asked<'_>) -> Condition {
+fn default_audience(token: &VerifiedToken, asked: &Context<'_>) -> Condition {
     let has_domain = token.audiences().iter().any(|audience| audience.as_str() == asked.domain);
     let repository = repository_url(token, asked);
     let has_repository = repository.as_ref().is_some_and(|url| url.is_audience_of(token));
@@ -290,8 +290,9 @@ impl RepositoryUrl {
 }
 
 /// The repository's URL, where it is an audience at all.
-fn repository_url(token: &VerifiedToken, asked: &Asked<'_>) -> Option<RepositoryUrl> {
-    let is_one_repository = Kind::of(asked.scope, asked.policy_repo) == Kind::Repository;
+fn repository_url(token: &VerifiedToken, asked: &Context<'_>) -> Option<RepositoryUrl> {
+    let is_one_repository =
+        PolicyKind::of(asked.scope, asked.policy_repo) == PolicyKind::Repository;
     (is_one_repository && !token.issuer_kind().is_built_in()).then(|| RepositoryUrl {
         host: format!("https://{}/", asked.github_host),
         path: asked.scope.to_string(),

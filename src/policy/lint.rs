@@ -4,7 +4,7 @@
 //! Warnings need no token. They may repeat the file's text: they are for those who have the file.
 
 use super::{
-    Home, Kind, Level, Policy, Rules,
+    Home, Level, Policy, PolicyKind, Rules,
     document::{Choice, Document},
     permission, slip,
 };
@@ -43,7 +43,7 @@ pub fn lint<'a>(
     lint.choice("audience", &document.audience);
     document.claim_pattern.iter().for_each(|(name, pattern)| lint.claim(name, pattern));
     document.permissions.iter().flatten().for_each(|(name, level)| lint.permission(name, level));
-    if home.kind == Kind::Organization && document.repositories.is_none() {
+    if home.kind == PolicyKind::Organization && document.repositories.is_none() {
         lint.warnings.push(Warning {
             mark: None,
             text: "no `repositories`: for the organization's scope, tokens reach every repository that the \
@@ -221,7 +221,7 @@ mod tests {
     use super::*;
 
     /// Each warning, with its place before it.
-    fn warnings(kind: Kind, text: &str) -> Vec<String> {
+    fn warnings(kind: PolicyKind, text: &str) -> Vec<String> {
         let (_, warnings) = lint(text.as_bytes(), kind, &Rules::default())
             .unwrap_or_else(|errors| panic!("{errors}"));
         let place = |warning: &Warning| {
@@ -232,7 +232,7 @@ mod tests {
 
     fn one(conditions: &str) -> String {
         let text = format!("issuer: {ACTIONS}\n{conditions}\npermissions: {{contents: read}}\n");
-        match warnings(Kind::Repository, &text).as_slice() {
+        match warnings(PolicyKind::Repository, &text).as_slice() {
             [] => String::new(),
             [one] => one.clone(),
             several => panic!("{several:?}"),
@@ -297,7 +297,7 @@ mod tests {
             ("https://A.example", "no token has this issuer"),
         ] {
             let found = warnings(
-                Kind::Repository,
+                PolicyKind::Repository,
                 &format!("issuer: {issuer}\nsubject: s\npermissions: {{contents: read}}\n"),
             );
             assert!(
@@ -327,7 +327,7 @@ mod tests {
             "https://sts.windows.net/T/",
         ] {
             let text = format!("issuer: {issuer}\nsubject: s\npermissions: {{contents: read}}\n");
-            assert_eq!(warnings(Kind::Repository, &text), [""; 0], "{issuer}");
+            assert_eq!(warnings(PolicyKind::Repository, &text), [""; 0], "{issuer}");
         }
     }
 
@@ -335,7 +335,7 @@ mod tests {
     fn templates_and_permissions() {
         assert!(one("subject: 'repo:${REPO}:ref:refs/heads/main'").contains("placeholder"));
         let text = "issuer: https://a.example\nsubject: s\nrepositories: []\npermissions: {content: write, contents: admin}\n";
-        let found = warnings(Kind::Organization, text);
+        let found = warnings(PolicyKind::Organization, text);
         assert!(
             found.len() == 2
                 && found[0].contains("`contents`?")
@@ -343,7 +343,7 @@ mod tests {
             "{found:?}"
         );
         let found = warnings(
-            Kind::Organization,
+            PolicyKind::Organization,
             "issuer: https://a.example\nsubject: s\npermissions: {contents: read}\n",
         );
         assert!(found.len() == 1 && found[0].contains("repositories: []"), "{found:?}");

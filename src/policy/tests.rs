@@ -60,7 +60,7 @@ fn evaluate(policy: &Policy, token: &VerifiedToken, scope: &str) -> Result<Grant
         (scope.parse().unwrap(), ".github".parse().unwrap());
     policy.evaluate(
         token,
-        &Asked {
+        &Context {
             scope: &scope,
             domain: "sts.example.com",
             github_host: "github.com",
@@ -69,12 +69,12 @@ fn evaluate(policy: &Policy, token: &VerifiedToken, scope: &str) -> Result<Grant
     )
 }
 
-fn kind(scope: &str) -> Kind {
-    Kind::of(&scope.parse().unwrap(), &".github".parse().unwrap())
+fn kind(scope: &str) -> PolicyKind {
+    PolicyKind::of(&scope.parse().unwrap(), &".github".parse().unwrap())
 }
 
 fn parse(text: &str) -> Result<Policy, Errors> {
-    Policy::parse(text.as_bytes(), Kind::Repository, &Rules::default())
+    Policy::parse(text.as_bytes(), PolicyKind::Repository, &Rules::default())
 }
 
 fn policy(conditions: &str) -> Policy {
@@ -165,7 +165,7 @@ fn the_published_policies_are_taken_as_they_are() {
     for entry in std::fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         let bytes = std::fs::read(&path).unwrap();
-        let policy = Policy::parse(&bytes, Kind::Repository, &Rules::default());
+        let policy = Policy::parse(&bytes, PolicyKind::Repository, &Rules::default());
         assert!(policy.is_ok_and(|policy| policy.exact_issuer().is_some()), "{}", path.display());
         count += 1;
     }
@@ -180,7 +180,7 @@ fn operators_may_list_organization_permissions_for_repositories() {
         let organization_permissions = listed.iter().map(|name| (*name).to_owned()).collect();
         Policy::parse(
             text.as_bytes(),
-            Kind::Repository,
+            PolicyKind::Repository,
             &Rules { organization_permissions, ..Rules::default() },
         )
     };

@@ -44,7 +44,7 @@ impl List {
 }
 
 /// The memory behind a cached list.
-pub(super) fn weigh((_, owner): &(AccountId, Owner), held: &Held) -> usize {
+pub(super) fn weigh((_, owner): &(AccountId, Owner), held: &CachedList) -> usize {
     let list = match (&held.list, &held.seen) {
         (_, Some((list, _))) | (Ok(List::Present(list)), None) => {
             size_of::<TrustedIssuers>() + list.heap_bytes()
@@ -59,7 +59,7 @@ pub(super) fn weigh((_, owner): &(AccountId, Owner), held: &Held) -> usize {
 
 /// What is remembered of a list.
 #[derive(Debug, Clone)]
-pub(super) struct Held {
+pub(super) struct CachedList {
     pub(super) list: Result<List, Errors>,
     /// When GitHub last said so.
     proven_at: Moment,
@@ -71,33 +71,33 @@ pub(super) struct Held {
 }
 
 impl Store {
-    pub(super) fn is_fresh_list(&self, held: &Stamped<Held>, trust: CallerTrust) -> bool {
+    pub(super) fn is_fresh_list(&self, held: &Stamped<CachedList>, trust: CallerTrust) -> bool {
         let now = self.clock.monotonic();
         let age = now.since(held.at);
         match &held.value {
-            Held { stale: true, proven_at, .. }
+            CachedList { stale: true, proven_at, .. }
                 if now.since(*proven_at) >= self.settings.list_stale =>
             {
                 false
             }
             _ if trust == CallerTrust::Unverified => age < self.unverified_ttl(),
-            Held { stale: true, .. } => age < self.settings.retry,
-            Held { list: Ok(_), .. } => age < self.settings.ttl,
-            Held { list: Err(_), .. } => age < self.settings.absent_ttl,
+            CachedList { stale: true, .. } => age < self.settings.retry,
+            CachedList { list: Ok(_), .. } => age < self.settings.ttl,
+            CachedList { list: Err(_), .. } => age < self.settings.absent_ttl,
         }
     }
 
     pub(super) async fn load_list(
         self,
         owner: Owner,
-        held: Option<Stamped<Held>>,
+        held: Option<Stamped<CachedList>>,
         trust: CallerTrust,
-    ) -> Result<Held, Error> {
+    ) -> Result<CachedList, Error> {
         let before = held.map(|held| held.value);
         let version = before.as_ref().and_then(|held| held.version.as_ref());
         let read = self.read_list(&owner, version, trust).await;
         match (read, before) {
-            (Ok(Read::Unchanged), Some(Held { seen: Some((list, _)), version, .. })) => {
+            (Ok(Read::Unchanged), Some(CachedList { seen: Some((list, _)), version, .. })) => {
                 Ok(self.proven(List::Present(list), version))
             }
             (Ok(Read::Present { bytes, version, .. }), before) => {
@@ -160,15 +160,15 @@ impl Store {
         }
     }
 
-    fn proven(&self, list: List, version: Option<Version>) -> Held {
+    fn proven(&self, list: List, version: Option<Version>) -> CachedList {
         let now = self.clock.monotonic();
         let seen = list.clone().into_trusted_issuers().map(|list| (list, now));
-        Held { list: Ok(list), proven_at: now, stale: false, seen, version }
+        CachedList { list: Ok(list), proven_at: now, stale: false, seen, version }
     }
 
-    fn invalid(&self, owner: &Owner, invalid: Errors, before: Option<Held>) -> Held {
+    fn invalid(&self, owner: &Owner, invalid: Errors, before: Option<CachedList>) -> CachedList {
         tracing::warn!(%owner, %invalid, "the trusted-issuer list is invalid");
-        before.and_then(|before| self.last_seen(before)).unwrap_or_else(|| Held {
+        before.and_then(|before| self.last_seen(before)).unwrap_or_else(|| CachedList {
             list: Err(invalid),
             proven_at: self.clock.monotonic(),
             stale: false,
@@ -179,9 +179,9 @@ impl Store {
 
     /// The last valid list, if GitHub showed it recently enough. It is not revalidated by its ETag:
     /// the file has changed since.
-    fn last_seen(&self, before: Held) -> Option<Held> {
+    fn last_seen(&self, before: CachedList) -> Option<CachedList> {
         let (list, at) = before.seen?;
-        (self.clock.monotonic().since(at) < self.settings.list_stale).then(|| Held {
+        (self.clock.monotonic().since(at) < self.settings.list_stale).then(|| CachedList {
             list: Ok(List::Present(Arc::clone(&list))),
             proven_at: at,
             stale: true,
@@ -194,8 +194,8 @@ impl Store {
         &self,
         owner: &Owner,
         error: github::Error,
-        before: Option<Held>,
-    ) -> Result<Held, Error> {
+        before: Option<CachedList>,
+    ) -> Result<CachedList, Error> {
         use github::Error as E;
         // These say that there is no way to the owner at all, not that its list could not be read.
         let is_unreachable = matches!(
@@ -205,13 +205,13 @@ impl Store {
         if is_unreachable {
             return Err(error.into());
         }
-        let recent = |held: &Held| {
+        let recent = |held: &CachedList| {
             held.list.is_ok()
                 && self.clock.monotonic().since(held.proven_at) < self.settings.list_stale
         };
         if let Some(before) = before.filter(recent) {
             tracing::warn!(%error, %owner, "serving the last known trusted-issuer list");
-            return Ok(Held { stale: true, ..before });
+            return Ok(CachedList { stale: true, ..before });
         }
         // These are not about the list: every other call gets the same answer, for the same reason.
         let is_general = matches!(error, E::Refused(_) | E::Misconfigured(_) | E::Unauthorized(_));

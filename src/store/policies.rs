@@ -14,7 +14,7 @@ use crate::{
     clock::Moment,
     github::{self, Cause},
     name::{AccountId, Owner, RepoName},
-    policy::{Home, Kind, Policy},
+    policy::{Home, Policy, PolicyKind},
     yaml::{Errors, Invalid},
 };
 
@@ -64,7 +64,7 @@ pub struct Located {
 
 /// What is remembered of a policy.
 #[derive(Debug, Clone)]
-pub(super) struct Held {
+pub(super) struct CachedPolicy {
     pub(super) found: Found,
     /// When GitHub last said so.
     pub(super) proven_at: Moment,
@@ -73,7 +73,7 @@ pub(super) struct Held {
 }
 
 /// The memory behind a cached policy.
-pub(super) fn weigh(key: &PolicyKey, held: &Held) -> usize {
+pub(super) fn weigh(key: &PolicyKey, held: &CachedPolicy) -> usize {
     let found = match &held.found {
         Found::Present(file) => file.heap_bytes(),
         Found::Invalid(errors) => errors.heap_bytes(),
@@ -94,7 +94,7 @@ impl PolicyFile {
     }
 }
 
-impl Held {
+impl CachedPolicy {
     fn present(&self) -> Option<&Arc<PolicyFile>> {
         match &self.found {
             Found::Present(file) => Some(file),
@@ -106,33 +106,36 @@ impl Held {
 }
 
 impl Store {
-    pub(super) fn is_fresh_policy(&self, held: &Stamped<Held>, trust: CallerTrust) -> bool {
+    pub(super) fn is_fresh_policy(&self, held: &Stamped<CachedPolicy>, trust: CallerTrust) -> bool {
         let now = self.clock.monotonic();
         let age = now.since(held.at);
         match &held.value {
-            Held { stale: true, proven_at, .. } if now.since(*proven_at) >= self.settings.stale => {
+            CachedPolicy { stale: true, proven_at, .. }
+                if now.since(*proven_at) >= self.settings.stale =>
+            {
                 false
             }
             _ if trust == CallerTrust::Unverified => age < self.unverified_ttl(),
-            Held { stale: true, .. } => age < self.settings.retry,
-            Held { found: Found::Present(_), .. } => age < self.settings.ttl,
-            Held { .. } => age < self.settings.absent_ttl,
+            CachedPolicy { stale: true, .. } => age < self.settings.retry,
+            CachedPolicy { found: Found::Present(_), .. } => age < self.settings.ttl,
+            CachedPolicy { .. } => age < self.settings.absent_ttl,
         }
     }
 
     pub(super) async fn load_policy(
         self,
         key: PolicyKey,
-        kind: Kind,
-        held: Option<Stamped<Held>>,
+        kind: PolicyKind,
+        held: Option<Stamped<CachedPolicy>>,
         trust: CallerTrust,
-    ) -> Result<Held, Error> {
+    ) -> Result<CachedPolicy, Error> {
         let before = held.map(|held| held.value);
-        let file = before.as_ref().and_then(Held::present);
+        let file = before.as_ref().and_then(CachedPolicy::present);
         let known = file.and_then(|file| file.version.as_ref());
         let (path, PolicyKey { owner, repo, .. }) = (key.name.path(), &key);
         let read = self.reader.read(Request { owner, repo, path: &path, known, trust }).await;
-        let proven = |found| Ok(Held { found, proven_at: self.clock.monotonic(), stale: false });
+        let proven =
+            |found| Ok(CachedPolicy { found, proven_at: self.clock.monotonic(), stale: false });
         match (read, before) {
             (Ok(Read::Unchanged), Some(before)) => proven(before.found),
             (Ok(Read::Present { bytes, sha, version }), _) => {
@@ -154,7 +157,7 @@ impl Store {
             }
             (Err(error), Some(before)) if error.is_outage() && self.may_serve(&before) => {
                 tracing::warn!(%error, owner = %key.owner, policy = %key.name, "serving a stale policy");
-                Ok(Held { stale: true, ..before })
+                Ok(CachedPolicy { stale: true, ..before })
             }
             (Err(error), _) => {
                 if !error.is_outage() {
@@ -170,7 +173,7 @@ impl Store {
 
     /// Whether a copy may serve while GitHub cannot be asked. Only a policy may: a refusal must be
     /// true now.
-    fn may_serve(&self, held: &Held) -> bool {
+    fn may_serve(&self, held: &CachedPolicy) -> bool {
         held.present().is_some()
             && self.clock.monotonic().since(held.proven_at) < self.settings.stale
     }
@@ -179,14 +182,19 @@ impl Store {
     async fn compile(
         &self,
         owner: &Owner,
-        kind: Kind,
+        kind: PolicyKind,
         (bytes, blob, version): (Bytes, String, Option<Version>),
     ) -> Result<Found, Error> {
         let rules = Arc::clone(&self.settings.rules);
         let home = owner.clone();
         let compiled = self.compiler.run(owner, move || {
             let policy = Policy::parse(&bytes, Home { kind, owner: Some(&home) }, &rules)?;
-            Ok::<_, Errors>(PolicyFile { policy, blob, sha256: sha256_hex(&bytes), version })
+            Ok::<_, Errors>(PolicyFile {
+                policy,
+                blob,
+                sha256: hex::encode(digest::digest(&digest::SHA256, &bytes)),
+                version,
+            })
         });
         match compiled.await {
             Ok(Ok(file)) => Ok(Found::Present(Arc::new(file))),
@@ -197,13 +205,4 @@ impl Store {
             .into()),
         }
     }
-}
-
-fn sha256_hex(bytes: &[u8]) -> String {
-    use std::fmt::Write;
-    let digest = digest::digest(&digest::SHA256, bytes);
-    digest.as_ref().iter().fold(String::with_capacity(64), |mut hex, byte| {
-        let _ = write!(hex, "{byte:02x}");
-        hex
-    })
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use http::{Extensions, HeaderMap, Method};
 
-use super::{App, Settings, bearer::bearer, body, budget::Charge, caller, grpc, rest};
+use super::{Serving, Settings, bearer::bearer, body, budget::Charge, caller, grpc, rest};
 use crate::{
     audit::record::Operation,
     exchange::{Attempt, Caller},
@@ -22,7 +22,7 @@ const HEADER_OVERHEAD: usize = 32;
 
 /// An attempt that has not reached the core.
 pub(super) struct Begun {
-    app: Arc<App>,
+    app: Arc<Serving>,
     caller: Caller,
     operation: Operation,
     is_pending: bool,
@@ -31,7 +31,7 @@ pub(super) struct Begun {
 impl Begun {
     /// The attempt that a request is, if it is one.
     pub(super) fn of(
-        app: &Arc<App>,
+        app: &Arc<Serving>,
         method: &Method,
         path: &str,
         extensions: &Extensions,

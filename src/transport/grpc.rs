@@ -13,7 +13,7 @@ use tonic_health::pb::{
 };
 use tonic_reflection::server as reflection;
 
-use super::{App, bearer::bearer, caller, reply, request, rest};
+use super::{Serving, bearer::bearer, caller, reply, request, rest};
 use crate::{
     audit::record::Operation,
     exchange::Attempt,
@@ -65,7 +65,7 @@ pub(super) fn takes_tokens(path: &str) -> bool {
 }
 
 /// The routes of the services that take tokens.
-pub(super) fn token_services(app: Arc<App>) -> Router {
+pub(super) fn token_services(app: Arc<Serving>) -> Router {
     let most = app.settings.body_bytes;
     let tokens = SecurityTokenServiceServer::new(TokenService(Arc::clone(&app)))
         .max_decoding_message_size(most)
@@ -80,7 +80,7 @@ pub(super) fn token_services(app: Arc<App>) -> Router {
 ///
 /// # Errors
 /// The descriptors do not decode, which is a fault of the build.
-pub(super) fn companions(app: Arc<App>) -> io::Result<Router> {
+pub(super) fn companions(app: Arc<Serving>) -> io::Result<Router> {
     let configured = || {
         reflection::Builder::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
@@ -95,7 +95,7 @@ pub(super) fn companions(app: Arc<App>) -> io::Result<Router> {
     Ok(routes.into_axum_router())
 }
 
-struct TokenService(Arc<App>);
+struct TokenService(Arc<Serving>);
 
 impl TokenService {
     /// The attempt that a request comes to, well formed or not.
@@ -146,11 +146,11 @@ impl SecurityTokenService for TokenService {
 }
 
 /// Health as it is when asked. A reporter that is told of changes would have to be told.
-struct HealthService(Arc<App>);
+struct HealthService(Arc<Serving>);
 
 impl HealthService {
     /// The state of a service; the empty name is the server's own.
-    fn status(app: &App, service: &str) -> Option<ServingStatus> {
+    fn status(app: &Serving, service: &str) -> Option<ServingStatus> {
         matches!(service, "" | TOKENS | CHECKS).then(|| {
             if app.is_ready() { ServingStatus::Serving } else { ServingStatus::NotServing }
         })

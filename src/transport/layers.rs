@@ -25,7 +25,7 @@ use tonic::Code;
 use tracing::{Instrument, info_span};
 
 use super::{
-    App,
+    Serving,
     begun::{self, Begun},
     body::{self, Unread},
     client_address::client_address,
@@ -53,7 +53,7 @@ pub(super) struct Peer(pub(super) SocketAddr);
 /// The query and the authorization header are never logged; what was asked for stands in the
 /// audit record.
 pub(super) async fn observe(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<Serving>>,
     mut request: Request,
     next: Next,
 ) -> Response {
@@ -137,7 +137,7 @@ fn log(method: &Method, route: &str, response: &Response, duration: Duration) {
 /// Around every gRPC service: gRPC requests only, and their headers bounded. The machinery
 /// below checks neither method nor content type.
 pub(super) async fn grpc_only(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<Serving>>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -157,12 +157,12 @@ pub(super) async fn grpc_only(
 const GRPC_PREFIX: usize = 5;
 
 /// The most bytes of a gRPC request's body.
-fn grpc_bytes(app: &App) -> usize {
+fn grpc_bytes(app: &Serving) -> usize {
     app.settings.body_bytes.saturating_add(GRPC_PREFIX)
 }
 
 /// The refusal of a request whose headers are too large, recorded if the request is an attempt.
-async fn refuse_oversized(app: &Arc<App>, request: Request, refusal: Refusal) -> Refusal {
+async fn refuse_oversized(app: &Arc<Serving>, request: Request, refusal: Refusal) -> Refusal {
     let attempt = begun(app, &request);
     let (head, _) = request.into_parts();
     match attempt {
@@ -172,13 +172,13 @@ async fn refuse_oversized(app: &Arc<App>, request: Request, refusal: Refusal) ->
 }
 
 /// The attempt that a request is, if it is one.
-fn begun(app: &Arc<App>, request: &Request) -> Option<Begun> {
+fn begun(app: &Arc<Serving>, request: &Request) -> Option<Begun> {
     Begun::of(app, request.method(), request.uri().path(), request.extensions())
 }
 
 /// Around the services that take tokens: a deadline, and every fault in this wire's form.
 pub(super) async fn grpc_bounds(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<Serving>>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -191,7 +191,7 @@ pub(super) async fn grpc_bounds(
 /// Around health and reflection: a deadline for the answer, not for the stream that may follow.
 /// What their callers send ends when the server stops, and so do their streams.
 pub(super) async fn grpc_watches(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<Serving>>,
     request: Request,
     next: Next,
 ) -> Response {
@@ -206,7 +206,7 @@ pub(super) async fn grpc_watches(
 
 /// Reads the request whole before it is decoded. An exchange or a check is an attempt from its
 /// headers on, whether or not its message arrives and can be read.
-async fn grpc_attempt(app: &Arc<App>, request: Request, next: Next) -> Response {
+async fn grpc_attempt(app: &Arc<Serving>, request: Request, next: Next) -> Response {
     let Some(mut begun) = begun(app, &request) else {
         let response =
             next.run(request.map(|body| Body::new(Limited::new(body, grpc_bytes(app))))).await;
@@ -252,7 +252,7 @@ fn is_compressed(headers: &HeaderMap) -> bool {
 
 /// Around REST and the pages: a deadline, and every fault in this wire's form.
 pub(super) async fn rest_bounds(
-    State(app): State<Arc<App>>,
+    State(app): State<Arc<Serving>>,
     request: Request,
     next: Next,
 ) -> Response {

@@ -12,7 +12,7 @@ use axum::{
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use tonic::Status;
 
-use super::{App, is_grpc, reply};
+use super::{Serving, is_grpc, reply};
 use crate::reason::{Reason, Refusal};
 
 const PAGE: &str = include_str!("pages/index.html");
@@ -23,7 +23,7 @@ const JSON: (HeaderName, HeaderValue) =
     (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
 
 /// The routes of these pages.
-pub(super) fn routes(app: Arc<App>) -> Router {
+pub(super) fn routes(app: Arc<Serving>) -> Router {
     Router::new()
         .route("/", get(front))
         .route("/openapi.json", get(async || ([JSON], OPENAPI)))
@@ -60,7 +60,7 @@ async fn live() -> Response {
 }
 
 /// Exchanges can be served: send callers here.
-async fn ready(State(app): State<Arc<App>>) -> Response {
+async fn ready(State(app): State<Arc<Serving>>) -> Response {
     if app.is_ready() {
         ([JSON], r#"{"msg": "ready"}"#).into_response()
     } else {

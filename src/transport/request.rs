@@ -5,7 +5,7 @@
 //! request, whichever was met first.
 
 use crate::{
-    exchange::{Asked, Attempt, Caller},
+    exchange::{Attempt, Caller, ParsedRequest},
     name::{PolicyName, Scope},
     oidc::Unverified,
     proto::{octosts::v1::CheckRequest, oidc::ExchangeRequest},
@@ -172,7 +172,7 @@ pub(super) fn attempt(
     let given: Vec<&str> = fields.scopes().collect();
     let asked = token.and_then(|token| {
         let (scope, identity) = fields.parse()?;
-        Ok(Asked { token, scope, identity })
+        Ok(ParsedRequest { token, scope, identity })
     });
     Attempt {
         caller,

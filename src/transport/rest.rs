@@ -16,7 +16,7 @@ use http::{Method, header, request::Parts};
 use secrecy::ExposeSecret;
 
 use super::{
-    App,
+    Serving,
     bearer::bearer,
     begun::{self, Begun},
     body::{self, Unread},
@@ -39,7 +39,7 @@ pub(super) const CHECK: &str = "/sts/check";
 pub(super) const EXCHANGE_REFRESH_TOKEN: &str = "/sts/exchange_refresh_token";
 
 /// The routes of this wire.
-pub(super) fn routes(app: Arc<App>) -> Router {
+pub(super) fn routes(app: Arc<Serving>) -> Router {
     Router::new()
         .route(EXCHANGE, any(exchange))
         .route(CHECK, any(check))
@@ -47,7 +47,7 @@ pub(super) fn routes(app: Arc<App>) -> Router {
         .with_state(app)
 }
 
-async fn exchange(State(app): State<Arc<App>>, request: Request) -> Response {
+async fn exchange(State(app): State<Arc<Serving>>, request: Request) -> Response {
     let with_oauth_names = match *request.method() {
         Method::GET => true,
         Method::POST => false,
@@ -60,7 +60,7 @@ async fn exchange(State(app): State<Arc<App>>, request: Request) -> Response {
 }
 
 async fn exchange_token(
-    app: &Arc<App>,
+    app: &Arc<Serving>,
     request: Request,
     with_oauth_names: bool,
 ) -> Result<Response, Refusal> {
@@ -70,7 +70,7 @@ async fn exchange_token(
     Ok(reply::rest_token(token.expose_secret(), expires_at, now))
 }
 
-async fn check(State(app): State<Arc<App>>, request: Request) -> Response {
+async fn check(State(app): State<Arc<Serving>>, request: Request) -> Response {
     if *request.method() != Method::POST {
         return reply::method_not_allowed("POST");
     }
@@ -91,7 +91,7 @@ pub(super) fn operation(method: &Method, path: &str) -> Option<Operation> {
 }
 
 /// The attempt that a request comes to, well formed or not.
-async fn attempt(app: &Arc<App>, request: Request) -> Result<Attempt, Refusal> {
+async fn attempt(app: &Arc<Serving>, request: Request) -> Result<Attempt, Refusal> {
     let (head, body) = request.into_parts();
     let caller = caller(&head.extensions)?;
     let mut begun = Begun::of(app, &head.method, head.uri.path(), &head.extensions);

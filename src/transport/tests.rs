@@ -123,8 +123,8 @@ fn error(status: u16, code: i64, reason: &str) -> (u16, i64, String) {
 }
 
 /// An app that no listener serves, to run its router without sockets.
-fn app(stop: CancellationToken) -> Arc<App> {
+fn app(stop: CancellationToken) -> Arc<Serving> {
     let clock = Arc::new(ManualClock::at(UnixTime::from_secs(0)));
     let (exchange, settings) = (Exchange::for_test(), Settings::default());
-    Arc::new(App { exchange, settings, clock, stop, untrusted_proxy: Default::default() })
+    Arc::new(Serving { exchange, settings, clock, stop, untrusted_proxy: Default::default() })
 }

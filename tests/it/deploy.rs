@@ -10,7 +10,7 @@ use std::{
 use octo_sts::{
     config::variables::{ALL, Origin, Variable},
     oidc::{IssuersFile, Pod},
-    policy::{Kind, Policy, Rules},
+    policy::{Policy, PolicyKind, Rules},
     yaml,
 };
 use serde_json::Value;
@@ -76,7 +76,7 @@ fn every_example_of_the_guide_is_valid() {
             assert_eq!(cluster.refuses(&text), None, "{text}");
             issuers += 1;
         } else if text.contains("\npermissions:") {
-            let parsed = Policy::parse(text.as_bytes(), Kind::Repository, &Rules::default());
+            let parsed = Policy::parse(text.as_bytes(), PolicyKind::Repository, &Rules::default());
             assert_eq!(parsed.err(), None, "{text}");
             policies += 1;
         } else {
@@ -174,7 +174,7 @@ fn the_charts_settings_are_the_variables_that_no_value_stands_for() {
 
 #[test]
 fn the_charts_issuers_are_those_of_the_issuers_file() {
-    let document = read("src/oidc/listed/document.rs");
+    let document = read("src/oidc/issuers_file/document.rs");
     let fields =
         document.split("pub(super) struct Item {").nth(1).unwrap().split("\n}").next().unwrap();
     let fields: BTreeSet<String> = fields

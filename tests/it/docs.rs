@@ -13,12 +13,12 @@ use octo_sts::{
         Record,
         record::{Operation, PolicyRef, TokenRecord},
     },
-    client::ambient::{Kind as SourceKind, Places},
+    client::ambient::{Places, SourceKind},
     clock::UnixTime,
     config::variables::{ALL, Origin},
     name::{PolicyName, Scope},
     oidc::{IssuersFile, Pod},
-    policy::{Kind, Policy, Rules, TrustedIssuers},
+    policy::{Policy, PolicyKind, Rules, TrustedIssuers},
     reason::{Condition, Reason, Refusal, Workload},
     transport::reply,
     yaml,
@@ -62,8 +62,12 @@ fn ticked(cell: &str) -> impl Iterator<Item = String> {
     cell.split('`').skip(1).step_by(2).map(str::to_owned)
 }
 
-fn kind_of(policy: &str) -> Kind {
-    if policy.contains("\nrepositories:") { Kind::Organization } else { Kind::Repository }
+fn kind_of(policy: &str) -> PolicyKind {
+    if policy.contains("\nrepositories:") {
+        PolicyKind::Organization
+    } else {
+        PolicyKind::Repository
+    }
 }
 
 #[test]
@@ -176,9 +180,12 @@ fn the_agents_examples_are_what_it_reads() {
 
 #[test]
 fn every_example_policy_is_valid() {
-    let folders = [("examples/policies", Kind::Repository), ("examples/tour", Kind::Repository)];
+    let folders =
+        [("examples/policies", PolicyKind::Repository), ("examples/tour", PolicyKind::Repository)];
     let mut count = 0;
-    for (folder, kind) in folders.into_iter().chain([("examples/tour/org", Kind::Organization)]) {
+    for (folder, kind) in
+        folders.into_iter().chain([("examples/tour/org", PolicyKind::Organization)])
+    {
         let paths = fs::read_dir(root().join(folder)).unwrap().map(|entry| entry.unwrap().path());
         for path in paths.filter(|path| path.is_file()) {
             let parsed = Policy::parse(&fs::read(&path).unwrap(), kind, &Rules::default());

@@ -31,4 +31,4 @@ mod secrets;
 mod seeds;
 mod serve;
 mod smoke;
-mod strangers;
+mod unknown_issuers;

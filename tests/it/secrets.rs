@@ -208,7 +208,7 @@ async fn silent(format: TokenFormat) {
     let _counting = metrics::set_default_local_recorder(&recorder);
     let mut setup = Setup::with_policy(POLICY).await;
     setup.settings.github.first_backoff = std::time::Duration::from_millis(1);
-    setup.github.set(|knobs| knobs.token_format = format);
+    setup.github.set(|options| options.token_format = format);
     let world = setup.start().await;
     let (tokens, _, _) = asks(&world);
     let (mut secrets, mut told) = (tokens, String::new());

@@ -14,13 +14,13 @@ use crate::proto::oidc::{
 };
 
 /// An answer over HTTP.
-pub(super) struct Reply {
+pub(super) struct ServerReply {
     pub(super) status: StatusCode,
     /// Null if the body is no JSON.
     pub(super) body: Value,
 }
 
-impl Reply {
+impl ServerReply {
     /// A text of the body, by its JSON pointer; empty if there is none.
     pub(super) fn text(&self, pointer: &str) -> &str {
         self.body.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
@@ -48,7 +48,7 @@ impl Caller {
         token: &str,
         scope: &str,
         identity: &str,
-    ) -> Result<Reply, String> {
+    ) -> Result<ServerReply, String> {
         self.call(Method::GET, &format!("{server}{}", rest_path(scope, identity)), token, None)
             .await
     }
@@ -60,7 +60,7 @@ impl Caller {
         url: &str,
         token: &str,
         body: Option<Value>,
-    ) -> Result<Reply, String> {
+    ) -> Result<ServerReply, String> {
         let request = Request::builder()
             .method(method)
             .uri(url)
@@ -72,7 +72,7 @@ impl Caller {
         let reply = self.http.request(request).await.map_err(|error| error.to_string())?;
         let status = reply.status();
         let body = reply.into_body().collect().await.map_err(|error| error.to_string())?.to_bytes();
-        Ok(Reply { status, body: serde_json::from_slice(&body).unwrap_or_default() })
+        Ok(ServerReply { status, body: serde_json::from_slice(&body).unwrap_or_default() })
     }
 
     /// An exchange over gRPC. An error is its code and message.

@@ -14,7 +14,7 @@ use crate::{
     claim,
     emulator::claims,
     name::PolicyName,
-    policy::{Kind, Policy, Rules},
+    policy::{Policy, PolicyKind, Rules},
     yaml,
 };
 
@@ -24,9 +24,13 @@ pub(super) const ORG: &str = "octo-org";
 pub(super) const DOMAIN: &str = "octo-sts.localhost";
 /// Who issues the tokens of GitHub's own workflows.
 pub(super) const ACTIONS: &str = "https://token.actions.githubusercontent.com";
-const SAMPLES: [(Kind, &str, &str); 2] = [
-    (Kind::Repository, "ci", include_str!("../../../examples/tour/ci.sts.yaml")),
-    (Kind::Organization, "deploy", include_str!("../../../examples/tour/org/deploy.sts.yaml")),
+const SAMPLES: [(PolicyKind, &str, &str); 2] = [
+    (PolicyKind::Repository, "ci", include_str!("../../../examples/tour/ci.sts.yaml")),
+    (
+        PolicyKind::Organization,
+        "deploy",
+        include_str!("../../../examples/tour/org/deploy.sts.yaml"),
+    ),
 ];
 
 /// All that is put into the organization.
@@ -42,7 +46,7 @@ pub(super) struct Policies {
 /// A policy that obeys the language.
 #[derive(Debug)]
 pub(super) struct PolicyFile {
-    pub(super) kind: Kind,
+    pub(super) kind: PolicyKind,
     pub(super) name: PolicyName,
     pub(super) text: String,
     pub(super) written: Written,
@@ -163,7 +167,7 @@ impl Written {
 }
 
 impl PolicyFile {
-    fn read(kind: Kind, name: &str, text: String) -> Result<Self, String> {
+    fn read(kind: PolicyKind, name: &str, text: String) -> Result<Self, String> {
         let name = name.parse::<PolicyName>().map_err(|error| error.to_string())?;
         Policy::parse(text.as_bytes(), kind, &Rules::default())
             .map_err(|errors| errors.to_string())?;
@@ -172,12 +176,12 @@ impl PolicyFile {
 
     /// What a workload asks for to use this policy.
     pub(super) fn scope(&self) -> String {
-        format!("{ORG}{}", if self.kind == Kind::Repository { "/hello" } else { "" })
+        format!("{ORG}{}", if self.kind == PolicyKind::Repository { "/hello" } else { "" })
     }
 
     /// The repository that holds this policy.
     pub(super) fn repository(&self) -> &'static str {
-        if self.kind == Kind::Repository { "hello" } else { ".github" }
+        if self.kind == PolicyKind::Repository { "hello" } else { ".github" }
     }
 
     /// Claims that satisfy this policy, `iss` and the times left out.
@@ -282,7 +286,7 @@ mod tests {
     use super::*;
 
     fn file(text: &str) -> PolicyFile {
-        PolicyFile::read(Kind::Repository, "p", text.to_owned()).unwrap()
+        PolicyFile::read(PolicyKind::Repository, "p", text.to_owned()).unwrap()
     }
 
     #[test]
@@ -357,7 +361,7 @@ mod tests {
     #[test]
     fn repositories_with_their_owner_are_played_by_the_emulated_organization() {
         let text = "issuer: https://a.example\nsubject: repo:acme/os:x\nrepositories: [acme/os, 'acme/os2']\npermissions: {contents: read}\n";
-        let file = PolicyFile::read(Kind::Organization, "p", text.to_owned()).unwrap();
+        let file = PolicyFile::read(PolicyKind::Organization, "p", text.to_owned()).unwrap();
         let mut policies = Policies { files: vec![file], list: None, ignored: Vec::new() };
         policies.play_owner();
         assert_eq!(policies.files[0].written.repository_names(), ["os", "os2"]);

@@ -16,7 +16,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::{DevError, policies::set, world::World};
-use crate::{emulator::Issuer, policy::Kind};
+use crate::{emulator::Issuer, policy::PolicyKind};
 
 /// The endpoint; it ends when this is dropped.
 pub(super) struct Tokens {
@@ -37,7 +37,7 @@ impl Tokens {
         let mut offers = Vec::new();
         for file in &world.policies.files {
             if let (Ok(claims), Some(issuer)) = (file.claims(), &file.written.issuer) {
-                let folder = if file.kind == Kind::Organization { "org/" } else { "" };
+                let folder = if file.kind == PolicyKind::Organization { "org/" } else { "" };
                 let key = format!("{folder}{}", file.name);
                 offers.push((
                     file.scope(),

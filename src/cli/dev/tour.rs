@@ -4,12 +4,12 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::{
-    caller::Reply,
+    caller::ServerReply,
     page::Page,
     policies::{ORG, PolicyFile, set},
     world::{World, place_of},
 };
-use crate::{clock::UnixTime, policy::Kind};
+use crate::{clock::UnixTime, policy::PolicyKind};
 
 /// The tour through a world.
 pub(super) struct Tour<'a> {
@@ -28,7 +28,7 @@ impl Tour<'_> {
     pub(super) async fn of_samples(&mut self) -> bool {
         self.page.welcome(self.world);
         let Some(index) =
-            self.world.policies.files.iter().position(|file| file.kind == Kind::Repository)
+            self.world.policies.files.iter().position(|file| file.kind == PolicyKind::Repository)
         else {
             return self.page.check(false, "there is no sample for a repository");
         };
@@ -92,7 +92,13 @@ impl Tour<'_> {
 
     async fn over_grpc(&mut self) -> bool {
         self.page.step("A pod of a cluster asks over gRPC, by a policy of the organization");
-        match self.world.policies.files.iter().position(|file| file.kind == Kind::Organization) {
+        match self
+            .world
+            .policies
+            .files
+            .iter()
+            .position(|file| file.kind == PolicyKind::Organization)
+        {
             Some(index) => self.grant(index, "gRPC").await.0,
             None => self.page.check(false, "there is no sample for an organization"),
         }
@@ -148,8 +154,8 @@ impl Tour<'_> {
             permissions.remove("metadata");
         }
         let wanted = match (file.kind, file.written.repository_names()) {
-            (Kind::Repository, _) => Some(vec!["hello".to_owned()]),
-            (Kind::Organization, names) => Some(names).filter(|names| !names.is_empty()),
+            (PolicyKind::Repository, _) => Some(vec!["hello".to_owned()]),
+            (PolicyKind::Organization, names) => Some(names).filter(|names| !names.is_empty()),
         };
         let sorted = |names: &Option<Vec<String>>| {
             names.clone().map(|mut names| {
@@ -192,17 +198,17 @@ impl Tour<'_> {
         path: &str,
         token: &str,
         body: Option<Value>,
-    ) -> Result<Reply, String> {
+    ) -> Result<ServerReply, String> {
         let url = format!("{}/repos/{ORG}/{path}", self.world.github.url());
         self.world.caller.call(method, &url, token, body).await
     }
 
     fn seen(
         &self,
-        reply: &Result<Reply, String>,
+        reply: &Result<ServerReply, String>,
         status: u16,
         told: &str,
-        more: impl Fn(&Reply) -> String,
+        more: impl Fn(&ServerReply) -> String,
     ) -> bool {
         match reply {
             Ok(reply) => self.page.check(
@@ -277,7 +283,7 @@ fn subject(file: &PolicyFile) -> String {
 }
 
 /// The token of a REST reply, or what it says instead.
-fn granted(reply: &Reply) -> Result<Got, String> {
+fn granted(reply: &ServerReply) -> Result<Got, String> {
     if reply.status == 200 {
         Ok(Got { token: reply.text("/token").to_owned(), until: reply.text("/expiry").to_owned() })
     } else {
@@ -288,7 +294,7 @@ fn granted(reply: &Reply) -> Result<Got, String> {
 }
 
 /// The conditions that failed, each with what came, what was wanted, and the hint.
-fn failed(reply: &Reply) -> impl Iterator<Item = String> {
+fn failed(reply: &ServerReply) -> impl Iterator<Item = String> {
     let details = reply.body.get("details").and_then(Value::as_array).into_iter().flatten();
     details
         .filter(|detail| detail.get("satisfied").is_some_and(|satisfied| satisfied == false))

@@ -19,10 +19,10 @@ use crate::{
     audit::AuditSink,
     clock::SystemClock,
     config::{Config, Environment},
-    emulator::{GitHub, Issuer, Knobs, Selection, Visibility},
+    emulator::{GitHub, Issuer, Options, Selection, Visibility},
     name::{self, AppId},
     oidc::PrivateNetworks,
-    policy::Kind,
+    policy::PolicyKind,
     telemetry::{self, LogFormat},
 };
 
@@ -56,9 +56,10 @@ impl World {
         let clock = Arc::new(SystemClock);
         let no_port =
             |error: io::Error| DevError::Unavailable(format!("an emulator cannot start: {error}"));
-        let github = GitHub::start_with(clock.clone(), Knobs { token_life, ..Knobs::default() })
-            .await
-            .map_err(no_port)?;
+        let github =
+            GitHub::start_with(clock.clone(), Options { token_life, ..Options::default() })
+                .await
+                .map_err(no_port)?;
         let issuer = Issuer::start(clock.clone()).await.map_err(no_port)?;
         github
             .serve_git(std::env::temp_dir().join(format!("octo-sts-dev-{}", uuid::Uuid::new_v4())));
@@ -194,9 +195,9 @@ impl AuditSink for Records {
 }
 
 /// The repository that holds policies of a kind.
-pub(super) fn place_of(kind: Kind) -> &'static str {
+pub(super) fn place_of(kind: PolicyKind) -> &'static str {
     match kind {
-        Kind::Repository => "octo-org/hello",
-        Kind::Organization => "octo-org/.github",
+        PolicyKind::Repository => "octo-org/hello",
+        PolicyKind::Organization => "octo-org/.github",
     }
 }

@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     super::{AppKey, Environment, value, variables as var},
-    App, Apps,
+    Apps, ConfiguredApp,
 };
 use crate::{
     github::KmsKey,
@@ -72,7 +72,7 @@ impl AppsFile {
             }
             Content::Key(apps) => {
                 let key = AppKey::read(&self.path).map_err(wrong)?;
-                let app = |id: &AppId| App { id: *id, name: None, key: key.clone() };
+                let app = |id: &AppId| ConfiguredApp { id: *id, name: None, key: key.clone() };
                 Ok(Apps::for_every_owner(apps.iter().map(app).collect()))
             }
         }
@@ -126,7 +126,7 @@ impl Reading<'_> {
     }
 
     /// One organization and its Apps; `None` as its owner stands for all that are not listed.
-    fn org(&mut self, node: &Node) -> Option<(Option<Owner>, Vec<App>)> {
+    fn org(&mut self, node: &Node) -> Option<(Option<Owner>, Vec<ConfiguredApp>)> {
         let entry = self.entry(node, &["name", "apps"], "an organization's `name` and `apps`")?;
         let owner = self.owner(node, entry.get("name").copied());
         let apps = entry.get("apps").copied();
@@ -155,7 +155,7 @@ impl Reading<'_> {
         Some(owner)
     }
 
-    fn app(&mut self, node: &Node) -> Option<App> {
+    fn app(&mut self, node: &Node) -> Option<ConfiguredApp> {
         const KEYS: [&str; 5] =
             ["app_id", "app_name", "kms_key", "private_key", "private_key_file"];
         let entry = self.entry(node, &KEYS, "an App's `app_id` and its key")?;
@@ -165,7 +165,7 @@ impl Reading<'_> {
             None => Some(None),
         };
         let key = self.key(node, &entry);
-        Some(App { id: id?, name: name?, key: key? })
+        Some(ConfiguredApp { id: id?, name: name?, key: key? })
     }
 
     fn id(&mut self, app: &Node, node: Option<&Node>) -> Option<AppId> {

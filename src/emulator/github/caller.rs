@@ -72,7 +72,7 @@ pub(super) fn bad_credentials() -> Reply {
 }
 
 pub(super) fn by_token(state: &mut State, token: &str) -> Result<Access, Reply> {
-    let (key, now, lag) = (token_key(token), state.now(), state.knobs.lag);
+    let (key, now, lag) = (token_key(token), state.now(), state.options.lag);
     let token = state.tokens.get_mut(&key).filter(|token| !token.revoked && token.expires_at > now);
     let token = token.ok_or_else(bad_credentials)?;
     let spread = spread(lag, token.uses, token.minted_at, now);

@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, sync::Arc};
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use bytes::Bytes;
 
-use super::super::keys::hex;
 use crate::clock::UnixTime;
 
 /// What stands at a path.
@@ -161,7 +160,7 @@ impl Placed {
 pub(super) fn git_id(kind: &str, content: &[u8]) -> String {
     let mut object = format!("{kind} {}\0", content.len()).into_bytes();
     object.extend_from_slice(content);
-    hex(digest(&SHA1_FOR_LEGACY_USE_ONLY, &object))
+    hex::encode(digest(&SHA1_FOR_LEGACY_USE_ONLY, &object))
 }
 
 #[cfg(test)]

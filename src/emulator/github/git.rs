@@ -26,7 +26,7 @@ pub(super) type Copies = Arc<Mutex<Disk>>;
 
 /// A request of git's.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Asked {
+pub(super) struct GitRequest {
     owner: String,
     name: String,
     /// The path behind the repository.
@@ -43,7 +43,7 @@ impl GitHub {
     }
 }
 
-impl Asked {
+impl GitRequest {
     /// What git asks for by this method, path and query; `None` if it is not git that asks.
     pub(super) fn parse(request: &Request) -> Option<Self> {
         let mut segments = request.path.strip_prefix('/')?.splitn(3, '/');
@@ -67,7 +67,7 @@ impl Asked {
 pub(super) async fn answer(
     shared: &Shared,
     copies: &Copies,
-    asked: &Asked,
+    asked: &GitRequest,
     request: &Request,
 ) -> (Reply, Caller) {
     let mut disk = copies.lock().await;
@@ -118,7 +118,7 @@ fn authenticate(state: &mut State, request: &Request) -> Result<Caller, Reply> {
 }
 
 /// The repository's id, if the caller may do that on it.
-fn authorize(state: &State, caller: &Caller, asked: &Asked) -> Result<u64, Reply> {
+fn authorize(state: &State, caller: &Caller, asked: &GitRequest) -> Result<u64, Reply> {
     let anonymous = matches!(caller, Caller::Anonymous);
     let hidden = || if anonymous { unauthorized() } else { not_found() };
     let held = state.repository_id(&asked.owner, &asked.name);
@@ -159,7 +159,7 @@ fn not_found() -> Reply {
 async fn backend(
     disk: &mut Disk,
     id: u64,
-    asked: &Asked,
+    asked: &GitRequest,
     request: &Request,
 ) -> std::io::Result<Reply> {
     let mut git: Command = disk.git(&["http-backend"]);

@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 
-use super::super::keys::hex;
 use super::{
     Call, Calls, GitHub, Permissions,
     state::{State, Token, TokenKey, token_key},
@@ -115,7 +114,7 @@ fn record(state: &State, key: &TokenKey, token: &Token) -> TokenRecord {
         body: token.body.clone(),
         permissions: token.permissions.clone(),
         repositories: token.repositories.as_ref().map(|ids| ids.iter().filter_map(name).collect()),
-        sha256: hex(key),
+        sha256: hex::encode(key),
         minted_at: token.minted_at,
         expires_at: token.expires_at,
         revoked: token.revoked,

@@ -1,7 +1,7 @@
 //! The way of a request: route, faults, state, and the headers that every answer has.
 
 use super::super::{
-    keys::{hex, sha256},
+    keys::sha256,
     server::{Cut, Request, Response},
 };
 use super::{
@@ -21,14 +21,14 @@ use super::{
 
 /// Answers one request.
 pub(super) async fn handle(shared: Shared, request: Request) -> Result<Response, Cut> {
-    let by_git_now =
-        git::Asked::parse(&request).and_then(|asked| Some((asked, shared.lock().git.clone()?)));
+    let by_git_now = git::GitRequest::parse(&request)
+        .and_then(|asked| Some((asked, shared.lock().git.clone()?)));
     if let Some((asked, copies)) = by_git_now {
         return Ok(by_git(&shared, &copies, &asked, &request).await);
     }
     let (route, number, mut plan, clock) = {
         let mut state = shared.lock();
-        let route = Route::parse(&request.method, &request.path, state.knobs.base_path());
+        let route = Route::parse(&request.method, &request.path, state.options.base_path());
         let number = arrived(&mut state, &request, route.as_ref().map(Route::kind));
         let plan = state.faults.plan(&request, route.as_ref().map(Route::kind));
         (route, number, plan, state.clock.clone())
@@ -53,7 +53,7 @@ pub(super) async fn handle(shared: Shared, request: Request) -> Result<Response,
     let end = plan.end();
     let reply = plan.finish(reply);
     state.record.answered(number, caller.as_ref(), reply.status);
-    let reply = dress(&state, &request, number, reply);
+    let reply = add_response_headers(&state, &request, number, reply);
     Ok(Response { end, ..reply.into_response() })
 }
 
@@ -61,14 +61,14 @@ pub(super) async fn handle(shared: Shared, request: Request) -> Result<Response,
 async fn by_git(
     shared: &Shared,
     copies: &git::Copies,
-    asked: &git::Asked,
+    asked: &git::GitRequest,
     request: &Request,
 ) -> Response {
     let number = arrived(&mut shared.lock(), request, Some(RouteKind::Git));
     let (reply, caller) = git::answer(shared, copies, asked, request).await;
     let mut state = shared.lock();
     state.record.answered(number, Some(&caller), reply.status);
-    dress(&state, request, number, reply).into_response()
+    add_response_headers(&state, request, number, reply).into_response()
 }
 
 fn arrived(state: &mut State, request: &Request, kind: Option<RouteKind>) -> usize {
@@ -129,7 +129,7 @@ fn limited(
         let reply = version.shape(route.kind(), flat(dispatch(state, request, route, caller)));
         return conditional(request, caller, reply, "public, max-age=60, s-maxage=60");
     };
-    let style = state.knobs.limit_style;
+    let style = state.options.limit_style;
     let free = route.kind() == RouteKind::RateLimit;
     if standing.remaining() == 0 && !free {
         return standing.headers(limits::primary(style, &whose, now, standing));
@@ -152,17 +152,17 @@ fn flat(answer: Answer) -> Reply {
 /// The quota that the caller draws on, and whose it is; `None` where there is none.
 pub(super) fn standing(state: &mut State, caller: &Caller) -> Option<(Standing, String)> {
     let now = state.now();
-    if state.knobs.enterprise_server {
+    if state.options.enterprise_server {
         return None;
     }
     match caller {
         Caller::App(_) => None,
         Caller::Anonymous => {
-            let limit = state.knobs.anonymous_limit;
+            let limit = state.options.anonymous_limit;
             Some((state.anonymous.standing(now, limit), "127.0.0.1".into()))
         }
         Caller::Token(access) => {
-            let limit = state.knobs.hourly_limit;
+            let limit = state.options.hourly_limit;
             let installation = state.installations.get_mut(&access.installation)?;
             Some((
                 installation.quota.standing(now, limit),
@@ -242,7 +242,8 @@ fn meta(state: &State) -> Reply {
         "web": ["127.0.0.0/8"],
         "git": ["127.0.0.0/8"],
     });
-    if let (true, serde_json::Value::Object(members)) = (state.knobs.enterprise_server, &mut body) {
+    if let (true, serde_json::Value::Object(members)) = (state.options.enterprise_server, &mut body)
+    {
         members.insert("installed_version".into(), ENTERPRISE_VERSION.into());
     }
     Reply::json(200, body)
@@ -270,7 +271,7 @@ fn conditional(
     if let Body::Raw(media_type, _) = reply.body {
         seed.extend_from_slice(media_type.as_bytes());
     }
-    let digest = hex(sha256(&seed));
+    let digest = hex::encode(sha256(&seed));
     let tag = match caller {
         Caller::App(_) => format!("\"{digest}\""),
         Caller::Token(_) | Caller::Anonymous => format!("W/\"{digest}\""),
@@ -287,7 +288,7 @@ fn conditional(
 }
 
 /// The headers of every answer.
-fn dress(state: &State, request: &Request, number: usize, reply: Reply) -> Reply {
+fn add_response_headers(state: &State, request: &Request, number: usize, reply: Reply) -> Reply {
     let version = Version::asked(request).unwrap_or(Version::V2022);
     let (first, second) = (number & 0xffff, number >> 16);
     let reply = reply
@@ -299,7 +300,7 @@ fn dress(state: &State, request: &Request, number: usize, reply: Reply) -> Reply
         )
         .with("x-github-api-version-selected", version.name())
         .with("x-github-media-type", "github.v3; format=json");
-    if state.knobs.enterprise_server {
+    if state.options.enterprise_server {
         reply.with("x-github-enterprise-version", ENTERPRISE_VERSION)
     } else {
         reply

@@ -5,7 +5,7 @@
 use bytes::Bytes;
 
 use super::super::keys::{Alg, Lease, PublicKey};
-use super::{Fault, GitHub, Knobs, Permissions, Placed, Selection, Visibility, state::State};
+use super::{Fault, GitHub, Options, Permissions, Placed, Selection, Visibility, state::State};
 use crate::name::{AppId, InstallationId};
 
 impl GitHub {
@@ -219,7 +219,7 @@ impl GitHub {
     /// Counts requests that were not made, so that a limit can be reached at once.
     pub fn spend_quota(&self, installation: InstallationId, requests: u64) -> bool {
         let mut state = self.shared.lock();
-        let (now, limit) = (state.now(), state.knobs.hourly_limit);
+        let (now, limit) = (state.now(), state.options.hourly_limit);
         let found = state.installations.get_mut(&installation.0);
         found
             .map(|found| {
@@ -231,8 +231,8 @@ impl GitHub {
     }
 
     /// Changes settings; links in answers keep the root that the emulator was started with.
-    pub fn set(&self, change: impl FnOnce(&mut Knobs)) {
-        change(&mut self.shared.lock().knobs);
+    pub fn set(&self, change: impl FnOnce(&mut Options)) {
+        change(&mut self.shared.lock().options);
     }
 
     /// Puts a fault in place. Of several that apply to a request, the first one does.

@@ -10,9 +10,9 @@ use std::{
 
 use serde_json::Value;
 
-use super::super::keys::{Lease, PublicKey, hex, sha256};
+use super::super::keys::{Lease, PublicKey, sha256};
 use super::{
-    Knobs,
+    Options,
     app_jwt::Verified,
     faults::Faults,
     files::Repository,
@@ -105,7 +105,7 @@ pub(super) type TokenKey = [u8; 32];
 /// Everything.
 pub(super) struct State {
     pub(super) clock: Arc<dyn Clock>,
-    pub(super) knobs: Knobs,
+    pub(super) options: Options,
     /// `http://127.0.0.1:PORT`, with `/api/v3` in Enterprise Server mode.
     pub(super) api: String,
     pub(super) apps: BTreeMap<u64, App>,
@@ -131,11 +131,11 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn new(clock: Arc<dyn Clock>, knobs: Knobs, root: &str) -> Self {
-        let api = format!("{root}{}", knobs.base_path());
+    pub(super) fn new(clock: Arc<dyn Clock>, options: Options, root: &str) -> Self {
+        let api = format!("{root}{}", options.base_path());
         Self {
             clock,
-            knobs,
+            options,
             api,
             apps: BTreeMap::new(),
             accounts: BTreeMap::new(),
@@ -170,7 +170,7 @@ impl State {
         let owner = self.account_or_new("app-owner", true);
         let (id, created_at) = (self.fresh(300_000), self.now());
         let client_id =
-            format!("Iv23li{}", hex(sha256(slug.as_bytes())).get(..14).unwrap_or_default());
+            format!("Iv23li{}", hex::encode(sha256(slug.as_bytes())).get(..14).unwrap_or_default());
         let app = App {
             id,
             slug: slug.into(),

@@ -25,7 +25,7 @@ const DOCUMENTATION: &str =
     "https://docs.github.com/rest/apps/apps#create-an-installation-access-token-for-an-app";
 
 /// A mint request after the checks.
-struct Asked {
+struct MintRequest {
     body: Value,
     permissions: Option<Permissions>,
     repositories: Option<Vec<u64>>,
@@ -34,10 +34,10 @@ struct Asked {
 /// `POST /app/installations/{id}/access_tokens`
 pub(super) fn mint(state: &mut State, app: u64, installation: u64, request: &Request) -> Answer {
     let now = state.now();
-    if let (Some(limit), Some(app)) = (state.knobs.mints_per_minute, state.apps.get_mut(&app))
+    if let (Some(limit), Some(app)) = (state.options.mints_per_minute, state.apps.get_mut(&app))
         && !app.mints.take_in_minute(now, limit)
     {
-        return Err(limits::secondary(state.knobs.limit_style));
+        return Err(limits::secondary(state.options.limit_style));
     }
     let found = state.installations.get(&installation).filter(|found| found.app == app);
     let found = found.ok_or_else(|| Reply::not_found(DOCUMENTATION))?;
@@ -55,7 +55,7 @@ pub(super) fn mint(state: &mut State, app: u64, installation: u64, request: &Req
         .collect();
 
     let text = token_text(format(state, request), app, installation);
-    let expires_at = now.plus(state.knobs.token_life);
+    let expires_at = now.plus(state.options.token_life);
     let mut reply = Map::from_iter([
         ("token".to_owned(), json!(text)),
         ("expires_at".to_owned(), json!(expires_at.rfc3339())),
@@ -89,9 +89,9 @@ pub(super) fn revoke(state: &mut State, access: &Access) -> Reply {
     Reply::empty(204)
 }
 
-fn asked(state: &State, installation: &Installation, body: &[u8]) -> Result<Asked, Reply> {
+fn asked(state: &State, installation: &Installation, body: &[u8]) -> Result<MintRequest, Reply> {
     if body.is_empty() {
-        return Ok(Asked { body: Value::Null, permissions: None, repositories: None });
+        return Ok(MintRequest { body: Value::Null, permissions: None, repositories: None });
     }
     let body: Value =
         serde_json::from_slice(body).map_err(|_| bad_request("Problems parsing JSON"))?;
@@ -106,7 +106,7 @@ fn asked(state: &State, installation: &Installation, body: &[u8]) -> Result<Aske
         Some(Value::Object(wanted)) => Some(asked_permissions(state, installation, wanted)?),
         Some(_) => return Err(bad_request("Problems parsing JSON")),
     };
-    Ok(Asked { permissions, repositories, body })
+    Ok(MintRequest { permissions, repositories, body })
 }
 
 fn bad_request(message: &str) -> Reply {
@@ -123,7 +123,7 @@ fn asked_permissions(
         let level = level.as_str().unwrap_or_default();
         // GitHub answers the same to a name that does not exist and to one that is not granted.
         if permission::known(name).is_none() || !allows(&installation.permissions, name, level) {
-            let raised = state.knobs.level_wording && installation.permissions.contains_key(name);
+            let raised = state.options.level_wording && installation.permissions.contains_key(name);
             let what = if raised {
                 "level of access for permissions requested are"
             } else {
@@ -194,7 +194,7 @@ fn format(state: &State, request: &Request) -> TokenFormat {
     match request.header("x-github-stateless-s2s-token") {
         Some("enabled") => TokenFormat::Stateless,
         Some("disabled") => TokenFormat::Classic,
-        _ => state.knobs.token_format,
+        _ => state.options.token_format,
     }
 }
 

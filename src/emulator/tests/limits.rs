@@ -5,7 +5,7 @@ use crate::emulator::{LimitStyle, RouteKind};
 
 #[tokio::test]
 async fn the_primary_limit_of_an_installation() {
-    let world = World::with(Knobs { hourly_limit: 3, ..Knobs::default() }).await;
+    let world = World::with(Options { hourly_limit: 3, ..Options::default() }).await;
     let token = world.mint(Value::Null).await;
     for remaining in ["2", "1", "0"] {
         let answer = world.get("/repos/octo-org/hello", &token).await;
@@ -14,7 +14,7 @@ async fn the_primary_limit_of_an_installation() {
     }
     let message = format!("API rate limit exceeded for installation ID {}.", world.installation);
     for (status, retry_after, told) in [(403, false, ""), (429, true, "3540")] {
-        world.github.set(|knobs| knobs.limit_style = LimitStyle { status, retry_after });
+        world.github.set(|options| options.limit_style = LimitStyle { status, retry_after });
         world.advance(60 * u64::from(retry_after));
         let answer = world.get("/repos/octo-org/hello", &token).await;
         assert_eq!((answer.status, answer.message()), (status, message.clone()));
@@ -43,9 +43,12 @@ async fn the_primary_limit_of_an_installation() {
 #[tokio::test]
 async fn the_secondary_limit_on_minting() {
     let style = LimitStyle { status: 403, retry_after: true };
-    let world =
-        World::with(Knobs { mints_per_minute: Some(2), limit_style: style, ..Knobs::default() })
-            .await;
+    let world = World::with(Options {
+        mints_per_minute: Some(2),
+        limit_style: style,
+        ..Options::default()
+    })
+    .await;
     for _ in 0..2 {
         world.mint(Value::Null).await;
     }
@@ -97,7 +100,7 @@ async fn what_every_request_needs() {
 
 #[tokio::test]
 async fn an_enterprise_server() {
-    let world = World::with(Knobs { enterprise_server: true, ..Knobs::default() }).await;
+    let world = World::with(Options { enterprise_server: true, ..Options::default() }).await;
     assert!(world.github.url().ends_with("/api/v3"));
     let token = world.mint(Value::Null).await;
     let answer = world.get("/repos/octo-org/hello", &token).await;

@@ -60,7 +60,7 @@ fn any_request_gets_an_answer() {
     let (world, issuer, token) = runtime.block_on(async {
         let world = World::new().await;
         let issuer = Issuer::start(Arc::new(world.clock.clone())).await.unwrap();
-        world.github.set(|knobs| knobs.hourly_limit = u64::MAX);
+        world.github.set(|options| options.hourly_limit = u64::MAX);
         let token = world.mint(Value::Null).await;
         (world, issuer, token)
     });

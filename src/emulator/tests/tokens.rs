@@ -44,7 +44,7 @@ async fn a_token_has_what_was_asked_for() {
     );
     assert_eq!(
         minted[0].sha256,
-        keys::hex(keys::sha256(body["token"].as_str().unwrap().as_bytes()))
+        hex::encode(keys::sha256(body["token"].as_str().unwrap().as_bytes()))
     );
 }
 
@@ -82,7 +82,7 @@ async fn what_cannot_be_minted() {
                 .ends_with("#create-an-installation-access-token-for-an-app")
         );
     }
-    world.github.set(|knobs| knobs.level_wording = true);
+    world.github.set(|options| options.level_wording = true);
     let raised = world.try_mint(json!({"permissions": {"contents": "admin"}})).await;
     assert_eq!(
         raised.message(),
@@ -152,7 +152,7 @@ async fn both_token_formats() {
         classic.len() == 40 && classic[4..].bytes().all(|byte| byte.is_ascii_alphanumeric()),
         "{classic}"
     );
-    world.github.set(|knobs| knobs.token_format = TokenFormat::Stateless);
+    world.github.set(|options| options.token_format = TokenFormat::Stateless);
     let stateless = world.mint(Value::Null).await;
     assert!(stateless.starts_with(&format!("ghs_{}_ey", world.app)), "{stateless}");
     assert!(
@@ -265,7 +265,7 @@ async fn fresh_tokens_spread_slowly() {
     let world = World::new().await;
     world
         .github
-        .set(|knobs| knobs.lag = Lag::Requests { unauthorized: 1, forbidden: 1, not_found: 1 });
+        .set(|options| options.lag = Lag::Requests { unauthorized: 1, forbidden: 1, not_found: 1 });
     let token = world.mint(Value::Null).await;
     for status in [401, 403, 404, 200] {
         assert_eq!(
@@ -274,8 +274,8 @@ async fn fresh_tokens_spread_slowly() {
         );
     }
     let second = Duration::from_secs(1);
-    world.github.set(|knobs| {
-        knobs.lag = Lag::Time { unauthorized: second, forbidden: second, not_found: second }
+    world.github.set(|options| {
+        options.lag = Lag::Time { unauthorized: second, forbidden: second, not_found: second }
     });
     let token = world.mint(Value::Null).await;
     for (private, public) in [(401, 401), (403, 403), (404, 200), (200, 200)] {

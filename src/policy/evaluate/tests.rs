@@ -7,7 +7,7 @@ use crate::policy::Rules;
 
 const ACTIONS: &str = "https://token.actions.githubusercontent.com";
 
-fn policy(kind: Kind, conditions: &str) -> Policy {
+fn policy(kind: PolicyKind, conditions: &str) -> Policy {
     let text = format!("issuer: {ACTIONS}\n{conditions}\npermissions: {{contents: read}}\n");
     Policy::parse(text.as_bytes(), kind, &Rules::default()).unwrap()
 }
@@ -24,7 +24,7 @@ fn evaluate(policy: &Policy, token: &VerifiedToken, scope: &str) -> Result<Grant
         (scope.parse().unwrap(), ".github".parse().unwrap());
     policy.evaluate(
         token,
-        &Asked {
+        &Context {
             scope: &scope,
             domain: "sts",
             github_host: "github.com",
@@ -40,7 +40,7 @@ fn condition(denied: &Denied, field: &str) -> Condition {
 #[test]
 fn conditions_say_what_was_wanted_and_what_came() {
     let policy = policy(
-        Kind::Repository,
+        PolicyKind::Repository,
         "subject: s\nclaim_pattern: {long: x, list: '[xy]', none: z, sub: t}",
     );
     let denied =
@@ -78,35 +78,35 @@ fn conditions_say_what_was_wanted_and_what_came() {
 
 #[test]
 fn the_default_audience_depends_on_the_issuers_kind_and_the_scope() {
-    let evaluate = |kind: IssuerKind, policies: Kind, scope: &str, audience: &str| {
+    let evaluate = |kind: IssuerKind, policies: PolicyKind, scope: &str, audience: &str| {
         evaluate(&policy(policies, "subject: s"), &token(kind, "s", json!(audience)), scope).is_ok()
     };
     for kind in
         [IssuerKind::Actions, IssuerKind::BuiltIn, IssuerKind::Configured, IssuerKind::Admitted]
     {
         let is_built_in = matches!(kind, IssuerKind::Actions | IssuerKind::BuiltIn);
-        assert!(evaluate(kind, Kind::Repository, "o/r", "sts"));
+        assert!(evaluate(kind, PolicyKind::Repository, "o/r", "sts"));
         assert_eq!(
-            evaluate(kind, Kind::Repository, "o/r", "https://github.com/O/R"),
+            evaluate(kind, PolicyKind::Repository, "o/r", "https://github.com/O/R"),
             !is_built_in,
             "{kind:?}"
         );
-        assert!(!evaluate(kind, Kind::Repository, "o/r", "https://GitHub.com/o/r"));
-        assert!(!evaluate(kind, Kind::Repository, "o/r", "https://github.com/o"));
+        assert!(!evaluate(kind, PolicyKind::Repository, "o/r", "https://GitHub.com/o/r"));
+        assert!(!evaluate(kind, PolicyKind::Repository, "o/r", "https://github.com/o"));
         for (scope, audience) in [
             ("o", "https://github.com/o"),
             ("o/.github", "https://github.com/o/.github"),
             ("o/.GITHUB", "https://github.com/o/.github"),
         ] {
-            assert!(!evaluate(kind, Kind::Organization, scope, audience), "{kind:?} {scope}");
-            assert!(evaluate(kind, Kind::Organization, scope, "sts"));
+            assert!(!evaluate(kind, PolicyKind::Organization, scope, audience), "{kind:?} {scope}");
+            assert!(evaluate(kind, PolicyKind::Organization, scope, "sts"));
         }
     }
 }
 
 #[test]
 fn the_wanted_audience_is_told_as_it_is() {
-    let policy = policy(Kind::Repository, "subject: s");
+    let policy = policy(PolicyKind::Repository, "subject: s");
     let audience = |kind: IssuerKind| {
         condition(&evaluate(&policy, &token(kind, "s", json!("x")), "o/r").unwrap_err(), "audience")
     };
@@ -121,9 +121,11 @@ fn the_wanted_audience_is_told_as_it_is() {
 #[test]
 fn a_policy_grants_nothing_for_a_scope_that_it_is_not_for() {
     let token = token(IssuerKind::Actions, "s", json!("sts"));
-    for (kind, scope) in
-        [(Kind::Repository, "o"), (Kind::Repository, "o/.github"), (Kind::Organization, "o/r")]
-    {
+    for (kind, scope) in [
+        (PolicyKind::Repository, "o"),
+        (PolicyKind::Repository, "o/.github"),
+        (PolicyKind::Organization, "o/r"),
+    ] {
         let denied = evaluate(&policy(kind, "subject: s"), &token, scope).unwrap_err();
         assert_eq!(denied.failed().collect::<Vec<_>>(), ["scope"], "{kind:?} {scope}");
     }
@@ -133,7 +135,7 @@ fn a_policy_grants_nothing_for_a_scope_that_it_is_not_for() {
 fn hints_come_with_the_failed_condition() {
     let hint = |conditions: &str, subject: &str| {
         let denied = evaluate(
-            &policy(Kind::Repository, conditions),
+            &policy(PolicyKind::Repository, conditions),
             &token(IssuerKind::Actions, subject, json!("sts")),
             "o/r",
         )
@@ -149,7 +151,7 @@ fn hints_come_with_the_failed_condition() {
 
 #[test]
 fn a_hint_looks_at_a_few_audiences_only() {
-    let policy = policy(Kind::Repository, "subject: s\naudience: 'x+'");
+    let policy = policy(PolicyKind::Repository, "subject: s\naudience: 'x+'");
     let hint = |others: usize| {
         let audiences: Vec<_> =
             (0..others).map(|n| n.to_string()).chain(["xx".to_owned()]).collect();

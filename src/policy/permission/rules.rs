@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use super::{Area, Known, Level, is_name, is_organization_wide, known, nearest};
 use crate::{
-    policy::{Kind, Rules},
+    policy::{PolicyKind, Rules},
     yaml::{At, Errors},
 };
 
@@ -18,7 +18,7 @@ const WORKFLOW_ONLY: [&str; 2] = ["id_token", "models"];
 pub(in crate::policy) fn entry(
     name: &At<String>,
     level: &At<String>,
-    (kind, rules): (Kind, &Rules),
+    (kind, rules): (PolicyKind, &Rules),
     errors: &mut Errors,
 ) -> Option<Level> {
     let access = Level::parse(&level.value);
@@ -32,7 +32,7 @@ pub(in crate::policy) fn entry(
     }
     let access = access?;
     let is_listed = rules.organization_permissions.contains(text);
-    if kind == Kind::Organization || access == Level::Read || is_listed {
+    if kind == PolicyKind::Organization || access == Level::Read || is_listed {
         return Some(access);
     }
     match known(text) {
@@ -137,7 +137,7 @@ mod tests {
     fn check(
         name: &str,
         access: &str,
-        kind: Kind,
+        kind: PolicyKind,
         listed: &[&str],
     ) -> Result<Level, (u32, String)> {
         let at = |text: &str, column| At { mark: Mark { line: 1, column }, value: text.to_owned() };
@@ -155,14 +155,14 @@ mod tests {
     }
 
     fn name_error(name: &str, access: &str) -> String {
-        match check(name, access, Kind::Repository, &[]) {
+        match check(name, access, PolicyKind::Repository, &[]) {
             Err((1, text)) => text,
             other => panic!("{name}: {other:?}"),
         }
     }
 
     fn level_error(name: &str, access: &str) -> String {
-        match check(name, access, Kind::Repository, &[]) {
+        match check(name, access, PolicyKind::Repository, &[]) {
             Err((2, text)) => text,
             other => panic!("{name}: {other:?}"),
         }
@@ -204,9 +204,9 @@ mod tests {
             );
             assert_eq!(error.contains("did you mean"), near.is_some(), "{error}");
             assert!(near.is_none_or(|near| error.contains(near)), "{error}");
-            assert_eq!(check(name, "read", Kind::Repository, &[]), Ok(Level::Read));
-            assert_eq!(check(name, "write", Kind::Repository, &[name]), Ok(Level::Write));
-            assert_eq!(check(name, "admin", Kind::Organization, &[]), Ok(Level::Admin));
+            assert_eq!(check(name, "read", PolicyKind::Repository, &[]), Ok(Level::Read));
+            assert_eq!(check(name, "write", PolicyKind::Repository, &[name]), Ok(Level::Write));
+            assert_eq!(check(name, "admin", PolicyKind::Organization, &[]), Ok(Level::Admin));
             assert!(warning(name, Level::Read).is_some());
         }
     }
@@ -219,9 +219,9 @@ mod tests {
                 let error = level_error(name, access);
                 assert!(error.contains("policy repository") && error.contains(VARIABLE), "{error}");
             }
-            assert_eq!(check(name, "read", Kind::Repository, &[]), Ok(Level::Read));
-            assert_eq!(check(name, "write", Kind::Repository, &[name]), Ok(Level::Write));
-            assert_eq!(check(name, "write", Kind::Organization, &[]), Ok(Level::Write));
+            assert_eq!(check(name, "read", PolicyKind::Repository, &[]), Ok(Level::Read));
+            assert_eq!(check(name, "write", PolicyKind::Repository, &[name]), Ok(Level::Write));
+            assert_eq!(check(name, "write", PolicyKind::Organization, &[]), Ok(Level::Write));
         }
     }
 

@@ -328,7 +328,7 @@ async fn health_over_grpc_follows_readiness() {
 }
 
 /// A router whose one path answers by what it is called.
-fn misbehaving(app: &Arc<App>, grpc: bool) -> Router {
+fn misbehaving(app: &Arc<Serving>, grpc: bool) -> Router {
     let router = Router::new()
         .route("/slow", any(std::future::pending::<()>))
         .route("/panic", any(async || -> Infallible { panic!("as it does") }));

@@ -284,7 +284,7 @@ async fn a_stop_ends_in_time_although_github_does_not_answer() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn it_lives_through_an_outage_that_is_longer_than_a_token() {
     let mut scene = Scene::real("outage").await;
-    scene.github.set(|knobs| knobs.token_life = Duration::from_secs(10));
+    scene.github.set(|options| options.token_life = Duration::from_secs(10));
     let reader = Reader::start(&scene);
     let agent = Agent::start(&scene, &[]);
     until("it has renewed twice", || scene.issued().len() >= 3).await;

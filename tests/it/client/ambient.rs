@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 
 use octo_sts::client::{
     Class,
-    ambient::{Kind, Options, Places, Source},
+    ambient::{Options, Places, Source, SourceKind},
 };
 use serde_json::json;
 
@@ -48,7 +48,7 @@ fn of_actions(url: &str, secret: &str, places: Places) -> Source {
         ("ACTIONS_ID_TOKEN_REQUEST_TOKEN", secret),
     ];
     let found = find(&job, places).unwrap();
-    assert_eq!(found.kind(), Kind::Actions);
+    assert_eq!(found.kind(), SourceKind::Actions);
     found
 }
 
@@ -98,7 +98,10 @@ async fn buildkite_is_asked_as_its_agent_asks() {
     })
     .await;
     let source = of_buildkite(&server.url, "s3cret-of-the-agent", patient(nowhere()));
-    assert_eq!((source.kind(), token(&source).await.unwrap().as_str()), (Kind::Buildkite, TOKEN));
+    assert_eq!(
+        (source.kind(), token(&source).await.unwrap().as_str()),
+        (SourceKind::Buildkite, TOKEN)
+    );
     let error = refused(&of_buildkite(&server.url, "s3cret", patient(nowhere()))).await;
     assert_eq!(error.class(), Class::Refused);
     assert!(
@@ -141,7 +144,7 @@ fn google(url: &str, places: Places) -> Source {
     let places = Places { gcp: url.to_owned(), ..places };
     Source::find(
         &environment(&[]),
-        &Options { kind: Some(Kind::Gcp), places, ..Options::default() },
+        &Options { kind: Some(SourceKind::Gcp), places, ..Options::default() },
     )
     .unwrap()
 }
@@ -155,11 +158,11 @@ async fn googles_metadata_server_is_asked_on_googles_machines_alone() {
         patient(Places { gcp: server.url.clone(), firmware: firmware.clone(), ..nowhere() })
     };
     let source = find(&[], places("Google Compute Engine\n")).unwrap();
-    assert_eq!((source.kind(), token(&source).await.unwrap().as_str()), (Kind::Gcp, TOKEN));
+    assert_eq!((source.kind(), token(&source).await.unwrap().as_str()), (SourceKind::Gcp, TOKEN));
     let asked = server.heard().len();
     assert!(find(&[], places("Standard PC (Q35 + ICH9, 2009)\n")).is_err());
     assert!(find(&[("K_SERVICE", "of Knative elsewhere")], places("x")).is_err());
-    assert_eq!(find(&[("CLOUD_RUN_JOB", "job")], places("x")).unwrap().kind(), Kind::Gcp);
+    assert_eq!(find(&[("CLOUD_RUN_JOB", "job")], places("x")).unwrap().kind(), SourceKind::Gcp);
     assert_eq!(server.heard().len(), asked, "to look for an identity sends nothing");
 }
 
@@ -239,7 +242,7 @@ async fn a_file_is_read_anew_each_time() {
     let file = folder("file").join("token");
     fs::write(&file, format!("{TOKEN}\n")).unwrap();
     let source = find(&[("STS_TOKEN_FILE", file.to_str().unwrap())], nowhere()).unwrap();
-    assert_eq!((source.kind(), token(&source).await.unwrap().as_str()), (Kind::File, TOKEN));
+    assert_eq!((source.kind(), token(&source).await.unwrap().as_str()), (SourceKind::File, TOKEN));
     fs::write(&file, token_of("rotated")).unwrap();
     assert_eq!(token(&source).await.unwrap(), token_of("rotated"));
     for bad in ["", " \n", "two words", "a\0b", &"x".repeat(70_000)] {
@@ -367,11 +370,17 @@ fn the_nearest_identity_counts() {
     }
     assert_eq!(
         kinds,
-        [Kind::File, Kind::Actions, Kind::Buildkite, Kind::Circleci, Kind::Kubernetes]
+        [
+            SourceKind::File,
+            SourceKind::Actions,
+            SourceKind::Buildkite,
+            SourceKind::Circleci,
+            SourceKind::Kubernetes
+        ]
     );
     assert_eq!(
         find(&[("STS_ID_TOKEN", TOKEN), ("GITLAB_CI", "true")], places.clone()).unwrap().kind(),
-        Kind::Variable
+        SourceKind::Variable
     );
     assert!(find(&[("STS_ID_TOKEN", TOKEN), ("STS_TOKEN_FILE", "/x")], places).is_err());
 }
@@ -393,11 +402,13 @@ fn a_job_without_an_identity_does_not_take_its_runners() {
 
 #[test]
 fn a_kind_that_is_asked_for_must_be_there() {
-    for kind in Kind::ALL.iter().filter(|kind| !matches!(kind, Kind::Gcp | Kind::Aws)) {
+    for kind in
+        SourceKind::ALL.iter().filter(|kind| !matches!(kind, SourceKind::Gcp | SourceKind::Aws))
+    {
         let options = Options { kind: Some(*kind), places: nowhere(), ..Options::default() };
         let told = Source::find(&environment(&[]), &options).unwrap_err().to_string();
         assert!(!told.is_empty(), "{kind}");
-        assert_eq!(Kind::named(kind.name()), Some(*kind));
+        assert_eq!(SourceKind::named(kind.name()), Some(*kind));
     }
     let nothing = find(&[], nowhere()).unwrap_err().to_string();
     assert!(nothing.contains("--token-file") && nothing.contains("--source"), "{nothing}");

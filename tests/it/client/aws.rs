@@ -5,7 +5,7 @@ use std::fs;
 use aws_lc_rs::{digest, hmac};
 use octo_sts::client::{
     Class,
-    ambient::{Kind, Options, Places, Source},
+    ambient::{Options, Places, Source, SourceKind},
 };
 use serde_json::json;
 
@@ -135,7 +135,7 @@ fn given(key: &str, places: Places) -> Source {
 async fn credentials_of_the_environment_sign() {
     let (_server, places) = region_sts("").await;
     let source = given(KEY, places.clone());
-    assert_eq!((source.kind(), token(&source).await.unwrap().as_str()), (Kind::Aws, TOKEN));
+    assert_eq!((source.kind(), token(&source).await.unwrap().as_str()), (SourceKind::Aws, TOKEN));
     let error = refused(&given("s3cret-of-another", places)).await;
     assert_eq!(error.class(), Class::Refused);
     assert!(error.message.contains("403, SignatureDoesNotMatch: "), "{error}");
@@ -251,7 +251,7 @@ async fn machine() -> Fake {
 fn on_machine(places: Places) -> Source {
     Source::find(
         &environment(&[]),
-        &Options { kind: Some(Kind::Aws), places, ..Options::default() },
+        &Options { kind: Some(SourceKind::Aws), places, ..Options::default() },
     )
     .unwrap()
 }
@@ -265,7 +265,7 @@ async fn a_machine_is_asked_in_a_session() {
     fs::write(firmware.join("sys_vendor"), "Amazon EC2\n").unwrap();
     let places = Places { aws_machine: server.url.clone(), firmware, ..places };
     assert_eq!(token(&on_machine(places.clone())).await.unwrap(), TOKEN);
-    assert_eq!(find(&[], places.clone()).unwrap().kind(), Kind::Aws);
+    assert_eq!(find(&[], places.clone()).unwrap().kind(), SourceKind::Aws);
     assert!(find(&[("AWS_EC2_METADATA_DISABLED", "true")], places.clone()).is_err());
     assert!(
         find(&[], Places { firmware: "/nonexistent".into(), ..places }).is_err(),

@@ -19,7 +19,7 @@ const STYLES: [LimitStyle; 4] = [
 async fn a_used_up_quota_ends_reads_until_its_window_does() {
     for style in STYLES {
         let setup = setup().await;
-        setup.github.set(|knobs| knobs.limit_style = style);
+        setup.github.set(|options| options.limit_style = style);
         setup.github.spend_quota(setup.installation, 5_000);
         let world = setup.start().await;
         let answer = once(&world).await;
@@ -44,7 +44,9 @@ async fn a_used_up_quota_ends_reads_until_its_window_does() {
 async fn a_secondary_limit_on_mints_ends_mints_until_it_is_over() {
     for style in STYLES {
         let setup = setup().await;
-        setup.github.set(|knobs| (knobs.limit_style, knobs.mints_per_minute) = (style, Some(3)));
+        setup
+            .github
+            .set(|options| (options.limit_style, options.mints_per_minute) = (style, Some(3)));
         let world = setup.start().await;
         same(&once(&world).await, super::GRANTED);
         let answer = once(&world).await;

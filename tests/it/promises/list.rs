@@ -51,7 +51,7 @@ async fn private() -> Setup {
 fn lag(setup: &Setup, not_found: u32) {
     setup
         .github
-        .set(|knobs| knobs.lag = Lag::Requests { unauthorized: 0, forbidden: 0, not_found });
+        .set(|options| options.lag = Lag::Requests { unauthorized: 0, forbidden: 0, not_found });
 }
 
 #[tokio::test]
@@ -118,7 +118,7 @@ async fn a_missing_policy_needs_the_same_proof() {
     lag(&setup, 1_000);
     let world = setup.start().await;
     same(&once(&world).await, super::DOWN);
-    world.github.set(|knobs| knobs.lag = Lag::None);
+    world.github.set(|options| options.lag = Lag::None);
     same(&once(&world).await, super::GRANTED);
 }
 
@@ -222,7 +222,7 @@ async fn a_failed_read_leaves_the_last_known_state_in_force_for_an_hour() {
 #[tokio::test]
 async fn a_limited_read_leaves_the_last_known_state_in_force() {
     let world = warm().await;
-    world.github.set(|knobs| knobs.limit_style = LimitStyle { status: 429, retry_after: true });
+    world.github.set(|options| options.limit_style = LimitStyle { status: 429, retry_after: true });
     pass(&world, 59);
     world.github.spend_quota(world.installation, 5_000);
     pass(&world, 1);

@@ -324,7 +324,7 @@ async fn a_list_counts_as_absent_only_if_every_app_says_so() {
 async fn the_app_with_the_most_calls_left_mints() {
     let pool = Pool::new().await;
     let world = pool.start(&[0, 1, 2]).await;
-    pool.setup.github.set(|knobs| knobs.hourly_limit = 15_000);
+    pool.setup.github.set(|options| options.hourly_limit = 15_000);
     for (n, (_, installation)) in pool.apps.iter().enumerate() {
         // 14,000, 4,000 and 1,000 calls are left.
         pool.setup.github.spend_quota(*installation, [1_000, 11_000, 14_000][n]);

@@ -34,7 +34,7 @@ struct GoApp {
 
 impl File {
     fn of(apps: &Apps) -> Self {
-        let pool = |name: &str, apps: &[App]| Org {
+        let pool = |name: &str, apps: &[ConfiguredApp]| Org {
             name: name.to_owned(),
             apps: apps
                 .iter()

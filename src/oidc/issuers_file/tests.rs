@@ -37,7 +37,7 @@ fn cluster() -> Cluster {
 }
 
 impl Cluster {
-    fn load(&self, text: &str) -> Result<Listed, String> {
+    fn load(&self, text: &str) -> Result<ListedIssuers, String> {
         self.folder.file("issuers.yaml", text);
         self.file.load().map_err(|invalid| invalid.to_string())
     }

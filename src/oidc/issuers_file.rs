@@ -16,6 +16,7 @@
 
 mod document;
 mod pod;
+pub(super) mod reload;
 
 use std::{
     fs,
@@ -52,7 +53,7 @@ pub struct IssuersFile {
 
 /// What an issuers file says.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Listed {
+pub struct ListedIssuers {
     pub(super) entries: Vec<Entry>,
     /// In the file's order: the first that matches counts.
     pub(super) patterns: Vec<(Pattern, Arc<Rules>)>,
@@ -122,7 +123,7 @@ pub(super) struct Reach {
     pub(super) proxy: bool,
 }
 
-impl Listed {
+impl ListedIssuers {
     /// Whether there is no other issuer at all, the built-in ones included.
     pub fn only_listed(&self) -> bool {
         self.only_listed
@@ -134,16 +135,18 @@ impl IssuersFile {
     ///
     /// # Errors
     /// The first mistake, by line and column; never the file's text.
-    pub fn load(&self) -> Result<Listed, Invalid> {
+    pub fn load(&self) -> Result<ListedIssuers, Invalid> {
         let bytes = read(&self.path)
             .map_err(|error| Invalid::file(format!("the file cannot be read: {error}")))?;
         self.parse(&bytes)
     }
 
-    fn parse(&self, bytes: &[u8]) -> Result<Listed, Invalid> {
+    fn parse(&self, bytes: &[u8]) -> Result<ListedIssuers, Invalid> {
         let document: Document = yaml::load_with_web_keys(bytes)?;
-        let mut listed =
-            Listed { only_listed: document.only_listed.unwrap_or(false), ..Listed::default() };
+        let mut listed = ListedIssuers {
+            only_listed: document.only_listed.unwrap_or(false),
+            ..ListedIssuers::default()
+        };
         let items = document.issuers.ok_or_else(|| Invalid::file("`issuers` is missing"))?;
         if items.value.is_empty() || items.value.len() > MAX_ENTRIES {
             return Err(items.refuse("`issuers` has 1 to 256 entries"));
@@ -154,7 +157,11 @@ impl IssuersFile {
         Ok(listed)
     }
 
-    fn add(&self, listed: &mut Listed, At { mark, value: item }: &At<Item>) -> Result<(), Invalid> {
+    fn add(
+        &self,
+        listed: &mut ListedIssuers,
+        At { mark, value: item }: &At<Item>,
+    ) -> Result<(), Invalid> {
         let refuse = |rule: &'static str| Err(Invalid::at(*mark, rule));
         let rules = Arc::new(item.rules()?);
         let (issuer, keys) = match (

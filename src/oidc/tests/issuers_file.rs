@@ -315,7 +315,7 @@ struct Follower {
 
 impl Follower {
     fn of(world: &World) -> Self {
-        Self { task: tokio::spawn(world.oidc.clone().follow_issuers_file()) }
+        Self { task: tokio::spawn(world.oidc.clone().reload_issuers_file()) }
     }
 
     async fn until(&self, world: &World, what: impl AsyncFn() -> bool) {

@@ -214,7 +214,9 @@ async fn of_what_fails() -> Vec<Refusal> {
         ("list unavailable", |setup, _| setup.github.fault(reads("trusted").status(500))),
         ("policy forbidden", |setup, _| setup.github.fault(reads("pod").status(403))),
         ("GitHub's limit", |setup, _| assert!(setup.github.spend_quota(setup.installation, 5_000))),
-        ("mints limited", |setup, _| setup.github.set(|knobs| knobs.mints_per_minute = Some(0))),
+        ("mints limited", |setup, _| {
+            setup.github.set(|options| options.mints_per_minute = Some(0))
+        }),
         ("issuer is down", |_, tenant| tenant.misbehave(Document::Discovery, Misbehaviour::Cut)),
         ("issuer publishes nonsense", |_, tenant| {
             tenant.misbehave(Document::Jwks, Misbehaviour::Html)
