@@ -28,6 +28,7 @@ mod git_credential;
 mod help;
 #[cfg(feature = "emulator")]
 mod policy_folder;
+mod probe;
 mod serve;
 mod workload;
 
@@ -92,6 +93,11 @@ enum Command {
     /// Exchange this workload's own OIDC token for a GitHub token.
     #[command(after_help = help::exchange())]
     Exchange(exchange::ExchangeArgs),
+    /// Test a running server by a file of exchanges and what is expected of them.
+    ///
+    /// The file has the format of the Go service's smoke test.
+    #[command(after_help = help::PROBE)]
+    Probe(probe::ProbeArgs),
     /// Keep files with fresh GitHub tokens for this workload's programs.
     #[command(after_help = help::agent())]
     Agent(agent::AgentArgs),
@@ -154,6 +160,7 @@ impl Command {
             Self::Serve => serve::serve(environment),
             Self::Doctor(args) => doctor::doctor(&args, environment),
             Self::Exchange(args) => exchange::exchange(&args, environment),
+            Self::Probe(args) => probe::probe(&args, environment),
             Self::Agent(args) => agent::agent(&args, environment),
             Self::GitCredential(args) => git_credential::git_credential(&args, environment),
             #[cfg(feature = "emulator")]

@@ -6,6 +6,7 @@
 
 pub mod ambient;
 mod error;
+mod github;
 mod reply;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
@@ -18,6 +19,7 @@ use url::Url;
 
 pub use self::{
     error::{Class, Error},
+    github::GitHubApi,
     reply::{Checked, Issued},
 };
 pub use crate::cloud::{IdentityToken, NotAnIdentityToken};
@@ -240,21 +242,7 @@ impl fmt::Debug for Client {
 /// # Errors
 /// GitHub cannot be reached, or answers otherwise.
 pub async fn revoke(api: &Uri, egress: &Egress, token: &SecretString) -> Result<(), Error> {
-    let request = Request::builder()
-        .method(Method::DELETE)
-        .uri(format!("{}/installation/token", api.to_string().trim_end_matches('/')))
-        .header(header::AUTHORIZATION, bearer("Bearer", token)?)
-        .header(header::ACCEPT, HeaderValue::from_static("application/vnd.github+json"))
-        .header("x-github-api-version", HeaderValue::from_static("2022-11-28"))
-        .body(Bytes::new())
-        .map_err(|_| Error::usage("the address of GitHub's API makes no URL"))?;
-    let client = BoundedClient::new(egress, AddressRule::Any);
-    let answer =
-        client.send(request).await.map_err(|failure| Error::unanswered("GitHub", failure))?;
-    match answer.status {
-        StatusCode::NO_CONTENT | StatusCode::UNAUTHORIZED => Ok(()),
-        status => Err(Error::of_status(status, format!("GitHub answered {}", status.as_u16()))),
-    }
+    GitHubApi::new(api, egress, token).revoke().await
 }
 
 /// The value of an `authorization` header, marked so that nothing on its way shows it.

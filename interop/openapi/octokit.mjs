@@ -62,6 +62,23 @@ await octokit.request("POST /repos/{owner}/{repo}/issues", { ...hello, title: "F
 const { data: issues } = await octokit.request("GET /repos/{owner}/{repo}/issues", hello);
 assert.equal(issues[0].title, "From Octokit");
 await assert.rejects(octokit.request("POST /repos/{owner}/{repo}/issues", { ...hello, body: "No title" }), refused(422, /^Validation Failed$/));
+assert.deepEqual((await octokit.request("GET /repos/{owner}/{repo}/pulls", hello)).data, []);
+
+const { data: head } = await octokit.request("GET /repos/{owner}/{repo}/git/ref/{ref}", { ...hello, ref: "heads/main" });
+await assert.rejects(
+  octokit.request("GET /repos/{owner}/{repo}/git/ref/{ref}", { ...hello, ref: "heads/absent" }),
+  refused(404, /^Not Found$/),
+);
+const check = { ...hello, name: "Policies", head_sha: head.object.sha, status: "in_progress" };
+const { data: run } = await octokit.request("POST /repos/{owner}/{repo}/check-runs", check);
+assert.equal(run.conclusion, null);
+const { data: done } = await octokit.request("PATCH /repos/{owner}/{repo}/check-runs/{check_run_id}", {
+  ...hello,
+  check_run_id: run.id,
+  conclusion: "success",
+  output: { title: "Valid", summary: "" },
+});
+assert.equal(done.status, "completed");
 await octokit.request("GET /rate_limit");
 await octokit.request("GET /meta");
 

@@ -43,6 +43,11 @@ Examples:
   octo-sts doctor --scope your-org/your-repo --identity ci
   octo-sts doctor --json";
 
+pub(super) const PROBE: &str = "\
+Examples:
+  octo-sts probe --config smoke-test.yaml
+  octo-sts probe --config smoke-test.yaml --server https://octo-sts-staging.example.com";
+
 #[cfg(feature = "emulator")]
 pub(super) const DEV: &str = "\
 Examples:

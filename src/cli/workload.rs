@@ -44,7 +44,7 @@ pub(super) struct WorkloadArgs {
     pub(super) ca_file: Vec<PathBuf>,
 }
 
-fn kinds() -> impl TypedValueParser<Value = SourceKind> {
+pub(super) fn kinds() -> impl TypedValueParser<Value = SourceKind> {
     let names = SourceKind::ALL.iter().map(|kind| kind.name());
     PossibleValuesParser::new(names)
         .try_map(|name| SourceKind::named(&name).ok_or("it is none of these"))

@@ -7,6 +7,7 @@
 mod app_jwt;
 mod apps;
 mod caller;
+mod checks;
 mod contents;
 mod faults;
 mod files;

@@ -5,4 +5,5 @@ mod ambient;
 mod aws;
 mod commands;
 pub mod fake;
+mod probe;
 mod wire;

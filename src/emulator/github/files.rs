@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, sync::Arc};
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use bytes::Bytes;
 
+use super::checks::CheckRun;
 use crate::clock::UnixTime;
 
 /// What stands at a path.
@@ -32,6 +33,7 @@ pub(super) struct Repository {
     pub(super) private: bool,
     pub(super) default_branch: String,
     pub(super) issues: Vec<Issue>,
+    pub(super) check_runs: Vec<CheckRun>,
     pub(super) created_at: UnixTime,
     pub(super) pushed_at: UnixTime,
     /// Branch name to commit id.
@@ -58,6 +60,7 @@ impl Repository {
             private: true,
             default_branch: "main".into(),
             issues: Vec::new(),
+            check_runs: Vec::new(),
             created_at: now,
             pushed_at: now,
             branches: BTreeMap::new(),

@@ -1,11 +1,11 @@
-//! Operations on a repository: finding it under its present or a former name, and its issues.
+//! Operations on a repository: finding it under its present or a former name, its issues and refs.
 
 use serde_json::{Value, json};
 
 use super::super::server::Request;
 use super::{
     caller::{self, Caller},
-    contents,
+    checks, contents,
     files::{Issue, Repository},
     reply::{Answer, DOCS, Reply},
     route::{RepoAction, RepoRef, RouteKind},
@@ -47,6 +47,16 @@ pub(super) fn answer(
             Ok(Reply::json(200, issues(state, repository)))
         }
         RepoAction::CreateIssue => create_issue(state, caller, id, request),
+        RepoAction::Pulls => {
+            allowed(state, caller, id, ("pull_requests", "read"))?;
+            // There is nothing by which one could be opened.
+            Ok(Reply::json(200, json!([])))
+        }
+        RepoAction::GitRef(name) => {
+            git_ref(state, allowed(state, caller, id, ("contents", "read"))?, name)
+        }
+        RepoAction::CreateCheckRun => checks::create(state, caller, id, request),
+        RepoAction::UpdateCheckRun(run) => checks::update(state, caller, (id, *run), request),
     }
 }
 
@@ -107,6 +117,22 @@ fn redirect(state: &State, repository: &Repository, operation: &Operation<'_>) -
         "documentation_url": "https://docs.github.com/v3/#http-redirects",
     });
     Reply::json(if reading { 301 } else { 307 }, body).with("location", url)
+}
+
+/// `GET /repos/{owner}/{repo}/git/ref/{ref}`
+fn git_ref(state: &State, repository: &Repository, name: &str) -> Answer {
+    let found = name.strip_prefix("heads/").and_then(|branch| repository.branches().get(branch));
+    let not_found = || Reply::not_found(RouteKind::GitRef.documentation());
+    let commit = found.ok_or_else(not_found)?;
+    let root =
+        format!("{}/repos/{}/{}/git", state.api, state.login(repository.owner), repository.name);
+    let shape = json!({
+        "ref": format!("refs/{name}"),
+        "node_id": shapes::node_id("Ref", repository.id),
+        "url": format!("{root}/refs/{name}"),
+        "object": {"type": "commit", "sha": commit, "url": format!("{root}/commits/{commit}")},
+    });
+    Ok(Reply::json(200, shape))
 }
 
 fn issues(state: &State, repository: &Repository) -> Value {

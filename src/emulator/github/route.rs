@@ -34,6 +34,14 @@ pub enum RouteKind {
     Issues,
     /// `POST /repos/{owner}/{repo}/issues`
     CreateIssue,
+    /// `GET /repos/{owner}/{repo}/pulls`
+    Pulls,
+    /// `GET /repos/{owner}/{repo}/git/ref/{ref}`
+    GitRef,
+    /// `POST /repos/{owner}/{repo}/check-runs`
+    CreateCheckRun,
+    /// `PATCH /repos/{owner}/{repo}/check-runs/{id}`
+    UpdateCheckRun,
     /// Git over HTTP: `/{owner}/{repo}.git/`
     Git,
     /// `GET /rate_limit`
@@ -79,6 +87,10 @@ pub(super) enum RepoAction {
     PutContents(String),
     Issues,
     CreateIssue,
+    Pulls,
+    GitRef(String),
+    CreateCheckRun,
+    UpdateCheckRun(u64),
 }
 
 /// Who may call an operation.
@@ -130,12 +142,14 @@ impl Route {
             ["installation"] if get => RepoAction::Installation,
             ["issues"] if get => RepoAction::Issues,
             ["issues"] if method == Method::POST => RepoAction::CreateIssue,
+            ["pulls"] if get => RepoAction::Pulls,
+            ["git", "ref", name @ ..] if get => RepoAction::GitRef(joined(name)?),
+            ["check-runs"] if method == Method::POST => RepoAction::CreateCheckRun,
+            ["check-runs", id] if method == Method::PATCH => {
+                RepoAction::UpdateCheckRun(number(id)?)
+            }
             ["contents", file @ ..] if get || method == Method::PUT => {
-                let path = file
-                    .iter()
-                    .map(|segment| decoded(segment))
-                    .collect::<Option<Vec<_>>>()?
-                    .join("/");
+                let path = joined(file)?;
                 if get { RepoAction::Contents(path) } else { RepoAction::PutContents(path) }
             }
             _ => return None,
@@ -163,6 +177,10 @@ impl Route {
                 RepoAction::PutContents(_) => RouteKind::PutContents,
                 RepoAction::Issues => RouteKind::Issues,
                 RepoAction::CreateIssue => RouteKind::CreateIssue,
+                RepoAction::Pulls => RouteKind::Pulls,
+                RepoAction::GitRef(_) => RouteKind::GitRef,
+                RepoAction::CreateCheckRun => RouteKind::CreateCheckRun,
+                RepoAction::UpdateCheckRun(_) => RouteKind::UpdateCheckRun,
             },
         }
     }
@@ -179,10 +197,14 @@ impl Route {
             RouteKind::InstallationRepositories
             | RouteKind::Revoke
             | RouteKind::PutContents
-            | RouteKind::CreateIssue => Audience::Installation,
+            | RouteKind::CreateIssue
+            | RouteKind::CreateCheckRun
+            | RouteKind::UpdateCheckRun => Audience::Installation,
             RouteKind::Repository
             | RouteKind::Contents
             | RouteKind::Issues
+            | RouteKind::Pulls
+            | RouteKind::GitRef
             | RouteKind::Git
             | RouteKind::RateLimit
             | RouteKind::Meta => Audience::Anyone,
@@ -226,6 +248,10 @@ impl RouteKind {
             }
             Self::Issues => "https://docs.github.com/rest/issues/issues#list-repository-issues",
             Self::CreateIssue => "https://docs.github.com/rest/issues/issues#create-an-issue",
+            Self::Pulls => "https://docs.github.com/rest/pulls/pulls#list-pull-requests",
+            Self::GitRef => "https://docs.github.com/rest/git/refs#get-a-reference",
+            Self::CreateCheckRun => "https://docs.github.com/rest/checks/runs#create-a-check-run",
+            Self::UpdateCheckRun => "https://docs.github.com/rest/checks/runs#update-a-check-run",
             Self::Git => "https://docs.github.com/get-started/git-basics/about-remote-repositories",
             Self::RateLimit => {
                 "https://docs.github.com/rest/rate-limit/rate-limit#get-rate-limit-status-for-the-authenticated-user"
@@ -233,6 +259,12 @@ impl RouteKind {
             Self::Meta => "https://docs.github.com/rest/meta/meta#get-apiname-meta-information",
         }
     }
+}
+
+/// Segments of a path, decoded.
+fn joined(segments: &[&str]) -> Option<String> {
+    let decoded = segments.iter().map(|segment| decoded(segment));
+    Some(decoded.collect::<Option<Vec<_>>>()?.join("/"))
 }
 
 fn number(segment: &str) -> Option<u64> {

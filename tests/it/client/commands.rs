@@ -21,7 +21,7 @@ async fn world() -> World {
 }
 
 /// A folder of this test's own, empty at first.
-fn folder(name: &str) -> PathBuf {
+pub(super) fn folder(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("commands").join(name);
     fs::remove_dir_all(&folder).ok();
     fs::create_dir_all(&folder).unwrap();
@@ -29,7 +29,7 @@ fn folder(name: &str) -> PathBuf {
 }
 
 /// Runs the program; gives its exit code, stdout and stderr.
-async fn run(
+pub(super) async fn run(
     arguments: &[&str],
     environment: &[(&str, &str)],
     stdin: &str,
