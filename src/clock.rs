@@ -25,6 +25,11 @@ impl UnixTime {
         Self(secs.saturating_mul(1_000_000))
     }
 
+    /// Seconds since the epoch, as metrics have them; 0 before it.
+    pub fn as_secs_f64(self) -> f64 {
+        Duration::from_micros(u64::try_from(self.0).unwrap_or(0)).as_secs_f64()
+    }
+
     /// Whole seconds since the epoch, rounded down.
     pub const fn as_secs(self) -> i64 {
         self.0.div_euclid(1_000_000)

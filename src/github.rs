@@ -51,7 +51,9 @@ pub use self::{
     pool::{App, AppSettings, Pools, Routing, SignerSource},
     quota::Scarce,
     select::{Route, is_bound_to_one_app},
-    signer::{KeyError, KmsKey, KmsProvider, PemSigner, PublicKey, Signer, SignerError},
+    signer::{
+        KeyError, KmsKey, KmsProvider, PemSigner, PublicKey, Signer, SignerError, SignerErrorKind,
+    },
 };
 use self::{
     client::{ApiReply, Call, Client, Limits},
@@ -354,6 +356,11 @@ impl GitHub {
         about::installations(&self.inner, app).await
     }
 
+    /// How many calls the installation may still make in this hour, if GitHub reported it lately.
+    pub fn calls_left(&self, installation: &Installation) -> Option<u64> {
+        self.inner.calls_left(installation)
+    }
+
     /// What GitHub says of an installation at this moment; nothing of it is held.
     ///
     /// # Errors
@@ -478,11 +485,14 @@ impl Inner {
         }
     }
 
-    /// How much is left of the installation's quota, if that is known.
+    /// The tier of the installation's quota, if that is known.
     fn tier(&self, installation: &Installation) -> Option<Tier> {
+        self.calls_left(installation).map(|left| self.routing.tier(left))
+    }
+
+    fn calls_left(&self, installation: &Installation) -> Option<u64> {
         let times = (self.gate.clock.now(), self.gate.clock.monotonic());
-        let left = self.gate.quotas.remaining(installation.id(), self.routing.stale, times);
-        left.map(|left| self.routing.tier(left))
+        self.gate.quotas.remaining(installation.id(), self.routing.stale, times)
     }
 
     /// The App's own credential.

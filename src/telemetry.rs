@@ -70,6 +70,12 @@ pub mod metric {
     pub const APPS_FILE_OK: &str = "octosts_apps_file_ok";
     /// Histogram: seconds that a signature for an App took, by [`super::label::APP_ID`].
     pub const SIGNER_DURATION: &str = "octosts_signer_duration_seconds";
+    /// Gauge: when the App's JWT in use was signed, in seconds since 1970, by
+    /// [`super::label::APP_ID`].
+    pub const APP_JWT_SIGNED: &str = "octosts_app_jwt_signed_timestamp_seconds";
+    /// Gauge: when GitHub last reported the quota of an App's installation, in seconds since 1970,
+    /// by [`super::label::APP_ID`] and [`super::label::ORGANIZATION`].
+    pub const QUOTA_REPORTED: &str = "octosts_quota_reported_timestamp_seconds";
     /// Gauge: calls per hour that GitHub allows an installation. This and the next six are named
     /// and labelled as the Go service has them.
     pub const GITHUB_LIMIT: &str = "github_rate_limit";
@@ -282,6 +288,10 @@ impl Metrics {
                 Matcher::Full(metric::EXCHANGE_DURATION.to_owned()),
                 DURATION_BUCKETS,
             )
+            .and_then(|builder| {
+                let name = Matcher::Full(metric::SIGNER_DURATION.to_owned());
+                builder.set_buckets_for_metric(name, DURATION_BUCKETS)
+            })
             .map_err(|_| TelemetryError::Recorder)?
             .build_recorder();
         let handle = recorder.handle();
@@ -301,66 +311,64 @@ impl Metrics {
     }
 }
 
+/// What each counter means.
+const COUNTERS: &[(&str, &str)] = &[
+    (metric::EXCHANGES, "Exchanges that ended, by result, reason and protocol"),
+    (metric::ALL_REPOSITORIES, "Tokens issued for all repositories of an installation"),
+    (metric::GITHUB_REQUESTS, "Calls to GitHub, by kind and status"),
+    (metric::GITHUB_REVOCATIONS, "Tokens given back to GitHub, by outcome"),
+    (metric::ISSUER_FETCHES, "Fetches from issuers, by outcome"),
+    (metric::AUDIT_UNRECORDED, "Attempts without a place in the audit queue"),
+    (metric::AGENT_RENEWALS, "The agent's attempts to renew a token, by file and outcome"),
+    (metric::AGENT_COMMANDS, "Commands that the agent ran on renewal, by outcome"),
+    (metric::AGENT_REVOCATIONS, "Tokens that the agent gave back to GitHub, by outcome"),
+    (metric::CONNECTIONS_ENDED, "Connections ended in favour of others, by cause"),
+    (
+        metric::FORWARDED_UNTRUSTED,
+        "Requests with X-Forwarded-For while STS_TRUSTED_PROXY_HOPS is 0",
+    ),
+    (metric::LOG_LINES_DROPPED, "Log lines dropped because nobody reads stderr"),
+    (metric::APP_MINTS, "Calls to mint, by App, tier and outcome"),
+    (
+        metric::APP_FAILURES,
+        "Times that an App's own credential was not available or was refused, by App and cause",
+    ),
+];
+
+/// What each gauge means.
+const GAUGES: &[(&str, &str)] = &[
+    (metric::CLOCK_DRIFT, "How far this clock is ahead of GitHub's, in seconds"),
+    (metric::AUDIT_QUEUE_DEPTH, "Audit records that wait to be written"),
+    (metric::AGENT_TOKEN_EXPIRY, "When the token in a file ends, in seconds since 1970; 0: none"),
+    (metric::BUILD_INFO, "Which build this is; always 1"),
+    (
+        metric::APPS_FILE_OK,
+        "0 while the file of Apps, or of their key, is invalid and the previous ones stay in use",
+    ),
+    (metric::APP_JWT_SIGNED, "When the App's JWT in use was signed, in seconds since 1970"),
+    (
+        metric::QUOTA_REPORTED,
+        "When GitHub last reported the quota of an App's installation, in seconds since 1970",
+    ),
+];
+
+/// What each histogram means.
+const HISTOGRAMS: &[(&str, &str)] = &[
+    (metric::EXCHANGE_DURATION, "Time to answer an exchange, in seconds"),
+    (metric::SIGNER_DURATION, "Time to sign for an App, in seconds"),
+];
+
 /// Tells the recorder what each metric means.
 fn describe() {
-    metrics::describe_counter!(
-        metric::EXCHANGES,
-        "Exchanges that ended, by result, reason and protocol"
-    );
-    metrics::describe_counter!(
-        metric::ALL_REPOSITORIES,
-        "Tokens issued for all repositories of an installation"
-    );
-    metrics::describe_histogram!(
-        metric::EXCHANGE_DURATION,
-        metrics::Unit::Seconds,
-        "Time to answer an exchange"
-    );
-    metrics::describe_counter!(metric::GITHUB_REQUESTS, "Calls to GitHub, by kind and status");
-    metrics::describe_counter!(
-        metric::GITHUB_REVOCATIONS,
-        "Tokens given back to GitHub, by outcome"
-    );
-    metrics::describe_gauge!(
-        metric::CLOCK_DRIFT,
-        metrics::Unit::Seconds,
-        "How far this clock is ahead of GitHub's"
-    );
-    metrics::describe_counter!(metric::ISSUER_FETCHES, "Fetches from issuers, by outcome");
-    metrics::describe_gauge!(metric::AUDIT_QUEUE_DEPTH, "Audit records that wait to be written");
-    metrics::describe_counter!(
-        metric::AUDIT_UNRECORDED,
-        "Attempts without a place in the audit queue"
-    );
-    metrics::describe_counter!(
-        metric::AGENT_RENEWALS,
-        "The agent's attempts to renew a token, by file and outcome"
-    );
-    metrics::describe_gauge!(
-        metric::AGENT_TOKEN_EXPIRY,
-        "When the token in a file ends, in seconds since 1970; 0: none"
-    );
-    metrics::describe_counter!(
-        metric::AGENT_COMMANDS,
-        "Commands that the agent ran on renewal, by outcome"
-    );
-    metrics::describe_counter!(
-        metric::AGENT_REVOCATIONS,
-        "Tokens that the agent gave back to GitHub, by outcome"
-    );
-    metrics::describe_counter!(
-        metric::CONNECTIONS_ENDED,
-        "Connections ended in favour of others, by cause"
-    );
-    metrics::describe_counter!(
-        metric::FORWARDED_UNTRUSTED,
-        "Requests with X-Forwarded-For while STS_TRUSTED_PROXY_HOPS is 0"
-    );
-    metrics::describe_counter!(
-        metric::LOG_LINES_DROPPED,
-        "Log lines dropped because nobody reads stderr"
-    );
-    metrics::describe_gauge!(metric::BUILD_INFO, "Which build this is; always 1");
+    for (name, text) in COUNTERS {
+        metrics::describe_counter!(*name, *text);
+    }
+    for (name, text) in GAUGES {
+        metrics::describe_gauge!(*name, *text);
+    }
+    for (name, text) in HISTOGRAMS {
+        metrics::describe_histogram!(*name, *text);
+    }
     metrics::gauge!(metric::BUILD_INFO, label::VERSION => env!("CARGO_PKG_VERSION")).set(1.0);
 }
 

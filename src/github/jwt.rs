@@ -79,7 +79,10 @@ impl AppJwt {
             let took = clock.monotonic().since(begun);
             metrics::histogram!(metric::SIGNER_DURATION, label::APP_ID => app.to_string())
                 .record(took.as_secs_f64());
-            signed.map_err(|_| late())?
+            let signed = signed.map_err(|_| late())??;
+            metrics::gauge!(metric::APP_JWT_SIGNED, label::APP_ID => app.to_string())
+                .set(signed.at.as_secs_f64());
+            Ok(signed)
         };
         let held = self.signed.get_or_load(app, CallerTrust::Verified, fresh, load).await?;
         Ok(held.value.header)

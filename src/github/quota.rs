@@ -170,6 +170,8 @@ impl Quotas {
     fn publish(&self, installation: InstallationId, quota: Quota, now: UnixTime) {
         let Some(labels) = self.installations().get(&installation).cloned() else { return };
         let [organization, app, installation] = labels;
+        metrics::gauge!(metric::QUOTA_REPORTED, &[organization.clone(), app.clone()])
+            .set(now.as_secs_f64());
         let labels = [(label::RESOURCE, "core".to_owned()), organization, app, installation];
         let Quota { limit, remaining, reset, .. } = quota;
         let gauge = |name: &'static str, value: f64| metrics::gauge!(name, &labels).set(value);

@@ -505,6 +505,46 @@ async fn what_is_wrong_with_a_scope_or_its_policy() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_policy_is_held_against_every_app_of_the_pool() {
+    let surroundings = Surroundings::new().await;
+    let (pem, public) = octo_sts::emulator::generate_rsa_pem();
+    let apps: Vec<_> = ["first", "second"]
+        .map(|slug| {
+            let (app, _) = surroundings.github.app(slug);
+            surroundings.github.add_key(app, public.clone());
+            app
+        })
+        .into();
+    let text =
+        "issuer: https://i.example\nsubject: s\npermissions: {issues: write, contents: read}\n";
+    surroundings.github.put_file("octo-org", "hello", ".github/chainguard/ci.sts.yaml", text);
+    surroundings.github.install(apps[0], "octo-org", &Selection::All, APP_PERMISSIONS);
+    let few =
+        surroundings.github.install(apps[1], "octo-org", &Selection::All, &[("contents", "read")]);
+    let folder = Folder::new();
+    let key = folder.file("app.pem", &pem);
+    let surroundings = surroundings
+        .with("GITHUB_APP_IDS", format!("{},{}", apps[0], apps[1]))
+        .with("APP_SECRET_CERTIFICATE_ENV_VAR", String::new())
+        .with("APP_SECRET_CERTIFICATE_FILE", key);
+    let said = surroundings.said(&["--scope", "octo-org/hello", "--identity", "ci"]).await;
+    for app in &apps {
+        said.has(&format!("ok    App {app}: installation  for octo-org, on all repositories"));
+    }
+    let what = "policy .github/chainguard/ci.sts.yaml in octo-org/hello";
+    said.has(&format!("warn  {what}  App {} lacks issues write (it has none)", apps[1]));
+    said.has("ok    quota for octo-org  App ");
+    assert_eq!(said.code, Some(0), "{}", said.text);
+
+    // If no App can give the permissions, the policy is of no use.
+    surroundings.github.install(apps[0], "octo-org", &Selection::All, &[("contents", "read")]);
+    let said = surroundings.said(&["--scope", "octo-org/hello", "--identity", "ci"]).await;
+    said.has(&format!("fail  {what}  App {} lacks issues write", apps[0]));
+    assert_eq!(said.code, Some(77), "{}", said.text);
+    assert!(surroundings.github.suspend(few));
+}
+
 /// A file with twelve Apps in two pools, the last of which has the key of another App.
 #[tokio::test(flavor = "multi_thread")]
 async fn each_app_of_each_pool_is_checked() {

@@ -10,7 +10,7 @@ use crate::{
     config::Config,
     github::{
         AboutApp, AboutInstallation, App, Error, GitHub, MAX_AHEAD, MAX_BEHIND, Refused,
-        WORTH_A_WARNING,
+        SignerErrorKind, WORTH_A_WARNING,
     },
     policy::{Level, Permissions},
 };
@@ -50,12 +50,7 @@ async fn check_app(
     report: &mut Report,
 ) -> bool {
     if let Err(error) = github.prove_key(named.app).await {
-        report.add(Finding::fail(
-            Exit::Refused,
-            named.what("key"),
-            error,
-            "give the App's private key, as GitHub let you download it",
-        ));
+        report.add(no_signature(&error, named));
         return false;
     }
     report.add(Finding::ok(named.what("key"), "signs"));
@@ -75,6 +70,26 @@ async fn check_app(
     told(&app, named).into_iter().for_each(|finding| report.add(finding));
     report.add(installations(github.installations(named.app).await, &app.slug, named));
     true
+}
+
+/// Why the App's key does not sign, and what to do about it.
+fn no_signature(error: &Error, named: &Named<'_>) -> Finding {
+    let kind = if let Error::Signer(error) = error { Some(error.kind) } else { None };
+    let (exit, todo) = match kind {
+        Some(SignerErrorKind::Unavailable) => {
+            (Exit::Unavailable, "look whether the key management service can be reached from here")
+        }
+        Some(SignerErrorKind::Denied) => (
+            Exit::Refused,
+            "let the server's identity sign with the key; docs/apps.md lists the permissions",
+        ),
+        Some(SignerErrorKind::Misconfigured) | None => (
+            Exit::Refused,
+            "give the App's private key, as GitHub let you download it, or correct the key's name \
+             and the credentials for it; docs/apps.md describes both",
+        ),
+    };
+    Finding::fail(exit, named.what("key"), error, todo)
 }
 
 /// Which GitHub it is, and whether it answers.
