@@ -16,8 +16,10 @@ mod disclosure;
 use std::{sync::Arc, time::Duration};
 
 pub use attempt::{Attempt, Caller, ParsedRequest, Terms};
-use attempt::{Checking, Issuing, Journal};
+use attempt::{Checking, Issuing, Journal, Purpose};
 use decide::{Authorized, Decision};
+#[cfg(test)]
+pub(crate) use disclosure::github as refusal_of_github;
 use refusal_step::RefusalSteps;
 
 use crate::{
@@ -118,7 +120,7 @@ impl Exchange {
     /// # Errors
     /// It is not a token that could ever be verified.
     pub fn read_token(&self, bearer: &str) -> Result<Unverified, Refusal> {
-        self.parts.oidc.read(bearer).map_err(Refusal::from)
+        self.parts.oidc.read(bearer).map_err(|error| disclosure::oidc(&error))
     }
 
     /// Whether exchanges can be served: records of them can be written.
@@ -137,7 +139,7 @@ impl Exchange {
     /// # Errors
     /// Why no token was issued, as this caller may know it, and whether GitHub may have minted one.
     pub async fn exchange(&self, attempt: Attempt) -> Result<IssuedToken, Refusal> {
-        let mut journal = Journal::<Issuing>::open(self, &attempt);
+        let mut journal = self.journal::<Issuing>(&attempt);
         let calls = journal.mint_calls();
         let outcome = self
             .within_deadline(&attempt, async |asked| {
@@ -166,7 +168,7 @@ impl Exchange {
     /// # Errors
     /// Who asks is not known, or something failed, as an exchange would tell it.
     pub async fn check(&self, attempt: Attempt) -> Result<Checked, Refusal> {
-        let mut journal = Journal::<Checking>::open(self, &attempt);
+        let mut journal = self.journal::<Checking>(&attempt);
         let outcome = self
             .within_deadline(&attempt, async |asked| {
                 let mut account =
@@ -189,9 +191,14 @@ impl Exchange {
     /// Records an attempt whose caller went away before the request was complete.
     pub fn abandoned(&self, attempt: &Attempt, operation: Operation) {
         match operation {
-            Operation::Exchange => drop(Journal::<Issuing>::open(self, attempt)),
-            Operation::Check => drop(Journal::<Checking>::open(self, attempt)),
+            Operation::Exchange => drop(self.journal::<Issuing>(attempt)),
+            Operation::Check => drop(self.journal::<Checking>(attempt)),
         }
+    }
+
+    /// Opens the record of an attempt.
+    fn journal<P: Purpose>(&self, attempt: &Attempt) -> Journal<'_, P> {
+        Journal::open(&self.parts.audit, self.parts.clock.as_ref(), attempt)
     }
 
     /// Refreshes what a grant used, if its lifetime is nearly over. It is charged to nobody, and
@@ -244,9 +251,11 @@ impl Exchange {
                     Ok(minted) => return Ok(minted),
                     // The pinned App was uninstalled a moment ago.
                     Err(github::Error::NotInstalled) if grant.pin().is_some() => {
-                        (github::Error::Pin.refusal(grant.owner()), true)
+                        (disclosure::github(&github::Error::Pin, grant.owner()), true)
                     }
-                    Err(error) => (error.refusal(grant.owner()), error.is_of_one_app()),
+                    Err(error) => {
+                        (disclosure::github(&error, grant.owner()), error.is_of_one_app())
+                    }
                 },
             };
             if is_bound || !is_of_one_app || calls.may_have_minted() {

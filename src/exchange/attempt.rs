@@ -4,13 +4,12 @@ use std::{marker::PhantomData, net::IpAddr, time::Duration};
 
 use tokio_util::sync::CancellationToken;
 
-use super::Exchange;
 use crate::{
     audit::{
         Audit, Record, Slot,
         record::{self, Operation, Outcome, PolicyRef, TokenRecord, cut},
     },
-    clock::Moment,
+    clock::{Clock, Moment},
     github::{IssuedToken, MintCalls, Route},
     name::{PolicyName, RequestId, Scope, Subject},
     oidc::{Unverified, VerifiedToken},
@@ -125,7 +124,7 @@ pub(super) struct Recorded<P>(PhantomData<P>);
 /// hangs up leaves a record too.
 pub(super) struct Journal<'a, P: Purpose> {
     audit: &'a Audit,
-    exchange: &'a Exchange,
+    clock: &'a dyn Clock,
     began: Moment,
     expired: CancellationToken,
     record: Record,
@@ -136,25 +135,22 @@ pub(super) struct Journal<'a, P: Purpose> {
 }
 
 impl<'a, P: Purpose> Journal<'a, P> {
-    pub(super) fn open(exchange: &'a Exchange, attempt: &Attempt) -> Self {
+    pub(super) fn open(audit: &'a Audit, clock: &'a dyn Clock, attempt: &Attempt) -> Self {
         let Attempt { caller, scope, identity, .. } = attempt;
-        let clock = &exchange.parts.clock;
-        let (began, expired) = (clock.monotonic(), caller.expired.clone());
-        let (id, address) = (caller.request_id.to_string(), caller.address.to_string());
+        let id = caller.request_id.to_string();
+        let address = caller.address.to_string();
         let mut record = Record::begin(clock.now(), P::OPERATION, id, caller.protocol, address);
         record.user_agent = caller.user_agent.as_deref().map(cut);
         record.scope = scope.as_deref().map(record::name);
         record.identity = identity.as_deref().map(record::name);
-        let audit = &exchange.parts.audit;
-        let mint_calls = MintCalls::default();
         Self {
             audit,
-            exchange,
-            began,
-            expired,
+            clock,
+            began: clock.monotonic(),
+            expired: caller.expired.clone(),
             record,
             slot: None,
-            mint_calls,
+            mint_calls: MintCalls::default(),
             written: false,
             purpose: PhantomData,
         }
@@ -255,7 +251,7 @@ impl<'a, P: Purpose> Journal<'a, P> {
 
     fn write(&mut self) {
         self.written = true;
-        let took = self.exchange.parts.clock.monotonic().since(self.began);
+        let took = self.clock.monotonic().since(self.began);
         self.record.took(took);
         self.record.minting(self.mint_calls.made(), self.mint_calls.may_have_minted());
         let operation = P::OPERATION.as_str();

@@ -122,7 +122,7 @@ impl Exchange {
     ) -> Result<Installation, Refusal> {
         let route = asked.route(subject);
         let minter = self.parts.github.minter(grant, route, &[]).await;
-        minter.map_err(|error| error.refusal(grant.owner()))
+        minter.map_err(|error| disclosure::github(&error, grant.owner()))
     }
 
     /// The organization's list, for a verified caller.
@@ -133,7 +133,7 @@ impl Exchange {
     ) -> Result<Option<Arc<TrustedIssuers>>, Refusal> {
         self.charge_lookups(asked, account).await?;
         let (owner, trust) = (asked.scope.owner(), CallerTrust::Verified);
-        self.parts.github.account(owner, trust).await.map_err(|e| e.refusal(owner))?;
+        self.parts.github.account(owner, trust).await.map_err(|e| disclosure::github(&e, owner))?;
         self.parts
             .store
             .trusted_issuers(owner, trust)

@@ -65,7 +65,7 @@ pub(super) fn cpu(error: CpuError) -> Refusal {
 
 /// The operator did not list the owner in `STS_OWNERS`.
 pub(super) fn not_served(owner: &Owner) -> Refusal {
-    github::Error::NoApp.refusal(owner).because("the owner is not listed in STS_OWNERS")
+    github(&github::Error::NoApp, owner).because("the owner is not listed in STS_OWNERS")
 }
 
 /// A bucket is empty. The answer is the same for every owner.
@@ -86,7 +86,7 @@ pub(super) fn scarce(wait: Duration) -> Refusal {
 /// The App's credential cannot be had. Unverified callers learn only that the signer is down.
 pub(super) fn signer(error: github::Error, owner: &Owner) -> Refusal {
     if error.reason() == Reason::SignerUnavailable {
-        error.refusal(owner)
+        github(&error, owner)
     } else {
         not_trusted(error)
     }
@@ -98,7 +98,7 @@ pub(super) fn unverified(error: oidc::Error) -> Refusal {
     if matches!(error, oidc::Error::Signature(_) | oidc::Error::Unavailable { .. }) {
         not_trusted(error)
     } else {
-        error.into()
+        oidc(&error)
     }
 }
 
@@ -160,10 +160,46 @@ pub(super) fn shown(conditions: &[Condition], audience: Audience) -> Vec<Conditi
     conditions.iter().map(show).collect()
 }
 
+/// GitHub's failure: fixed text for the caller, the rest for operators. What a policy requested in
+/// vain is named: only a caller whose token satisfies the policy gets that far.
+pub(crate) fn github(error: &github::Error, owner: &Owner) -> Refusal {
+    let text: Cow<'static, str> = match error {
+        github::Error::NoApp => format!("no GitHub App configured for org {owner:?}").into(),
+        github::Error::NotInstalled | github::Error::AccountMoved(_) => format!("no installation found for {owner:?}").into(),
+        github::Error::Suspended(_) => "the App's installation is suspended".into(),
+        github::Error::RepositoryNotAccessible | github::Error::Moved(_) => {
+            "the App's installation does not see the repository".into()
+        }
+        github::Error::PermissionRefused { lacking: Some(lacking), .. } => {
+            format!("GitHub refuses the policy's permissions for this installation, which lacks {lacking}").into()
+        }
+        github::Error::PermissionRefused { lacking: None, .. } => {
+            "GitHub refuses the policy's permissions for this installation".into()
+        }
+        github::Error::RepositoryRefused { missing: Some(missing), .. } => {
+            format!("GitHub refuses the policy's repositories for this installation, which does not see {missing}")
+                .into()
+        }
+        github::Error::RepositoryRefused { missing: None, .. } => {
+            "GitHub refuses the policy's repositories for this installation".into()
+        }
+        github::Error::Forbidden(_) => "GitHub forbids reading the policy".into(),
+        github::Error::Refused(_) => "GitHub refuses the App's access".into(),
+        github::Error::Pin => "the App that the policy pins cannot be used".into(),
+        github::Error::RateLimited { .. } => "GitHub's rate limit is reached".into(),
+        github::Error::Stale(_) | github::Error::TokenRefused | github::Error::Unavailable { .. } | github::Error::Unexpected(_) => {
+            "GitHub is unavailable".into()
+        }
+        github::Error::Signer(_) => "the App's signer is unavailable".into(),
+        github::Error::Misconfigured(_) | github::Error::Unauthorized(_) | github::Error::Wider(_) => "internal error".into(),
+    };
+    Refusal::new(error.reason(), text).because(error).retry_after(error.retry_after())
+}
+
 /// A file's failure.
 pub(super) fn store(error: &store::Error, owner: &Owner) -> Refusal {
     let message = match error {
-        store::Error::GitHub(error) => return error.refusal(owner),
+        store::Error::GitHub(error) => return github(error, owner),
         store::Error::ListUnavailable(_) => "organization trusted-issuer lookup unavailable",
         store::Error::ListRateLimited(_) => "organization trusted-issuer lookup rate limited",
         store::Error::ListInvalid(_) => "organization trusted-issuer configuration is invalid",
@@ -171,13 +207,67 @@ pub(super) fn store(error: &store::Error, owner: &Owner) -> Refusal {
     Refusal::new(error.reason(), message).because(error).retry_after(error.retry_after())
 }
 
-impl From<oidc::Error> for Refusal {
-    fn from(error: oidc::Error) -> Self {
-        if error.reason() == Reason::IssuerNotTrusted {
-            return not_trusted(error);
+/// A token that was not verified, or could not be.
+pub(super) fn oidc(error: &oidc::Error) -> Refusal {
+    if error.reason() == Reason::IssuerNotTrusted {
+        return not_trusted(error);
+    }
+    Refusal::new(error.reason(), error.to_string()).because(error).retry_after(error.retry_after())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::github::{Cause, Error, SignerError};
+
+    #[test]
+    fn callers_read_nothing_of_a_cause_and_operators_all_of_it() {
+        let owner: Owner = "octo-org".parse().unwrap();
+        let said = || Cause::from("GITHUB-SAID");
+        for (error, reason) in [
+            (Error::PermissionRefused { cause: said(), lacking: None }, Reason::PermissionRefused),
+            (Error::RepositoryRefused { cause: said(), missing: None }, Reason::RepositoryRefused),
+            (Error::Forbidden(said()), Reason::PolicyForbidden),
+            (Error::Refused(said()), Reason::PolicyForbidden),
+            (Error::Suspended(said()), Reason::InstallationSuspended),
+            (Error::Moved(said()), Reason::RepositoryNotAccessible),
+            (Error::AccountMoved(said()), Reason::NotInstalled),
+            (Error::Stale(said()), Reason::GithubUnavailable),
+            (Error::unavailable(said()), Reason::GithubUnavailable),
+            (Error::Unexpected(said()), Reason::GithubUnavailable),
+            (Error::Signer(SignerError::unavailable("GITHUB-SAID")), Reason::SignerUnavailable),
+            (Error::Misconfigured(said()), Reason::Internal),
+            (Error::Unauthorized(said()), Reason::Internal),
+            (Error::Wider(said()), Reason::Internal),
+        ] {
+            let refusal = github(&error, &owner);
+            assert_eq!(refusal.reason, reason);
+            assert!(!refusal.message.contains("GITHUB-SAID"), "{error}");
+            assert!(refusal.cause.unwrap().contains("GITHUB-SAID"), "{error}");
         }
-        Self::new(error.reason(), error.to_string())
-            .because(&error)
-            .retry_after(error.retry_after())
+    }
+
+    #[test]
+    fn the_go_services_words_for_a_missing_app_and_installation() {
+        let owner: Owner = "octo-org".parse().unwrap();
+        assert_eq!(
+            github(&Error::NoApp, &owner).message,
+            r#"no GitHub App configured for org "octo-org""#
+        );
+        assert_eq!(
+            github(&Error::NotInstalled, &owner).message,
+            r#"no installation found for "octo-org""#
+        );
+    }
+
+    #[test]
+    fn a_wait_is_handed_on() {
+        let limited = Error::RateLimited { retry_after: Duration::from_secs(9) };
+        assert_eq!(
+            github(&limited, &"o".parse().unwrap()).retry_after,
+            Some(Duration::from_secs(9))
+        );
+        assert!(limited.is_outage());
+        assert!(!Error::NotInstalled.is_outage() && !Error::Misconfigured("".into()).is_outage());
     }
 }

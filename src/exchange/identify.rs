@@ -37,8 +37,10 @@ impl Exchange {
         journal: &mut Journal<'_, P>,
     ) -> Result<(VerifiedToken, Option<Passed>), Refusal> {
         let oidc = &self.parts.oidc;
-        let (token, passed) = if let Some(admission) = oidc.known(&asked.token)? {
-            (oidc.verify(&asked.token, &admission).await?, None)
+        let known = oidc.known(&asked.token).map_err(|error| disclosure::oidc(&error))?;
+        let (token, passed) = if let Some(admission) = known {
+            let verified = oidc.verify(&asked.token, &admission).await;
+            (verified.map_err(|error| disclosure::oidc(&error))?, None)
         } else {
             let (token, passed) = self.identify_unknown_issuer(asked, account, journal).await?;
             self.promote(asked);

@@ -9,10 +9,7 @@
 use std::{borrow::Cow, time::Duration};
 
 use super::signer::SignerError;
-use crate::{
-    name::Owner,
-    reason::{Reason, Refusal},
-};
+use crate::reason::Reason;
 
 /// What operators see in the audit record. It may quote GitHub, so callers never see it.
 pub type Cause = Cow<'static, str>;
@@ -190,98 +187,5 @@ impl Error {
     /// Whether the cached installation is to be evicted and looked up once more.
     pub fn doubts_installation(&self) -> bool {
         matches!(self, Self::Stale(_) | Self::Unauthorized(_) | Self::Wider(_))
-    }
-
-    /// The refusal of an exchange that ended with this error: fixed text for the caller, the rest
-    /// for operators. What a policy asked for in vain is named: only a caller whose token satisfies
-    /// the policy gets that far.
-    pub fn refusal(&self, owner: &Owner) -> Refusal {
-        let text: Cow<'static, str> = match self {
-            Self::NoApp => format!("no GitHub App configured for org {owner:?}").into(),
-            Self::NotInstalled | Self::AccountMoved(_) => format!("no installation found for {owner:?}").into(),
-            Self::Suspended(_) => "the App's installation is suspended".into(),
-            Self::RepositoryNotAccessible | Self::Moved(_) => {
-                "the App's installation does not see the repository".into()
-            }
-            Self::PermissionRefused { lacking: Some(lacking), .. } => {
-                format!("GitHub refuses the policy's permissions for this installation, which lacks {lacking}").into()
-            }
-            Self::PermissionRefused { lacking: None, .. } => {
-                "GitHub refuses the policy's permissions for this installation".into()
-            }
-            Self::RepositoryRefused { missing: Some(missing), .. } => {
-                format!("GitHub refuses the policy's repositories for this installation, which does not see {missing}")
-                    .into()
-            }
-            Self::RepositoryRefused { missing: None, .. } => {
-                "GitHub refuses the policy's repositories for this installation".into()
-            }
-            Self::Forbidden(_) => "GitHub forbids reading the policy".into(),
-            Self::Refused(_) => "GitHub refuses the App's access".into(),
-            Self::Pin => "the App that the policy pins cannot be used".into(),
-            Self::RateLimited { .. } => "GitHub's rate limit is reached".into(),
-            Self::Stale(_) | Self::TokenRefused | Self::Unavailable { .. } | Self::Unexpected(_) => {
-                "GitHub is unavailable".into()
-            }
-            Self::Signer(_) => "the App's signer is unavailable".into(),
-            Self::Misconfigured(_) | Self::Unauthorized(_) | Self::Wider(_) => "internal error".into(),
-        };
-        Refusal::new(self.reason(), text).because(self).retry_after(self.retry_after())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn callers_read_nothing_of_a_cause_and_operators_all_of_it() {
-        let owner: Owner = "octo-org".parse().unwrap();
-        let said = || Cause::from("GITHUB-SAID");
-        for (error, reason) in [
-            (Error::PermissionRefused { cause: said(), lacking: None }, Reason::PermissionRefused),
-            (Error::RepositoryRefused { cause: said(), missing: None }, Reason::RepositoryRefused),
-            (Error::Forbidden(said()), Reason::PolicyForbidden),
-            (Error::Refused(said()), Reason::PolicyForbidden),
-            (Error::Suspended(said()), Reason::InstallationSuspended),
-            (Error::Moved(said()), Reason::RepositoryNotAccessible),
-            (Error::AccountMoved(said()), Reason::NotInstalled),
-            (Error::Stale(said()), Reason::GithubUnavailable),
-            (Error::unavailable(said()), Reason::GithubUnavailable),
-            (Error::Unexpected(said()), Reason::GithubUnavailable),
-            (Error::Signer(SignerError::unavailable("GITHUB-SAID")), Reason::SignerUnavailable),
-            (Error::Misconfigured(said()), Reason::Internal),
-            (Error::Unauthorized(said()), Reason::Internal),
-            (Error::Wider(said()), Reason::Internal),
-        ] {
-            let refusal = error.refusal(&owner);
-            assert_eq!(refusal.reason, reason);
-            assert!(!refusal.message.contains("GITHUB-SAID"), "{error}");
-            assert!(refusal.cause.unwrap().contains("GITHUB-SAID"), "{error}");
-        }
-    }
-
-    #[test]
-    fn the_go_services_words_for_a_missing_app_and_installation() {
-        let owner: Owner = "octo-org".parse().unwrap();
-        assert_eq!(
-            Error::NoApp.refusal(&owner).message,
-            r#"no GitHub App configured for org "octo-org""#
-        );
-        assert_eq!(
-            Error::NotInstalled.refusal(&owner).message,
-            r#"no installation found for "octo-org""#
-        );
-    }
-
-    #[test]
-    fn a_wait_is_handed_on() {
-        let limited = Error::RateLimited { retry_after: Duration::from_secs(9) };
-        assert_eq!(
-            limited.refusal(&"o".parse().unwrap()).retry_after,
-            Some(Duration::from_secs(9))
-        );
-        assert!(limited.is_outage());
-        assert!(!Error::NotInstalled.is_outage() && !Error::Misconfigured("".into()).is_outage());
     }
 }

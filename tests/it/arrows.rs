@@ -323,6 +323,23 @@ fn a_module_names_only_modules_above_it() {
     }
 }
 
+/// The permission to fetch the keys of an unknown issuer is given by the gate alone.
+#[test]
+fn only_the_gate_admits_an_issuer() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut callers = Vec::new();
+    for file in files(&src) {
+        let module = module_of(&file, &src).join("::");
+        let tokens = without_tests(&tokens(&fs::read_to_string(&file).unwrap()));
+        let calls = tokens.iter().any(|token| *token == Token::Name("by_gate".into()));
+        if calls && !module.contains("tests") {
+            callers.push(module);
+        }
+    }
+    callers.sort();
+    assert_eq!(callers, ["oidc::issuers", "policy::gate"], "where it is defined, and the gate");
+}
+
 #[test]
 fn the_order_is_the_one_of_the_journey() {
     let lib = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("src/lib.rs")).unwrap();

@@ -110,7 +110,8 @@ impl Test {
 mod tests {
     use super::*;
 
-    const TEST: &str = "domain: sts.example.com\ntests:\n  - {name: n, scope: o/r, identity: i}\n";
+    const TEST: &str =
+        "domain: sts.example.com\ntests:\n  - {name: one, scope: o/r, identity: i}\n";
 
     #[test]
     fn a_file_of_the_go_services_smoke_test_is_read() {
@@ -145,10 +146,10 @@ tests:
     #[test]
     fn errors_name_what_is_expected() {
         for (text, words) in [
-            (String::new(), "domain"),
+            (String::new(), "is empty"),
             ("domain: x\ntests: []\n".to_owned(), "1 to 256"),
             (TEST.replace("sts.example.com", "''"), "expected `domain`"),
-            (TEST.replace("name: n", "name: ''"), "empty `name`"),
+            (TEST.replace("name: one", "name: ''"), "empty `name`"),
             (TEST.replace("identity: i", "identity: i, sticky_repeat: 1"), "2 to 1000"),
             (TEST.replace("identity: i", "identity: i, expect: x"), "expect"),
             (TEST.replace("identity: i", "expect_failure: true"), "identity"),

@@ -11,7 +11,7 @@ async fn refused(world: &World, grant: &Grant) -> String {
         .mint(grant, &world.installation().await, &MintCalls::default())
         .await
         .unwrap_err();
-    error.refusal(&owner()).message.into_owned()
+    crate::exchange::refusal_of_github(&error, &owner()).message.into_owned()
 }
 
 #[tokio::test]

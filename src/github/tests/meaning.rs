@@ -153,7 +153,7 @@ async fn operators_read_githubs_words_and_callers_do_not() {
     ] {
         let errors = ask(&row(status, message, &[], Internal)).await;
         for (call, error) in CALLS.iter().zip(errors) {
-            let refusal = error.refusal(&owner());
+            let refusal = crate::exchange::refusal_of_github(&error, &owner());
             assert!(
                 refusal.cause.as_deref().unwrap().contains(&message[..16]),
                 "{call}: {refusal:?}"

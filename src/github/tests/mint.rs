@@ -131,7 +131,13 @@ async fn an_odd_reply_is_revoked_and_not_quoted() {
         let (world, outcome) = mint_with(change).await;
         let error = outcome.unwrap_err();
         assert!(matches!(error, Error::Unexpected(_)));
-        assert!(!format!("{error} {error:?} {:?}", error.refusal(&owner())).contains("canary"));
+        assert!(
+            !format!(
+                "{error} {error:?} {:?}",
+                crate::exchange::refusal_of_github(&error, &owner())
+            )
+            .contains("canary")
+        );
         world.revocations(1).await;
     }
 }
