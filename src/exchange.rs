@@ -22,6 +22,8 @@ use decide::{Authorized, Decision};
 pub(crate) use disclosure::github as refusal_of_github;
 use refusal_step::RefusalSteps;
 
+use tracing::{Instrument, debug_span};
+
 use crate::{
     admission::{self, Admission},
     audit::{Audit, record::Operation},
@@ -34,6 +36,7 @@ use crate::{
     policy::Repositories,
     reason::{Reason, Refusal},
     store::Store,
+    telemetry::trace,
 };
 
 /// Expensive matching: two pieces run concurrently, one of each owner. Each caller that waits keeps
@@ -149,7 +152,8 @@ impl Exchange {
                 // policy was read.
                 for _ in 0..2 {
                     let decision = self.decide(asked, &mut account, &mut journal).await?;
-                    if let Some(token) = self.mint(asked, decision, &calls).await? {
+                    let minted = self.mint(asked, decision, &calls);
+                    if let Some(token) = minted.instrument(debug_span!(trace::MINT)).await? {
                         account.granted();
                         self.refresh_in_background(asked);
                         return Ok(token);

@@ -5,6 +5,8 @@
 
 use std::sync::Arc;
 
+use tracing::{Instrument, debug_span};
+
 use super::{
     Exchange, Settings,
     attempt::{Checking, Issuing, Journal, ParsedRequest, Purpose, Recorded, Terms},
@@ -20,6 +22,7 @@ use crate::{
     policy::{self, Denied, Grant, TrustedIssuers, Verdict},
     reason::{Reason, Refusal, Workload},
     store::{Found, Located, PolicyFile},
+    telemetry::trace,
 };
 
 /// A token may be issued: by which grant, through which installation.
@@ -81,24 +84,29 @@ impl Exchange {
         journal: &mut Journal<'_, P>,
     ) -> Result<Decision<P>, Refusal> {
         journal.claims(&asked.token);
-        let (token, passed) = self.identify(asked, account, journal).await?;
+        let identified = self.identify(asked, account, journal);
+        let (token, passed) = identified.instrument(debug_span!(trace::IDENTIFY)).await?;
         let recorded = journal.verified(&token).await?;
         self.served(asked.scope.owner())?;
         let (list, located) = match passed {
             Some(passed) => (passed.list, Some(passed.located)),
-            None => (self.trusted_issuers(asked, account).await?, None),
+            None => {
+                let list = self.trusted_issuers(asked, account);
+                (list.instrument(debug_span!(trace::TRUSTED_ISSUERS)).await?, None)
+            }
         };
         self.permitted(list, (&asked.scope, &token), journal).await?;
         let located = match located {
             Some(located) => located,
-            None => self.locate(asked).await?,
+            None => self.locate(asked).instrument(debug_span!(trace::POLICY)).await?,
         };
         let audience = Audience::of(&token, &asked.scope, &located.found);
         journal.policy(&located);
         let file = present(&located, audience, &asked.identity)?;
         let workload = token.workload();
         let subject = token.subject().clone();
-        let evaluated = self.evaluate(file, token, &asked.scope).await?;
+        let evaluated = self.evaluate(file, token, &asked.scope);
+        let evaluated = evaluated.instrument(debug_span!(trace::EVALUATE)).await?;
         journal.evaluated(&evaluated);
         let grant = evaluated
             .map_err(|denied| disclosure::mismatch(&denied, audience, workload.clone()))?;

@@ -1,10 +1,12 @@
 //! What the operator of a server decides about owners and policies: `STS_OWNERS`,
 //! `STS_REQUIRE_REPOSITORIES`, and what the records say of tokens for all repositories.
 
+use std::sync::{Arc, Mutex};
+
 use octo_sts::{emulator::Selection, telemetry::Metrics};
 use serde_json::{Value, json};
 
-use crate::harness::{APP_PERMISSIONS, DOMAIN, POLICY, Setup};
+use crate::harness::{APP_PERMISSIONS, Ask, DOMAIN, POLICY, Setup};
 
 /// Serves these owners only.
 async fn serving(owners: &[&str]) -> Setup {
@@ -122,4 +124,42 @@ async fn a_token_for_all_repositories_is_recorded_and_counted() {
     }
     let page = metrics.render();
     assert!(page.contains("octosts_all_repositories_tokens_total 6"), "{page}");
+}
+
+/// Collects the names of spans in their order.
+#[derive(Clone, Default)]
+struct Spans(Arc<Mutex<Vec<&'static str>>>);
+
+impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Spans {
+    fn on_new_span(
+        &self,
+        attributes: &tracing::span::Attributes<'_>,
+        _: &tracing::span::Id,
+        _: tracing_subscriber::layer::Context<'_, S>,
+    ) {
+        if attributes.metadata().target().starts_with("octo_sts::exchange") {
+            self.0.lock().unwrap().push(attributes.metadata().name());
+        }
+    }
+}
+
+#[tokio::test]
+async fn each_step_of_an_exchange_has_its_span() {
+    use octo_sts::telemetry::trace;
+    use tracing_subscriber::layer::SubscriberExt;
+
+    let spans = Spans::default();
+    let subscriber = tracing_subscriber::registry().with(spans.clone());
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let world = Setup::with_policy(POLICY).await.start().await;
+    let token = world.token(json!({}));
+    let ask = Ask::new("octo-org/hello", "ci", &token);
+    assert_eq!(world.client.rest(&ask).await.code, 0);
+    let all =
+        [trace::IDENTIFY, trace::TRUSTED_ISSUERS, trace::POLICY, trace::EVALUATE, trace::MINT];
+    assert_eq!(std::mem::take(&mut *spans.0.lock().unwrap()), all);
+
+    let expired = world.token(json!({ "exp": 1 }));
+    assert_eq!(world.client.rest(&Ask::new("octo-org/hello", "ci", &expired)).await.code, 16);
+    assert_eq!(std::mem::take(&mut *spans.0.lock().unwrap()), [trace::IDENTIFY]);
 }
