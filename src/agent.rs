@@ -159,7 +159,7 @@ pub enum Failed {
 }
 
 impl Failed {
-    /// What whoever started the agent can do about it.
+    /// What the operator of the agent can do about it.
     pub fn class(&self) -> Class {
         match self {
             Self::Identity(error) | Self::Exchange(error) => error.class(),
@@ -202,7 +202,7 @@ impl Failed {
     }
 }
 
-/// Whether somebody has to mend something (the request, the policy, the identity) before another
+/// Whether something (the request, the policy, the identity) must be corrected before another
 /// answer can be hoped for.
 fn is_final(error: &client::Error) -> bool {
     matches!(error.code, 3 | 5 | 7 | 9 | 12 | 16) || error.class() == Class::Usage

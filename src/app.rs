@@ -25,7 +25,7 @@ use crate::{
     config::{self, Apps, Config, Interface},
     egress::{self, Egress},
     exchange::{self, Exchange},
-    github::{self, GitHub, KeyProof, Refused},
+    github::{self, GitHub, KeyProof, Refused, SignerErrorKind},
     oidc::{self, Oidc},
     policy::Rules,
     store::{self, Store},
@@ -89,7 +89,12 @@ pub struct Settings {
     pub transport: transport::Settings,
     /// How long everything may take from the signal to stop.
     pub shutdown_timeout: Duration,
+    /// How long a start waits for a signer that is unavailable.
+    pub signer_patience: Duration,
 }
+
+/// A metadata server may need some seconds before it answers a new pod.
+const SIGNER_PATIENCE: Duration = Duration::from_secs(30);
 
 impl Settings {
     /// The settings that a configuration means.
@@ -104,6 +109,7 @@ impl Settings {
             exchange: exchange_settings(config),
             transport: transport_settings(config),
             shutdown_timeout: config.shutdown.timeout,
+            signer_patience: SIGNER_PATIENCE,
         }
     }
 }
@@ -230,7 +236,7 @@ impl App {
         let Ambient { clock, sink } = ambient;
         let egress = Egress::new(settings.egress).map_err(AppError::Egress)?;
         let github = GitHub::new(settings.github, &egress, Arc::clone(&clock))?;
-        prove_keys(&github).await?;
+        await_keys(&github, settings.signer_patience, clock.as_ref()).await?;
         let oidc = Oidc::new(settings.oidc, egress, Arc::clone(&clock));
         let store = Store::new(settings.store, github.clone(), Arc::clone(&clock));
         let audit = Audit::start(settings.audit, sink).map_err(io_error("the audit thread"))?;
@@ -312,7 +318,7 @@ impl App {
 
 /// Proves the key of every App by a signature. One that does not sign is reported, and counts as
 /// unavailable until it does: it must not keep the other Apps from serving. Where the public key may
-/// not be read, GitHub is asked whether it accepts the signature.
+/// not be read, `GET /app` shows whether GitHub accepts the signature.
 async fn prove_keys(github: &GitHub) -> Result<(), AppError> {
     let apps = github.apps();
     // A signer that hangs delays the start by its own timeout only, not by that of every App.
@@ -321,10 +327,38 @@ async fn prove_keys(github: &GitHub) -> Result<(), AppError> {
     for proof in proofs {
         match proof {
             Ok(()) => return Ok(()),
-            Err(error) => failure = error,
+            Err(error) if !is_unavailable(&failure) => failure = error,
+            Err(_) => {}
         }
     }
     Err(AppError::Key(failure))
+}
+
+/// The same, again and again while a signer is unavailable.
+async fn await_keys(
+    github: &GitHub,
+    patience: Duration,
+    clock: &dyn Clock,
+) -> Result<(), AppError> {
+    let begun = clock.monotonic();
+    let mut pause = Duration::from_secs(1);
+    loop {
+        match prove_keys(github).await {
+            Err(AppError::Key(error))
+                if is_unavailable(&error)
+                    && clock.monotonic().since(begun).saturating_add(pause) <= patience =>
+            {
+                tracing::warn!(%error, wait = pause.as_secs(), "no App's key signs yet");
+                clock.sleep(pause).await;
+                pause = pause.saturating_mul(2);
+            }
+            outcome => return outcome,
+        }
+    }
+}
+
+fn is_unavailable(error: &github::Error) -> bool {
+    matches!(error, github::Error::Signer(error) if error.kind == SignerErrorKind::Unavailable)
 }
 
 async fn prove(github: &GitHub, app: &github::App) -> Result<(), github::Error> {

@@ -119,7 +119,7 @@ impl Audit {
         }
     }
 
-    /// A slot for an attempt that ended unverified, if its half of the queue has one at once.
+    /// A slot for an attempt that ended unverified, if its half of the queue has one free.
     ///
     /// # Errors
     /// [`Full`]; the attempt is counted, not recorded.

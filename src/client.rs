@@ -110,7 +110,7 @@ impl fmt::Display for Server {
 /// `SSL_CERT_FILE`, and the roots in `ca_files`.
 ///
 /// # Errors
-/// What is wrong with them, for whoever called.
+/// What is wrong with them.
 pub fn way_out(proxy: &Proxy, ca_files: Vec<PathBuf>) -> Result<Egress, String> {
     Egress::new(egress::Settings {
         ca_files,
@@ -192,7 +192,7 @@ impl Client {
     ///
     /// # Errors
     /// A fault, or that the token itself is not taken. A token that is taken and would not be
-    /// granted is no error. A server without this question is told in the message.
+    /// granted is not an error. The message says if the server does not offer checks.
     pub async fn check(
         &self,
         token: &IdentityToken,
@@ -248,8 +248,8 @@ pub async fn revoke(api: &Uri, egress: &Egress, token: &SecretString) -> Result<
 /// The value of an `authorization` header, marked so that nothing on its way shows it.
 fn bearer(scheme: &str, token: &SecretString) -> Result<HeaderValue, Error> {
     let value = zeroize::Zeroizing::new(format!("{scheme} {}", token.expose_secret()));
-    let mut value = HeaderValue::from_str(&value)
-        .map_err(|_| Error::usage("the token is no token: it is not plain text"))?;
+    let mut value =
+        HeaderValue::from_str(&value).map_err(|_| Error::usage("the token is not plain text"))?;
     value.set_sensitive(true);
     Ok(value)
 }

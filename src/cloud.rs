@@ -4,7 +4,7 @@
 //! Nothing here knows GitHub or an exchange. Signers ask the key management services through it, and
 //! clients request identity tokens from AWS. Credentials are looked up for every use: a signature is
 //! needed every eight minutes for each App, so a cache would save little, and a rotated credential
-//! counts at once.
+//! is used immediately.
 
 pub mod aws;
 #[cfg(feature = "kms-azure")]

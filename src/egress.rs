@@ -311,7 +311,7 @@ fn roots(ca_files: &[PathBuf]) -> Result<rustls::RootCertStore, String> {
     Ok(roots)
 }
 
-/// Which requests go through the proxy. A proxy that cannot be used is an error, lest traffic
+/// Which requests go through the proxy. A proxy that cannot be used is an error: traffic must not
 /// silently go around it.
 fn proxy(https_proxy: Option<&str>, no_proxy: Option<&str>) -> Result<Option<Matcher>, String> {
     let Some(proxy) = https_proxy.filter(|proxy| !proxy.is_empty()) else { return Ok(None) };

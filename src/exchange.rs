@@ -170,7 +170,7 @@ impl Exchange {
     /// recorded, but cannot mint.
     ///
     /// # Errors
-    /// Who asks is not known, or something failed, as an exchange would tell it.
+    /// The caller is not known, or something failed, as in an exchange.
     pub async fn check(&self, attempt: Attempt) -> Result<Checked, Refusal> {
         let mut journal = self.journal::<Checking>(&attempt);
         let outcome = self

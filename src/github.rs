@@ -351,7 +351,7 @@ impl GitHub {
     /// The App's installations, a hundred at most, and whether there are more.
     ///
     /// # Errors
-    /// GitHub could not be asked.
+    /// GitHub could not be reached.
     pub async fn installations(&self, app: &App) -> Result<(Vec<AboutInstallation>, bool), Error> {
         about::installations(&self.inner, app).await
     }
@@ -364,7 +364,7 @@ impl GitHub {
     /// What GitHub says of an installation at this moment; nothing of it is held.
     ///
     /// # Errors
-    /// [`Error::Stale`], or that GitHub could not be asked.
+    /// [`Error::Stale`], or that GitHub could not be reached.
     pub async fn about_installation(
         &self,
         installation: &Installation,
@@ -386,7 +386,7 @@ impl GitHub {
     ///
     /// # Errors
     /// [`Error::RepositoryNotAccessible`], [`Error::Forbidden`], [`Error::Stale`],
-    /// [`Error::Suspended`], [`Error::Wider`], or that GitHub could not be asked. The call may take
+    /// [`Error::Suspended`], [`Error::Wider`], or that GitHub could not be reached. The call may take
     /// minutes: GitHub may mint and answer late, and it is not repeated then.
     pub async fn read_token(
         &self,

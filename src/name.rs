@@ -7,7 +7,7 @@
 
 use std::{borrow::Borrow, fmt, hash::Hash, net::IpAddr, str::FromStr};
 
-/// Why a text is not the name it should be. The text itself is not repeated: it is a stranger's.
+/// Why a text is not the name it should be. The text itself is not repeated: an unverified caller may have sent it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NameError(&'static str);

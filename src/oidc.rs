@@ -50,7 +50,7 @@ use crate::{
     name::{Issuer, Owner, Subject},
 };
 
-/// For whose keys private networks may be asked.
+/// Whose keys may be fetched from private networks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum PrivateNetworks {
     /// For nobody's.
@@ -71,7 +71,7 @@ pub struct Settings {
     pub configured: Vec<Issuer>,
     /// The issuers file and what it says at the start.
     pub issuers_file: Option<(IssuersFile, ListedIssuers)>,
-    /// For whose keys private networks may be asked.
+    /// Whose keys may be fetched from private networks.
     pub private_networks: PrivateNetworks,
     /// No token is longer.
     pub max_token_bytes: usize,

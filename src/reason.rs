@@ -107,7 +107,7 @@ pub struct Condition {
     pub got: Option<String>,
     /// What the policy asks for; only for those who may read the policy.
     pub wanted: Option<String>,
-    /// A hint for whoever can mend it; shown and hidden with `wanted`.
+    /// A hint for the policy's author; shown and hidden with `wanted`.
     pub hint: Option<String>,
 }
 
@@ -132,9 +132,9 @@ pub struct Workload {
 pub struct Refusal {
     /// The stable word.
     pub reason: Reason,
-    /// What the caller is told. Never a remote text, never a file's text.
+    /// The message for the caller. It never contains text of a remote service or of a file.
     pub message: Cow<'static, str>,
-    /// What only operators are told, in the log and the audit record.
+    /// The cause, for operators only, in the log and the audit record.
     pub cause: Option<String>,
     /// How long to wait before a retry can help.
     pub retry_after: Option<Duration>,

@@ -38,11 +38,11 @@ pub struct Settings {
     /// How long a file or its absence is used for unverified callers: the same for both, so that
     /// the time of an answer does not tell them apart.
     pub unverified_ttl: Duration,
-    /// How long a policy serves after it was last proven, while GitHub cannot be asked.
+    /// How long a policy serves after it was last proven, while GitHub cannot be reached.
     pub stale: Duration,
     /// The same for a list.
     pub list_stale: Duration,
-    /// How soon GitHub is asked again while a stale copy serves.
+    /// The wait before GitHub is called again while a stale copy is in use.
     pub retry: Duration,
     /// What the operator allows policies to say.
     pub rules: Arc<policy::Rules>,
@@ -73,7 +73,7 @@ const LISTS: Bounds = Bounds { verified: 24 << 20, unverified: 12 << 20 };
 const COMPILING: cpu_limiter::Limits =
     cpu_limiter::Limits { concurrent: 2, per_owner: 4096, total: 16_384 };
 
-/// Why a file's content could not be told.
+/// Why a file's content is not known.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
     /// GitHub, or the way to it.
@@ -155,7 +155,7 @@ impl Store {
     /// as a policy of the organization.
     ///
     /// # Errors
-    /// GitHub cannot be asked, and no copy is recent enough.
+    /// GitHub cannot be reached, and no copy is recent enough.
     pub async fn policy(
         &self,
         scope: &Scope,
@@ -197,7 +197,7 @@ impl Store {
     /// The list of issuers that `owner` trusts; `None` where every issuer may be named by a policy.
     ///
     /// # Errors
-    /// The list's state could not be told, or it cannot be understood, and no copy is recent
+    /// The list's state is not known, or it cannot be understood, and no copy is recent
     /// enough.
     pub async fn trusted_issuers(
         &self,

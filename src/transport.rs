@@ -2,7 +2,7 @@
 //!
 //! A connection passes `listen` (and `tls`), a request the `layers`, then `grpc` or `rest` read it
 //! into an [`Attempt`](crate::exchange::Attempt) by the pure functions of `bearer`, `request` and
-//! `parameters`, and `reply` writes the answer. Everything a stranger sends is bounded on that
+//! `parameters`, and `reply` writes the answer. Everything an unverified caller sends is bounded on that
 //! way in size, number and time, by [`Settings`]. No type of the wire goes further down than this.
 
 use std::{io, path::PathBuf, sync::Arc, time::Duration};
@@ -63,7 +63,7 @@ pub struct Settings {
     /// connection: the side that hangs up first must be theirs, or a request may meet a closed
     /// door.
     pub header_timeout: Duration,
-    /// After about how long a connection is asked to end, so that load balancers spread the load
+    /// The approximate age at which a client is asked to close a connection, so that load balancers spread the load
     /// anew.
     pub max_connection_age: Duration,
     /// How the server ends.
@@ -106,7 +106,7 @@ pub struct TlsFiles {
 }
 
 impl TlsFiles {
-    /// Whether the files can be served with, for whoever reports mistakes before serving.
+    /// Whether the files can be used, to report errors before serving.
     ///
     /// # Errors
     /// A file cannot be read, is not PEM of its kind, or the key is not the certificate's.
@@ -133,7 +133,7 @@ struct Serving {
 }
 
 impl Serving {
-    /// Whether callers should be sent here: not from the moment the server is told to stop.
+    /// Whether callers should be sent here: not after the signal to stop.
     fn is_ready(&self) -> bool {
         !self.stop.is_cancelled() && self.exchange.ready()
     }
@@ -238,12 +238,12 @@ pub mod fuzzing {
         super::client_address::client_address(headers, peer, hops)
     }
 
-    /// What a request over REST asks for.
+    /// What a REST request is for.
     pub fn rest(head: &Parts, body: Bytes) -> Result<(Scope, PolicyName), Refusal> {
         wire::fields(head, Ok(body)).parse()
     }
 
-    /// What a request over gRPC asks for.
+    /// What a gRPC request is for.
     pub fn grpc(message: ExchangeRequest) -> Result<(Scope, PolicyName), Refusal> {
         Fields::from(message).parse()
     }

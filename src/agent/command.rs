@@ -40,7 +40,7 @@ impl Command {
     }
 }
 
-/// What the command is told about the token, by environment variables.
+/// What the command learns about the token, from environment variables.
 pub(super) struct Renewed<'a> {
     pub(super) file: &'a Path,
     pub(super) scope: &'a Scope,

@@ -34,7 +34,7 @@ const ATTEMPT: Duration = Duration::from_secs(60);
 /// A clock that goes back by more was set by somebody.
 const SET_BACK: Duration = Duration::from_secs(5);
 
-/// How long an exchange under way may still take once the agent is told to stop: its token is then
+/// How long an exchange in flight may still take after the signal to stop: its token is then
 /// revoked here. Later, the server finds that nobody takes the token, and revokes it.
 const LAST_EXCHANGE: Duration = Duration::from_secs(3);
 
@@ -280,7 +280,7 @@ impl Keeper {
         self.publish(Phase::Busy);
         let now = clock.now();
         if now.plus(SET_BACK) < before {
-            tracing::warn!("the machine's clock went back; a new token is asked for at once");
+            tracing::warn!("the machine's clock went back; a new token is requested immediately");
             self.next = now;
         }
     }
@@ -339,7 +339,7 @@ impl Keeper {
         self.publish(Phase::Busy);
     }
 
-    /// Leaves nothing behind, unless told to.
+    /// Removes the token, unless the configuration says to keep it.
     async fn finish(mut self) {
         self.command = None;
         if !self.shared.keep_on_exit {

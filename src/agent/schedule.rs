@@ -15,7 +15,7 @@ pub(super) const LONGEST_LIFE: Duration = Duration::from_secs(3600);
 /// The shortest and the longest pause after a failure that may pass by itself.
 const UNAVAILABLE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
-/// The same after a refusal: somebody has to mend a policy first.
+/// The same after a refusal: a policy must be corrected first.
 const REFUSED: (Duration, Duration) = (Duration::from_secs(15), Duration::from_secs(300));
 
 /// The longest wait that a server may ask for; its limits end within the hour.
@@ -72,7 +72,7 @@ impl Life {
 pub(super) enum Failure {
     /// It may pass by itself: nobody answers, a limit, a disk that is full.
     Unavailable,
-    /// It passes if somebody mends something: the policy, the request, a clock.
+    /// It ends when something is corrected: the policy, the request, a clock.
     Refused,
 }
 
@@ -91,7 +91,7 @@ pub(super) fn pause(
     let chance = chance.clamp(0.0, 1.0);
     let plain = least.saturating_mul(1_u32 << count.saturating_sub(1).min(16)).min(most);
     let own = plain.mul_f64(1.0 - chance / 2.0);
-    // A crowd that was sent away for as long must not come back at once.
+    // A crowd that was sent away for as long must not come back at the same moment.
     let asked = asked.map(|wait| wait.min(LONGEST_WAIT).mul_f64(1.0 + chance / 10.0));
     asked.map_or(own, |asked| asked.max(own))
 }

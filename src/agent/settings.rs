@@ -74,7 +74,7 @@ impl File {
     /// Reads the file's text; `folder` is where the file is.
     ///
     /// # Errors
-    /// The first mistake, with its place.
+    /// The first error, with its place.
     pub fn parse(bytes: &[u8], folder: &Path) -> Result<Self, Invalid> {
         let document: Document = yaml::load(bytes)?;
         let mut tokens: Vec<FileToken> = Vec::new();

@@ -1,4 +1,4 @@
-//! How the files stand, for whoever asks from outside: probes, and tests that move the clock.
+//! The state of the files, for probes, and for tests that move the clock.
 
 use std::sync::Arc;
 

@@ -17,7 +17,7 @@ use crate::{
 /// How often the file is read.
 const INTERVAL: Duration = Duration::from_secs(10);
 
-/// Keeps the Apps as the file has them, until it is dropped. Ends at once if there is no file.
+/// Keeps the Apps as the file has them, until it is dropped. Ends immediately if there is no file.
 pub(super) async fn run(apps: Apps, github: GitHub, clock: Arc<dyn Clock>) {
     let Some(file) = apps.file().cloned() else { return };
     let mut reload = Reload { apps, github, error: None };

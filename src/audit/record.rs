@@ -9,7 +9,7 @@ use crate::{
     reason::{Condition, Refusal, Workload},
 };
 
-/// Longest text that is kept of anything a stranger sent.
+/// The maximum length of anything in a record that an unverified caller sent, in bytes.
 const LONGEST: usize = 256;
 
 /// One attempt. Written as one line of JSON with `"type":"audit"`; fields that do not apply are
@@ -20,7 +20,7 @@ pub struct Record {
     kind: &'static str,
     /// When the attempt began, RFC 3339.
     pub time: String,
-    /// The request id that the caller was told.
+    /// The request id in the reply.
     pub request_id: String,
     /// What was asked for. A check never issues a token, whatever its result.
     pub operation: Operation,
@@ -29,7 +29,7 @@ pub struct Record {
     /// The stable word of a refusal.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<&'static str>,
-    /// The true cause, for operators; the caller was told less.
+    /// The cause, for operators; the caller's message says less.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cause: Option<String>,
     /// From start to end, in milliseconds.
@@ -47,7 +47,7 @@ pub struct Record {
     /// As asked, cut at 256 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
-    /// Whether the token's signature was verified; what follows of it is a stranger's word if not.
+    /// Whether the token's signature was verified. If not, what follows is only claimed.
     pub verified: bool,
     /// `iss`.
     #[serde(skip_serializing_if = "Option::is_none")]

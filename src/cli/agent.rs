@@ -1,4 +1,4 @@
-//! `octo-sts agent`: keeps files with fresh tokens until it is told to stop.
+//! `octo-sts agent`: keeps files with fresh tokens until it receives a signal to stop.
 
 use std::{
     fs,
@@ -81,7 +81,7 @@ pub(super) fn agent(args: &AgentArgs, environment: &Environment) -> Exit {
 }
 
 fn log(environment: &Environment) -> Result<(), Failure> {
-    let log = Log::read(environment).map_err(|mistakes| Failure::Usage(mistakes.to_string()))?;
+    let log = Log::read(environment).map_err(|errors| Failure::Usage(errors.to_string()))?;
     telemetry::install_log(&log.filter, log.format)
         .map_err(|error| Failure::Usage(error.to_string()))
 }
@@ -94,7 +94,7 @@ fn build(args: &AgentArgs, environment: &Environment) -> Result<Agent, Failure> 
         None => one(args, &outward, environment)?,
     };
     let Workload { client, egress, clock, .. } = first;
-    // What ends at once must not take its token along.
+    // A command that ends immediately must not end its token.
     let keep_on_exit = args.keep_on_exit || args.once;
     let settings = Settings { github: outward.github.api, keep_on_exit, tokens };
     Agent::new(settings, Parts { client, egress, clock })

@@ -27,7 +27,7 @@ const PORT: u16 = 8080;
 /// Arguments of `dev`.
 #[derive(Debug, clap::Args)]
 pub(super) struct DevArgs {
-    /// End after the tour; the exit code tells whether everything went as told.
+    /// End after the tour; the exit code says whether every step had the expected result.
     #[arg(long)]
     pub(super) once: bool,
     /// Take the trust policies from this folder instead of the samples: DIR/NAME.sts.yaml for
@@ -55,7 +55,7 @@ fn token_life(text: &str) -> Result<Duration, String> {
 /// Why there is no tour.
 #[derive(Debug, thiserror::Error)]
 enum DevError {
-    /// The operator's mistake, told in full.
+    /// An error of the operator, in full.
     #[error("{0}")]
     Usage(String),
     /// The machine does not give what is needed.

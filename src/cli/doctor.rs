@@ -49,8 +49,8 @@ pub(super) fn doctor(args: &DoctorArgs, environment: &Environment) -> Exit {
     let mut report = Report::new(args.json);
     let config = match Config::read(environment) {
         Ok(config) => config,
-        Err(mistakes) => {
-            mistakes.0.iter().map(here::mistake).for_each(|finding| report.add(finding));
+        Err(errors) => {
+            errors.0.iter().map(here::error).for_each(|finding| report.add(finding));
             return report.finish();
         }
     };
@@ -78,7 +78,7 @@ impl Parts {
         let clock: Arc<dyn Clock> = Arc::new(SystemClock);
         let egress = Egress::new(settings.egress).map_err(|error| {
             let todo =
-                "mend the certificates that SSL_CERT_FILE or SSL_CERT_DIR name, or HTTPS_PROXY";
+                "correct the certificates that SSL_CERT_FILE or SSL_CERT_DIR name, or HTTPS_PROXY";
             Finding::fail(Exit::Usage, "outbound connections", error, todo)
         })?;
         let github =
@@ -109,7 +109,7 @@ impl Parts {
             }
             Some(scope) => {
                 let what = format!("scope {scope}");
-                let todo = "mend what GitHub says of the App first";
+                let todo = "first correct what was found about the App";
                 report.add(Finding::warn(what, "was not looked at", todo));
             }
             None => {}

@@ -13,8 +13,8 @@ use crate::{
 pub(super) fn serve(environment: &Environment) -> Exit {
     let config = match Config::read(environment) {
         Ok(config) => config,
-        Err(mistakes) => {
-            say(format_args!("octo-sts: {mistakes}\nAll variables: octo-sts serve --help"));
+        Err(errors) => {
+            say(format_args!("octo-sts: {errors}\nAll variables: octo-sts serve --help"));
             return Exit::Usage;
         }
     };

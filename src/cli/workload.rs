@@ -80,7 +80,7 @@ pub(super) enum Failure {
     /// There is no identity to show.
     #[error(transparent)]
     NoIdentity(#[from] NoIdentity),
-    /// The server, or whoever says who we are, does not give what was asked for.
+    /// The server, or the source of the identity, refuses or does not answer.
     #[error(transparent)]
     Asked(#[from] client::Error),
 }
@@ -256,7 +256,7 @@ impl Workload {
 
 /// The proxy, the roots and which GitHub, by the environment.
 pub(super) fn outward(environment: &Environment) -> Result<Outward, Failure> {
-    Outward::read(environment).map_err(|mistakes| Failure::Usage(mistakes.to_string()))
+    Outward::read(environment).map_err(|errors| Failure::Usage(errors.to_string()))
 }
 
 /// What is missing of the arguments.

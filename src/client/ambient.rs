@@ -350,10 +350,10 @@ impl Search<'_> {
         let missing = match kind {
             SourceKind::File => "no file is named: --token-file or STS_TOKEN_FILE",
             SourceKind::Variable => "STS_ID_TOKEN is not set",
-            SourceKind::Actions => "this is no job of GitHub Actions: GITHUB_ACTIONS is not set",
-            SourceKind::Gitlab => "this is no job of GitLab: GITLAB_CI is not set",
-            SourceKind::Buildkite => "this is no job of Buildkite: BUILDKITE is not set",
-            SourceKind::Circleci => "this is no job of CircleCI: CIRCLECI is not set",
+            SourceKind::Actions => "this is not a job of GitHub Actions: GITHUB_ACTIONS is not set",
+            SourceKind::Gitlab => "this is not a job of GitLab: GITLAB_CI is not set",
+            SourceKind::Buildkite => "this is not a job of Buildkite: BUILDKITE is not set",
+            SourceKind::Circleci => "this is not a job of CircleCI: CIRCLECI is not set",
             SourceKind::Kubernetes => return self.no_pod_file(),
             SourceKind::Gcp | SourceKind::Aws => "it is not there",
         };
@@ -367,7 +367,7 @@ impl Search<'_> {
         if self.options.places.api_token.exists() {
             text.push_str(
                 "The pod's token for its own API server is there, but must not be shown to anyone else: \
-                 whoever has it can act in the cluster as the pod. ",
+                 with it, anyone can act in the cluster as the pod. ",
             );
         }
         text.push_str(PROJECT);

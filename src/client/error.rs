@@ -12,7 +12,7 @@ use crate::{
     reason::Condition,
 };
 
-/// At most so many characters of a text of the server's are told.
+/// The maximum number of characters of a server's text that are repeated.
 const MAX_CHARS: usize = 512;
 /// At most so many conditions.
 const MAX_CONDITIONS: usize = 128;
@@ -23,7 +23,7 @@ const DEADLINE_EXCEEDED: i32 = 4;
 const INTERNAL: i32 = 13;
 const UNAVAILABLE: i32 = 14;
 
-/// What whoever asked can do about an error: the exit code of a command.
+/// What the user can do about an error: the exit code of a command.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Class {
     /// The command line or the configuration is wrong.
@@ -47,7 +47,7 @@ pub struct Error {
     pub reason: Option<String>,
     /// What happened, in words.
     pub message: String,
-    /// The policy's conditions as far as the server told them.
+    /// The policy's conditions, as far as the reply lists them.
     pub conditions: Vec<Condition>,
     /// How long the server asks to wait.
     pub retry_after: Option<Duration>,
@@ -113,7 +113,7 @@ impl Error {
         }
     }
 
-    /// An answer that is told by its status alone.
+    /// An error of which only the HTTP status is known.
     pub(super) fn of_status(status: StatusCode, message: String) -> Self {
         Self {
             is_repeatable: matches!(status.as_u16(), 502..=504),

@@ -40,7 +40,7 @@ impl Issued {
         }
         let expires_at = match reply.expiry.as_deref().filter(|expiry| !expiry.is_empty()) {
             Some(expiry) => UnixTime::parse_rfc3339(expiry).ok_or_else(|| {
-                Error::internal("the server's answer has an expiry that is no time")
+                Error::internal("the server's answer has an expiry that is not a time")
             })?,
             None => asked.plus(LIFE),
         };

@@ -134,7 +134,7 @@ impl Aws {
             ["AWS_REGION", "AWS_DEFAULT_REGION"].iter().find_map(|name| environment.text(name));
         let region = region.map(|text| {
             Region::parse(text)
-                .ok_or_else(|| Error::configuration("AWS_REGION is no name of a region"))
+                .ok_or_else(|| Error::configuration("AWS_REGION is not the name of a region"))
         });
         Ok(Some(Self {
             origin,
@@ -238,7 +238,7 @@ impl Aws {
         network: &Network,
     ) -> Result<Answer, Error> {
         let whom = call.service.title();
-        let broken = || Error::configuration(format!("the address of {whom} is no URL"));
+        let broken = || Error::configuration(format!("the address of {whom} is not a URL"));
         let root = self.root(call.service, call.region);
         let mut request = Request::post(format!("{root}/"))
             .header(header::CONTENT_TYPE, content_type)

@@ -139,7 +139,9 @@ impl Access {
     ) -> Result<AccessToken, Error> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
         if !tenant.bytes().all(is_plain) {
-            return Err(Error::configuration("AZURE_TENANT_ID is no id or domain of a tenant"));
+            return Err(Error::configuration(
+                "AZURE_TENANT_ID is not the id or domain of a tenant",
+            ));
         }
         let authority = self.environment.text("AZURE_AUTHORITY_HOST").unwrap_or(AUTHORITY).trim();
         let url = format!("{}/{tenant}/oauth2/v2.0/token", authority.trim_end_matches('/'));
@@ -164,7 +166,7 @@ impl Access {
                 .map_err(|_| Error::configuration("IDENTITY_HEADER is not plain text"))?;
             value.set_sensitive(true);
             let url = Url::parse(address)
-                .map_err(|_| Error::configuration("IDENTITY_ENDPOINT is no URL"))?;
+                .map_err(|_| Error::configuration("IDENTITY_ENDPOINT is not a URL"))?;
             let version = ("api-version", "2019-08-01");
             let request = identity_request(url, version, resource, client)
                 .header(IDENTITY_HEADER, value)
@@ -175,7 +177,7 @@ impl Access {
         let root =
             text("AZURE_POD_IDENTITY_AUTHORITY_HOST").unwrap_or(MACHINE_ROOT).trim_end_matches('/');
         let url = Url::parse(&format!("{root}/metadata/identity/oauth2/token"))
-            .map_err(|_| Error::configuration("AZURE_POD_IDENTITY_AUTHORITY_HOST is no URL"))?;
+            .map_err(|_| Error::configuration("AZURE_POD_IDENTITY_AUTHORITY_HOST is not a URL"))?;
         let version = ("api-version", "2018-02-01");
         let request = identity_request(url, version, resource, client)
             .header(METADATA, HeaderValue::from_static("true"))
@@ -203,7 +205,7 @@ async fn machine_token(
     client: &BoundedClient,
 ) -> Result<AccessToken, Error> {
     let request =
-        request.map_err(|_| Error::configuration(format!("the address of {whom} is no URL")))?;
+        request.map_err(|_| Error::configuration(format!("the address of {whom} is not a URL")))?;
     access_token(whom, &oauth::ok(whom, send(whom, client, request).await?)?)
 }
 

@@ -283,7 +283,7 @@ impl Access {
         let request = Request::get(format!("http://{host}/{path}"))
             .header(FLAVOR, GOOGLE)
             .body(Bytes::new())
-            .map_err(|_| Error::configuration("GCE_METADATA_HOST is no host"))?;
+            .map_err(|_| Error::configuration("GCE_METADATA_HOST is not a host"))?;
         let client = self.network.metadata(AddressRule::Metadata);
         let answer = send(MACHINE, &client, request).await?;
         if answer.headers.get(FLAVOR) != Some(&GOOGLE) {

@@ -56,7 +56,7 @@ pub(super) async fn post_form(
     let request = Request::post(url.as_str())
         .header(header::CONTENT_TYPE, "application/x-www-form-urlencoded")
         .body(Bytes::from(form))
-        .map_err(|_| Error::configuration(format!("the address of {whom} is no URL")))?;
+        .map_err(|_| Error::configuration(format!("the address of {whom} is not a URL")))?;
     ok(whom, send(whom, &network.service(), request).await?)
 }
 
@@ -75,7 +75,7 @@ pub(super) async fn call<T: DeserializeOwned>(
     let request = request
         .header(header::AUTHORIZATION, token.header()?)
         .body(body.map(|body| Bytes::from(body.to_string())).unwrap_or_default())
-        .map_err(|_| Error::configuration(format!("the address of {whom} is no URL")))?;
+        .map_err(|_| Error::configuration(format!("the address of {whom} is not a URL")))?;
     document(whom, &ok(whom, send(whom, client, request).await?)?)
 }
 

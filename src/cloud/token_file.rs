@@ -19,7 +19,7 @@ const MAX_BYTES: u64 = 64 << 10;
 pub struct TokenFile(PathBuf);
 
 impl TokenFile {
-    /// Refuses the token by which the pod speaks to its own API server: whoever is shown it can act
+    /// Refuses the token by which the pod calls its own API server: anyone who receives it can act
     /// there as the pod, and it has the cluster's audience, not ours.
     ///
     /// # Errors

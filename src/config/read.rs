@@ -328,7 +328,7 @@ fn log(reader: &mut Reader<'_>) -> Option<Log> {
 }
 
 /// The store of the Go service's routes. Here the route of a workload follows from its name, so no
-/// store is needed. An operator who configured Firestore relies on it and is told.
+/// store is needed. An operator who configured Firestore relies on it, so it is refused.
 fn sticky_store(reader: &mut Reader<'_>) {
     let store = &var::OCTOSTS_STICKY_STORE;
     reader.optional(store, |text| match text {

@@ -13,7 +13,7 @@ pub enum Origin {
     Own,
     /// Of the commands for workloads: the server does not read it.
     Client,
-    /// Accepted with a warning: what it asks for is not built into this version.
+    /// Accepted with a warning: its feature is not built into this version.
     Ignored {
         /// What is missing, as in "FEATURE is not built into this version".
         feature: &'static str,
@@ -102,8 +102,8 @@ variables! {
     STS_SHUTDOWN_TIMEOUT = "25s", Own, "How long everything may take after SIGTERM; from `1s` to `10m`.";
     STS_DRAIN_DELAY = "0s", Own, "How long new connections are still served after SIGTERM, until load balancers notice; at most half of the shutdown timeout.";
     STS_CLOCK_LEEWAY = "60s", Own, "How far issuers' clocks may be off when `nbf` and `iat` are checked; at most `5m`.";
-    STS_POLICY_TTL = "60s", Own, "How long a policy is used before GitHub is asked whether it changed; at most `1h`.";
-    STS_POLICY_STALE = "5m", Own, "How long after GitHub last confirmed it a policy is still used while GitHub cannot be asked; at most `1h`.";
+    STS_POLICY_TTL = "60s", Own, "How long a policy is used before GitHub is called to see whether it changed; at most `1h`.";
+    STS_POLICY_STALE = "5m", Own, "How long after GitHub last confirmed it a policy is still used while GitHub cannot be reached; at most `1h`.";
     STS_RATE_ADDRESS_PER_MINUTE = "60", Own, "Rate limit for each client address (IPv6: each /64; each /48 has thirty times as much), per minute: tokens of unknown issuers that turn out not to be valid.";
     STS_RATE_ADDRESS_BURST = "30", Own, "The burst of that.";
     STS_RATE_CALLER_PER_MINUTE = "60", Own, "Rate limit for each verified caller (issuer and subject), per minute: attempts that need lookups in GitHub and are not granted.";
@@ -116,7 +116,7 @@ variables! {
     STS_UNVERIFIED_REFUSAL_STEP = "1s", Own, "A refusal of an unverified caller that depends on what exists is sent at the next multiple of this after its request arrived; at most `5s`, and `0` delays nothing.";
     STS_LOG_FORMAT, Own, "`json` or `text`. Unset: `text` if stderr is a terminal, else `json`.";
 
-    STS_SERVER, Client, "The server that is asked: `https://HOST`; without TLS on loopback only.";
+    STS_SERVER, Client, "The server to call: `https://HOST`; without TLS on loopback only.";
     STS_SCOPE, Client, "What the token is for: `OWNER/REPO`, or `OWNER`.";
     STS_IDENTITY, Client, "The name of the trust policy.";
     STS_AUDIENCE, Client, "The audience to ask an identity for; unset, the server's host.";

@@ -19,10 +19,10 @@ use crate::{
     telemetry::{label, metric},
 };
 
-/// Who asks, as far as the connection tells.
+/// The caller, as far as the connection shows it.
 #[derive(Debug, Clone)]
 pub struct Caller {
-    /// Ours; the caller is told it.
+    /// Our own, which the reply names.
     pub request_id: RequestId,
     /// The client's address, trusted proxy hops taken into account.
     pub address: IpAddr,
@@ -55,7 +55,7 @@ impl ParsedRequest {
 /// One attempt, well formed or not.
 #[derive(Debug)]
 pub struct Attempt {
-    /// Who asks.
+    /// The caller.
     pub caller: Caller,
     /// The scope's text, for the record.
     pub scope: Option<String>,
@@ -74,7 +74,7 @@ pub struct Terms {
     pub permissions: Permissions,
     /// What it reaches.
     pub repositories: Repositories,
-    /// Who asks, if it is a workload of a Kubernetes cluster.
+    /// The workload, if the caller is one of a Kubernetes cluster.
     pub workload: Option<Workload>,
 }
 

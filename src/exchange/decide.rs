@@ -64,7 +64,7 @@ impl Decision<Issuing> {
 }
 
 impl Decision<Checking> {
-    /// What may be told of it.
+    /// What the reply to a check says of it.
     pub(super) fn terms(&self) -> Terms {
         Terms {
             conditions: disclosure::shown(self.grant.conditions(), self.audience),

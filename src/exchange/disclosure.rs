@@ -1,4 +1,4 @@
-//! What a caller is told of a failure, by who the caller is.
+//! What a reply says of a failure, by who the caller is.
 //!
 //! There are three kinds of callers. Those whose token is not verified get one answer, whatever
 //! exists. Outsiders are verified, but could be anyone with an account somewhere: they learn what
@@ -18,7 +18,7 @@ use crate::{
     store::{self, Found},
 };
 
-/// How much a verified caller may be told.
+/// How much a verified caller may learn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Audience {
     /// A workflow of the scope's owner, or a workload of an issuer that the policy names exactly

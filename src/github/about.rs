@@ -30,7 +30,7 @@ pub enum Refused {
     /// The times in the App's credential are not GitHub's.
     #[error("GitHub does not take the times: {0}")]
     Clock(Cause),
-    /// GitHub could not be asked, or said something else.
+    /// GitHub could not be reached, or said something else.
     #[error(transparent)]
     Other(Error),
 }
@@ -42,7 +42,7 @@ pub struct AboutApp {
     pub id: u64,
     /// The App's name in addresses.
     pub slug: String,
-    /// What it asks for where it is installed.
+    /// What it requests where it is installed.
     pub permissions: Permissions,
 }
 

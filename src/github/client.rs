@@ -262,7 +262,7 @@ async fn read_body(
     Ok(Response::from_parts(head, Full::new(body)))
 }
 
-/// The wait before the next attempt: what GitHub asks for, or else ours; `None` ends the attempts.
+/// The wait before the next attempt: the one that GitHub requests, or else ours; `None` ends the attempts.
 fn backoff_or_server_wait(failure: &Failure, ours: Option<Duration>) -> Option<Duration> {
     match (ours, failure.server_wait()) {
         (Some(ours), Some(server)) => (server <= MAX_WAIT).then_some(server.max(ours)),

@@ -79,7 +79,7 @@ pub enum Error {
         /// What is left of the wait.
         retry_after: Duration,
     },
-    /// GitHub could not be asked: no connection, no answer in time, or an answer of 500 to 504.
+    /// GitHub could not be reached: no connection, no answer in time, or an answer of 500 to 504.
     #[error("GitHub is unavailable: {cause}")]
     Unavailable {
         /// What happened.
@@ -103,7 +103,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// GitHub could not be asked for `cause`, and said nothing of a wait.
+    /// GitHub could not be reached for `cause`, and said nothing of a wait.
     pub(crate) fn unavailable(cause: impl Into<Cause>) -> Self {
         Self::Unavailable { cause: cause.into(), retry_after: None }
     }
@@ -155,7 +155,7 @@ impl Error {
         }
     }
 
-    /// Whether GitHub could not be asked: only then may a cached copy stand in for its answer.
+    /// Whether GitHub could not be reached: only then may a cached copy stand in for its answer.
     /// Every other error is an answer, and ends the copy.
     pub fn is_outage(&self) -> bool {
         matches!(self, Self::Unavailable { .. } | Self::RateLimited { .. } | Self::Signer(_))

@@ -22,7 +22,7 @@ use crate::{
     name::{AccountId, AppId, InstallationId, Owner},
 };
 
-/// How long a found installation is used. A mint through one that is gone says so at once.
+/// How long a found installation is used. If the installation was removed, minting fails immediately.
 const PRESENT: Duration = Duration::from_secs(3600);
 /// How long a missing or suspended one is cached.
 const ABSENT: Duration = Duration::from_secs(5);
@@ -120,7 +120,7 @@ fn weigh((_, owner): &(AppId, Owner), known: &Known) -> usize {
 }
 
 /// The App's installation for the owner, cached as in [`super::GitHub::account`]. While GitHub
-/// cannot be asked, an installation that was found earlier stays in use: minting through it is its
+/// cannot be reached, an installation that was found earlier stays in use: minting through it is its
 /// own proof. Any other failure ends it.
 pub(super) async fn find(
     inner: &Arc<Inner>,
@@ -195,7 +195,7 @@ pub(super) fn latest(
     installed.max_by_key(|found| found.looked_up_at)
 }
 
-/// Whether the owner's account, or its absence, can be told without a call.
+/// Whether the owner's account, or its absence, is known without a call.
 pub(super) fn is_cached(inner: &Inner, owner: &Owner, trust: CallerTrust) -> bool {
     let times = (inner.gate.clock.monotonic(), Moment::default());
     let Ok(pool) = inner.pool(owner) else { return false };

@@ -109,11 +109,11 @@ impl AppJwt {
         Err(misconfigured("the signature is not by the key whose public half the signer gives"))
     }
 
-    /// Drops a JWT that GitHub refused. Returns whether the next one is signed with another key.
+    /// Drops a JWT that GitHub refused. Returns whether another JWT may be accepted.
     pub(super) fn refused(&self, header: &HeaderValue) -> bool {
-        let Some(held) = self.signed.get(&self.app) else { return false };
-        if held.value.header != *header {
-            // Another call was refused before, and what was done about it is not known to fail yet.
+        // If it is gone already, another call was refused with it: whether the next JWT is accepted
+        // is not known yet.
+        if self.signed.get(&self.app).is_none_or(|held| held.value.header != *header) {
             return true;
         }
         self.forget();

@@ -17,7 +17,7 @@ use crate::clock::UnixTime;
 /// What it means that a call did not succeed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Meaning {
-    /// GitHub could not be asked: no connection, no answer in time, or 500 to 504.
+    /// GitHub could not be reached: no connection, no answer in time, or 500 to 504.
     Outage { cause: Cause, retry_after: Option<Duration> },
     /// GitHub announced a limit, with this answer or an earlier one.
     Limited(Duration),

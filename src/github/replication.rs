@@ -2,7 +2,7 @@
 //!
 //! Until then a 401 means that the token, and a 403 that its permissions have not arrived. While a
 //! token is young, such refusals are tried again before they count. (A 404 can mean the same in a
-//! private repository; only whoever asked knows what to make of it.)
+//! private repository; only the caller knows what it means.)
 
 use std::time::Duration;
 

@@ -27,7 +27,7 @@ use crate::{
 
 /// Tokens that wait for their revocation.
 const QUEUE: usize = 4096;
-/// Revocations under way at once.
+/// Concurrent revocations.
 const MAX_CONCURRENT: usize = 8;
 
 /// A token to revoke.

@@ -83,7 +83,7 @@ pub(super) async fn minter(
     let eligible = |app: &&Arc<App>| {
         !passed_over.contains(&app.id()) && admits(grant.pin(), app) != Some(false)
     };
-    // Before a pin counts as unsatisfied, GitHub is asked once more where the App is installed.
+    // Before a pin counts as unsatisfied, GitHub is called once more to find the installation.
     let lookup = if grant.pin().is_some() { Lookup::Pinned } else { Lookup::Usual };
     let mut installed = Vec::new();
     let mut failure = None;
@@ -93,7 +93,7 @@ pub(super) async fn minter(
             Ok(_) if admits(grant.pin(), app) != Some(true) => {}
             Ok(found) if is_bound => installed.push(found),
             Ok(found) => return Ok(found),
-            // Which App is the right one cannot be told without this answer.
+            // Which App is the right one is not known without this answer.
             Err(error) if is_bound && !error.is_not_installed() => return Err(error),
             Err(error) => failure = Some(graver(failure, error)),
         }

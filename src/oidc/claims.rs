@@ -56,7 +56,7 @@ pub(super) struct TokenOrigin {
     pub(super) is_single_tenant: bool,
 }
 
-/// What is asked of a token's claims.
+/// Requirements for a token's claims.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Demands<'a> {
     pub(super) now: UnixTime,

@@ -51,7 +51,7 @@ impl UsableKeys {
 }
 
 impl Oidc {
-    /// Fetches the keys of every known issuer of a kind that is `asked` for, all at once.
+    /// Fetches the keys of every known issuer of a kind that is `asked` for, all concurrently.
     pub async fn diagnose(&self, asked: impl Fn(IssuerKind) -> bool) -> Vec<Diagnosis> {
         let known = self
             .inner

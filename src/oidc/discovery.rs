@@ -35,7 +35,7 @@ pub(super) struct Published {
     pub(super) lifetime: Duration,
 }
 
-/// Where one issuer's keys are asked for, and by what means.
+/// Where an issuer's keys are fetched, and how.
 #[derive(Debug, Clone)]
 pub(super) struct Remote {
     pub(super) issuer: Issuer,

@@ -11,7 +11,7 @@
 //! An entry with an exact `issuer` (or `in_cluster: true`, the pod's own cluster) makes that issuer
 //! known, and may say where its keys are and how they are reached. One with an `issuer_pattern`
 //! makes nothing known: it has rules for tokens, and counts as listed. Files that it names are read
-//! with it, so that all mistakes are told where they stand; but for the bearer's token, which
+//! with it, so that every error is reported with its place; except the bearer token, which
 //! rotates.
 
 mod document;
@@ -76,7 +76,7 @@ pub(super) struct Entry {
 pub(super) enum KeysFrom {
     /// The issuer says where, by OpenID Connect Discovery.
     Discovery(Reach),
-    /// A key set at this address; nothing else is asked.
+    /// A key set at this address; nothing else is fetched.
     Address(http::Uri, Reach),
     /// A key set that the operator has written down.
     Fixed(FixedKeys),
@@ -134,7 +134,7 @@ impl IssuersFile {
     /// Reads the file and what it names. Blocks.
     ///
     /// # Errors
-    /// The first mistake, by line and column; never the file's text.
+    /// The first error, by line and column; never the file's content.
     pub fn load(&self) -> Result<ListedIssuers, Invalid> {
         let bytes = read(&self.path)
             .map_err(|error| Invalid::file(format!("the file cannot be read: {error}")))?;

@@ -1,4 +1,4 @@
-//! What the operator asks of an issuer's tokens beyond what is asked of all.
+//! The operator's requirements for an issuer's tokens, beyond those for all tokens.
 
 use std::time::Duration;
 

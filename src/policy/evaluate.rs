@@ -1,5 +1,5 @@
 //! Token × policy → grant or denial. Every condition is evaluated, so that a denial can say all
-//! that is wrong at once. A [`Grant`] is made here and nowhere else.
+//! that is wrong in one reply. A [`Grant`] is made here and nowhere else.
 
 use serde_json::Value;
 
@@ -115,7 +115,7 @@ impl Denied {
     }
 }
 
-/// What is asked of a policy, and by which names this server goes.
+/// What a policy is evaluated for, and the names of this server.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
     /// The scope of the request.
@@ -241,7 +241,7 @@ fn given_audience(wanted: &Matcher, token: &VerifiedToken) -> Condition {
 
 /// Neither is given: this server's domain, exactly. Kubernetes guides ask for tokens with the
 /// repository's URL, so for one repository that is accepted as well, but not from built-in
-/// issuers: whoever gets a token of a shared issuer with that audience need not have meant us.
+/// issuers: a token of a shared issuer with that audience may be meant for another service.
 fn default_audience(token: &VerifiedToken, asked: &Context<'_>) -> Condition {
     let has_domain = token.audiences().iter().any(|audience| audience.as_str() == asked.domain);
     let repository = repository_url(token, asked);

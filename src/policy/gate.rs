@@ -1,6 +1,6 @@
 //! The gate: may anything be fetched from an issuer that nobody vouches for but these two files?
 //!
-//! A stranger's token names its own issuer. Before that issuer is contacted, the organization's
+//! An unverified token names its own issuer. Before that issuer is contacted, the organization's
 //! list and the policy that the request names must both admit it; only then is there an
 //! [`Admission`].
 

@@ -1,4 +1,4 @@
-//! Hints for the mistakes that policy authors make most. A hint about a value is given only where
+//! Hints for the most frequent mistakes of policy authors. A hint about a value is given only where
 //! it is known to be right: with the change that it proposes, the value would have matched.
 
 use super::{

@@ -1,6 +1,6 @@
 //! An organization's list of issuers: the file, and its verdict on one issuer.
 //!
-//! The list is asked before anything is fetched from an issuer.
+//! The list is checked before anything is fetched from an issuer.
 
 use crate::{
     name::Issuer,

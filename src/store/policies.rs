@@ -54,7 +54,7 @@ pub struct Located {
     pub proven_at: Moment,
     /// The account that had the owner's name then.
     pub account: AccountId,
-    /// The repository's owner, as asked.
+    /// The repository's owner, as requested.
     pub owner: Owner,
     /// The repository that was looked into.
     pub repo: RepoName,
@@ -68,7 +68,7 @@ pub(super) struct CachedPolicy {
     pub(super) found: Found,
     /// When GitHub last said so.
     pub(super) proven_at: Moment,
-    /// GitHub could not be asked again: this is a stale copy.
+    /// GitHub could not be reached again: this is a stale copy.
     stale: bool,
 }
 
@@ -171,7 +171,7 @@ impl Store {
         }
     }
 
-    /// Whether a copy may serve while GitHub cannot be asked. Only a policy may: a refusal must be
+    /// Whether a copy may serve while GitHub cannot be reached. Only a policy may: a refusal must be
     /// true now.
     fn may_serve(&self, held: &CachedPolicy) -> bool {
         held.present().is_some()

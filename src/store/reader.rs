@@ -1,7 +1,7 @@
 //! Reads one file of one repository, and distinguishes absent from not visible yet.
 //!
 //! The tokens that read have `contents: read` on one repository. Each is cached as long as the
-//! repository's files are, since GitHub's ETags belong to the token that asked, and revoked when it
+//! repository's files are, since GitHub's ETags belong to the token of the request, and revoked when it
 //! is evicted. What one App of the owner's pool cannot read is read with the next.
 
 use std::{sync::Arc, time::Duration};

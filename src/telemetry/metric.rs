@@ -45,7 +45,7 @@ pub const GITHUB_REVOCATIONS: &str = "octosts_github_revocations_total";
 pub const CLOCK_DRIFT: &str = "octosts_clock_drift_seconds";
 /// Counter: fetches of issuers' documents and keys, by [`super::label::OUTCOME`].
 pub const ISSUER_FETCHES: &str = "octosts_issuer_fetches_total";
-/// Gauge: 1 while the issuers file is in use as it stands, 0 after a mistake in it.
+/// Gauge: 1 while the current issuers file is in use, 0 after an error in it.
 pub const ISSUERS_FILE_OK: &str = "octosts_issuers_file_ok";
 /// Gauge: audit records that wait to be written.
 pub const AUDIT_QUEUE_DEPTH: &str = "octosts_audit_queue_depth";

@@ -16,7 +16,7 @@ use crate::reason::{Reason, Refusal};
 pub(super) fn bearer(headers: &HeaderMap) -> Result<&str, Refusal> {
     let mut values = headers.get_all(header::AUTHORIZATION).iter();
     let value = values.next().ok_or_else(missing)?;
-    // A whole JSON reply sent by mistake has commas of its own. It is refused later, with the
+    // A whole JSON reply that was sent by mistake contains commas. It is refused later, with the
     // reason.
     let is_json = value.as_bytes().contains(&b'{');
     if values.next().is_some() || (value.as_bytes().contains(&b',') && !is_json) {

@@ -33,7 +33,7 @@ use crate::{
     reason::Refusal,
 };
 
-/// How often a watcher of the health is told of a change.
+/// How often watchers of the health get changes.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
 
 /// The most bytes of a check's reply: all conditions of a policy, each text cut, its repositories,
@@ -145,7 +145,7 @@ impl SecurityTokenService for TokenService {
     }
 }
 
-/// Health as it is when asked. A reporter that is told of changes would have to be told.
+/// Health at the time of the request; nothing has to report changes.
 struct HealthService(Arc<Serving>);
 
 impl HealthService {

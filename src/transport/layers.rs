@@ -50,7 +50,7 @@ pub(super) struct Peer(pub(super) SocketAddr);
 
 /// Outermost: says who calls, gives the request its id, logs how it ended.
 ///
-/// The query and the authorization header are never logged; what was asked for stands in the
+/// The query and the authorization header are never logged; the request is in the
 /// audit record.
 pub(super) async fn observe(
     State(app): State<Arc<Serving>>,

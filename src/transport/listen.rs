@@ -180,7 +180,7 @@ fn http(settings: &Settings) -> Builder<TokioExecutor> {
     builder
 }
 
-/// Why a connection is asked to end.
+/// Why a connection is closed.
 enum Leave {
     /// It has been open for long enough, or the server stops.
     Gracefully,

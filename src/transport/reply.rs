@@ -81,7 +81,7 @@ pub(super) const fn code(reason: Reason) -> Code {
     wire(reason).0
 }
 
-/// Every reason with its gRPC code and HTTP status, for whoever holds a document against it.
+/// Every reason with its gRPC code and HTTP status. Used to check the documentation.
 pub fn table() -> impl Iterator<Item = (Reason, i32, u16)> {
     Reason::ALL.iter().map(|reason| {
         let (code, status) = wire(*reason);
@@ -95,7 +95,7 @@ pub fn table() -> impl Iterator<Item = (Reason, i32, u16)> {
 pub(super) struct Refused {
     /// The word that the caller got.
     pub(super) reason: Reason,
-    /// What only operators are told.
+    /// What only operators read.
     pub(super) cause: Option<String>,
 }
 

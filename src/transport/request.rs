@@ -83,7 +83,7 @@ impl Fields {
         }
     }
 
-    /// Takes note that the request is malformed; the first note is what the caller is told.
+    /// Takes note that the request is malformed; the first note is the one in the reply.
     pub(super) fn fault(&mut self, message: &'static str) {
         self.fault.get_or_insert_with(|| Refusal::new(Reason::RequestInvalid, message));
     }
@@ -93,7 +93,7 @@ impl Fields {
         self.scope.iter().chain(&self.scopes).map(String::as_str)
     }
 
-    /// What is asked for.
+    /// What the request is for.
     ///
     /// # Errors
     /// `REQUEST_INVALID`, `SCOPE_INVALID`, `SCOPES_CONFLICT` or `IDENTITY_INVALID`, in this order.

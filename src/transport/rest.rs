@@ -1,6 +1,6 @@
 //! The REST wire: `/sts/exchange`, `/sts/check` and `/sts/exchange_refresh_token`.
 //!
-//! Methods are told apart here and not by the router, which would answer a HEAD by running GET:
+//! Methods are distinguished here and not by the router, which would answer a HEAD by running GET:
 //! HEAD must never mint.
 
 use std::sync::Arc;
@@ -33,7 +33,7 @@ use crate::{
 
 /// Where tokens are exchanged; GET and POST.
 pub(super) const EXCHANGE: &str = "/sts/exchange";
-/// Where it is asked whether a token would be issued; POST.
+/// The path of checks; POST.
 pub(super) const CHECK: &str = "/sts/check";
 /// Where they would be refreshed; POST.
 pub(super) const EXCHANGE_REFRESH_TOKEN: &str = "/sts/exchange_refresh_token";

@@ -58,7 +58,7 @@ struct Address {
 pub(super) enum NoSlot {
     /// The address holds its share, and a request runs on each of its connections.
     AddressFull,
-    /// There will be one when a connection has ended; an idle one was asked to, if there was any.
+    /// There will be one when a connection has ended; an idle one was told to end, if there was any.
     Wait,
 }
 

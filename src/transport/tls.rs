@@ -36,7 +36,7 @@ impl Certificate {
         Ok(Arc::new(Self(RwLock::new(read_pair(files)?))))
     }
 
-    /// Takes up changed files, for ever. A pair that cannot be used leaves the one in use, and is
+    /// Reloads changed files until it is dropped. A pair that cannot be used leaves the one in use, and is
     /// tried again when a file changes once more: the two are seldom written at one moment.
     pub(super) fn watch(
         self: Arc<Self>,

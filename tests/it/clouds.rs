@@ -64,7 +64,9 @@ async fn usual(provider: &str, key: &str) -> (Setup, Clouds) {
     (setup, clouds)
 }
 
-async fn build(setup: Setup) -> Result<(), AppError> {
+/// Builds the server without waiting for a signer.
+async fn build(mut setup: Setup) -> Result<(), AppError> {
+    setup.settings.signer_patience = Duration::ZERO;
     let audit = AuditLines::default();
     let ambient = Ambient { clock: Arc::new(setup.clock.clone()), sink: Box::new(audit) };
     App::build(setup.settings, ambient).await.map(drop)
@@ -120,6 +122,29 @@ async fn a_service_that_does_not_sign_is_reported_at_start_without_its_words() {
             assert!(words.iter().any(|word| error.contains(word)), "{provider} {mode:?}: {error}");
             assert!(!error.contains(SECRET), "{error}");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_start_waits_for_a_service_that_is_unavailable_and_not_for_ever() {
+    for recovers in [true, false] {
+        let (setup, clouds) = usual("gcp", GCP_KEY).await;
+        clouds.set(Mode::Down);
+        let clock = setup.clock.clone();
+        let ambient =
+            Ambient { clock: Arc::new(clock.clone()), sink: Box::new(AuditLines::default()) };
+        let building = tokio::spawn(App::build(setup.settings, ambient));
+        let mut waited = 0;
+        while !building.is_finished() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+            clock.advance(Duration::from_secs(1));
+            waited += 1;
+            if recovers && waited == 5 {
+                clouds.set(Mode::Works);
+            }
+            assert!(waited < 1_000, "the start does not end");
+        }
+        assert_eq!(building.await.unwrap().is_ok(), recovers);
     }
 }
 

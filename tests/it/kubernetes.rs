@@ -58,7 +58,7 @@ async fn setup(folder: &Folder, file: &str) -> Setup {
     setup
 }
 
-/// As an API server answers for its keys: not to strangers.
+/// As an API server answers for its keys: not to unauthenticated callers.
 #[derive(Clone, Default)]
 struct ApiServer {
     /// Who was refused, and who was answered.
@@ -299,7 +299,7 @@ async fn hints_tell_of_audiences_and_claims_that_are_not_quite_right() {
 }
 
 #[tokio::test]
-async fn only_listed_issuers_are_asked_and_strangers_learn_nothing_of_it() {
+async fn only_listed_issuers_are_asked_and_others_learn_nothing_of_it() {
     let folder = Folder::new();
     let setup = cluster(
         &folder,

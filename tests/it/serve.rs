@@ -4,6 +4,7 @@ use std::{
     io::{BufRead, BufReader, Read, Write},
     net::{SocketAddr, TcpStream},
     process::{Child, Stdio},
+    sync::mpsc::RecvTimeoutError,
     time::Duration,
 };
 
@@ -137,9 +138,25 @@ async fn a_second_signal_ends_the_server_immediately() {
     assert_eq!(server.end_unread().await, Some(70));
 }
 
-/// Starts, which must fail: the exit code and stderr.
+/// Starts, which must fail: the exit code and stderr. A server that starts is ended, and fails the
+/// test.
 fn refused(environment: &[(&str, &str)], arguments: &[&str]) -> (Option<i32>, String) {
-    let output = process(environment).args(arguments).output().unwrap();
+    let started = process(environment)
+        .args(arguments)
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let id = started.id();
+    let (ended, is_over) = std::sync::mpsc::channel::<()>();
+    let watch = std::thread::spawn(move || {
+        if is_over.recv_timeout(Duration::from_secs(60)) == Err(RecvTimeoutError::Timeout) {
+            std::process::Command::new("kill").args(["-s", "KILL", &id.to_string()]).status().ok();
+        }
+    });
+    let output = started.wait_with_output().unwrap();
+    drop(ended);
+    watch.join().unwrap();
     assert!(output.stdout.is_empty());
     let errors = String::from_utf8(output.stderr).unwrap();
     assert!(!errors.contains("panicked"), "{errors}");

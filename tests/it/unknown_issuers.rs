@@ -291,7 +291,7 @@ async fn both_wires_give_that_answer_and_the_record_has_the_truth() {
 }
 
 #[tokio::test]
-async fn a_check_tells_strangers_what_an_exchange_would_on_both_wires() {
+async fn a_check_tells_unknown_callers_what_an_exchange_would_on_both_wires() {
     let (setup, tenant) = setup().await;
     let world = setup.start().await;
     for (scope, identity) in

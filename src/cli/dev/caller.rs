@@ -83,7 +83,7 @@ impl Caller {
         scope: &str,
         identity: &str,
     ) -> Result<RawToken, String> {
-        let origin = server.parse().map_err(|_| "the server's address is no URL".to_owned())?;
+        let origin = server.parse().map_err(|_| "the server's address is not a URL".to_owned())?;
         let message = ExchangeRequest {
             scopes: vec![scope.to_owned()],
             identity: identity.to_owned(),
@@ -92,7 +92,7 @@ impl Caller {
         let mut request = tonic::Request::new(message);
         let bearer = format!("Bearer {token}")
             .parse()
-            .map_err(|_| "the token is no header value".to_owned())?;
+            .map_err(|_| "the token is not a valid header value".to_owned())?;
         request.metadata_mut().insert("authorization", bearer);
         let reply = Service::with_origin(self.grpc.clone(), origin).exchange(request).await;
         reply

@@ -53,7 +53,7 @@ impl Page {
         self.line(format_args!("   {}  {text}", self.paint(33, "WARNING")));
     }
 
-    /// Something that was told, whether it came out so, and what was seen.
+    /// An expectation, whether it was met, and what was seen.
     pub(super) fn check(&self, as_told: bool, seen: impl Display) -> bool {
         let verdict = if as_told { self.paint(32, "ok") } else { self.paint(31, "NOT AS TOLD") };
         self.line(format_args!("   {verdict}  {seen}"));
@@ -130,7 +130,7 @@ impl Page {
     /// An attempt, in a line.
     pub(super) fn attempt(&self, record: &str) {
         let record: Value = serde_json::from_str(record).unwrap_or_default();
-        // As sent by whoever calls: nothing that a terminal would obey.
+        // As the caller sent it, without what a terminal would interpret.
         let plain = |text: &str| text.replace(char::is_control, "?");
         let text = |name: &str| plain(record.get(name).and_then(Value::as_str).unwrap_or("-"));
         let granted = text("result") == "granted";

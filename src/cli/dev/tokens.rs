@@ -1,4 +1,4 @@
-//! Fresh OIDC tokens on loopback, for whoever tries the lines that the tour ends with.
+//! Fresh OIDC tokens on loopback, for the commands that the tour ends with.
 //!
 //! `GET /token/IDENTITY` (and `/token/org/IDENTITY`) answers a token that satisfies the policy.
 //! Each query parameter sets a claim of it, so that denials can be tried too; `exp`, `iat` and

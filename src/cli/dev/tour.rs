@@ -24,7 +24,7 @@ struct Got {
 }
 
 impl Tour<'_> {
-    /// Through the samples. Whether everything went as told.
+    /// Runs the samples. Returns whether every step had the expected result.
     pub(super) async fn of_samples(&mut self) -> bool {
         self.page.welcome(self.world);
         let Some(index) =

@@ -1,4 +1,4 @@
-//! What a check found, and how all of it is told.
+//! What a check found, and how it is reported.
 
 use std::{
     fmt::Display,
@@ -50,7 +50,7 @@ impl Finding {
         Self { level: Level::Warn, todo: Some(line(todo)), ..Self::ok(what, words) }
     }
 
-    /// Something to mend.
+    /// Something to correct.
     pub(super) fn fail(
         exit: Exit,
         what: impl Display,
@@ -81,7 +81,7 @@ struct Json<'a> {
     todo: Option<&'a str>,
 }
 
-/// All findings. As text, each is told as soon as it is made.
+/// All findings. As text, each is printed immediately.
 pub(super) struct Report {
     as_json: bool,
     findings: Vec<Finding>,

@@ -9,15 +9,15 @@ use crate::{
     transport::TlsFiles,
 };
 
-/// A mistake in the environment.
-pub(super) fn mistake(Remark { variable, text }: &Remark) -> Finding {
+/// An error in the environment.
+pub(super) fn error(Remark { variable, text }: &Remark) -> Finding {
     let todo = "correct it; `octo-sts serve --help` lists all variables";
     Finding::fail(Exit::Usage, "configuration", format_args!("{variable} {text}"), todo)
 }
 
-/// What there is to say of a configuration without mistakes.
+/// The findings of a configuration without errors.
 pub(super) fn look(config: &Config, clock: &dyn Clock) -> Vec<Finding> {
-    let mut findings = vec![Finding::ok("configuration", "is complete and without mistakes")];
+    let mut findings = vec![Finding::ok("configuration", "is complete and without errors")];
     let warn = |Remark { variable, text }: &Remark| {
         Finding::warn(
             "configuration",
@@ -39,7 +39,7 @@ pub(super) fn look(config: &Config, clock: &dyn Clock) -> Vec<Finding> {
         };
         findings.push(Finding::ok(
             "issuers file",
-            format_args!("{} is without mistakes{only}", file.path.display()),
+            format_args!("{} has no errors{only}", file.path.display()),
         ));
     }
     findings

@@ -123,7 +123,7 @@ fn of_store(what: &str, error: &store::Error) -> Finding {
     Finding::fail(exit, what, error, todo)
 }
 
-/// What is left: GitHub cannot be asked now, or something is wrong with us.
+/// What is left: GitHub cannot be reached now, or something is wrong with us.
 fn of_fault(reason: Reason) -> (Exit, &'static str) {
     if reason.is_fault() && reason != Reason::Internal {
         (Exit::Unavailable, "try again")

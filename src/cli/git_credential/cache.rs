@@ -212,7 +212,7 @@ impl Cache {
         }
         let found = fs::symlink_metadata(&self.folder)?;
         if !found.is_dir() {
-            return Err(io::Error::other("it is no folder"));
+            return Err(io::Error::other("it is not a folder"));
         }
         closed(&found)?;
         // A file that we make is ours, so it tells whether the folder is.
@@ -263,7 +263,7 @@ impl Slot {
     fn stored(&self) -> io::Result<Entry> {
         let found = fs::symlink_metadata(&self.path)?;
         if !found.is_file() {
-            return Err(io::Error::other("it is no file"));
+            return Err(io::Error::other("it is not a file"));
         }
         closed(&found)?;
         same_owner(&found, &self.ours)?;

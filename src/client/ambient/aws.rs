@@ -9,7 +9,7 @@ use crate::{
     environment::Environment,
 };
 
-/// How long the token lives, in seconds: it is shown once, at once.
+/// How long the token lives, in seconds: it is used once, immediately.
 const LIFE: &str = "300";
 
 /// Requests tokens from the region's STS. The one without a region does not issue tokens.
@@ -72,7 +72,7 @@ fn refused(error: cloud::Error) -> Error {
         Some("OutboundWebIdentityFederationDisabled") => {
             ": the account does not give out tokens yet; turn it on by `aws iam enable-outbound-web-identity-federation`"
         }
-        Some("AccessDenied") => ": the role needs leave for sts:GetWebIdentityToken",
+        Some("AccessDenied") => ": the role needs the permission sts:GetWebIdentityToken",
         _ => "",
     };
     Error::of_status(status, format!("AWS gives no ID token: {text}{help}"))

@@ -55,7 +55,7 @@ impl Actions {
         way: &Way<'_>,
     ) -> Result<IdentityToken, Error> {
         let mut url = Url::parse(self.url.expose_secret())
-            .map_err(|_| Error::usage("ACTIONS_ID_TOKEN_REQUEST_URL is no URL"))?;
+            .map_err(|_| Error::usage("ACTIONS_ID_TOKEN_REQUEST_URL is not a URL"))?;
         url.query_pairs_mut().append_pair("audience", audience);
         let request = Request::get(url.as_str())
             .header(header::AUTHORIZATION, bearer("Bearer", &self.token)?)
@@ -83,7 +83,7 @@ impl Buildkite {
             |name: &str| environment.text(name).map(str::trim).ok_or_else(|| missing(name));
         let (job, token) = (needed("BUILDKITE_JOB_ID")?, needed("BUILDKITE_AGENT_ACCESS_TOKEN")?);
         if !job.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-') {
-            return Err(NoIdentity::new("BUILDKITE_JOB_ID is no id of a job"));
+            return Err(NoIdentity::new("BUILDKITE_JOB_ID is not a job id"));
         }
         let endpoint = environment
             .text("BUILDKITE_AGENT_ENDPOINT")
@@ -118,8 +118,9 @@ async fn ask(
     request: Result<Request<Bytes>, http::Error>,
     member: &str,
 ) -> Result<IdentityToken, Error> {
-    let request = request
-        .map_err(|_| Error::usage(format!("the address of {whom} in the environment is no URL")))?;
+    let request = request.map_err(|_| {
+        Error::usage(format!("the address of {whom} in the environment is not a URL"))
+    })?;
     let answer = way.far().send(request).await;
     let answer = answer.map_err(|failure| Error::unanswered(whom, failure))?;
     if !answer.status.is_success() {

@@ -44,7 +44,7 @@ impl Gcp {
         let request = Request::get(format!("{}/{path}?{query}", self.root))
             .header(FLAVOR, GOOGLE)
             .body(Bytes::new())
-            .map_err(|_| Error::internal("the metadata server's address is no URL"))?;
+            .map_err(|_| Error::internal("the metadata server's address is not a URL"))?;
         let whom = "Google's metadata server";
         let answer = way
             .near(AddressRule::Metadata)

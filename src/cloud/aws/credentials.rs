@@ -46,7 +46,7 @@ pub(super) enum Origin {
     Given(Credentials),
     /// STS, for a token in a file.
     WebIdentity { file: TokenFile, role: String, session: String },
-    /// The endpoint that a container is told of.
+    /// The endpoint that the container's environment names.
     Container { url: String, authorization: Authorization },
     /// The machine's metadata server.
     Machine { root: String },
@@ -151,7 +151,7 @@ impl Authorization {
     }
 }
 
-/// Asks the endpoint that a container is told of. Without TLS it is one of AWS's own addresses or
+/// Calls the endpoint that the container's environment names. Without TLS it is one of AWS's own addresses or
 /// loopback: the egress rule sees to that.
 async fn container(
     url: &str,
@@ -161,7 +161,7 @@ async fn container(
     let rule = if url.starts_with("http://") { AddressRule::Metadata } else { AddressRule::Any };
     let mut request = Request::get(url)
         .body(Bytes::new())
-        .map_err(|_| Error::configuration("AWS_CONTAINER_CREDENTIALS_FULL_URI is no URL"))?;
+        .map_err(|_| Error::configuration("AWS_CONTAINER_CREDENTIALS_FULL_URI is not a URL"))?;
     if let Some(value) = authorization.value()? {
         request.headers_mut().insert(header::AUTHORIZATION, value);
     }
@@ -209,7 +209,7 @@ impl<'a> Machine<'a> {
             .await?;
         let session = answer.text().map(str::trim).filter(|text| is_token(text));
         let session = session.and_then(|text| secret_value(&text.into()));
-        session.ok_or_else(|| Error::unusable(format!("the answer of {MACHINE} is no session")))
+        session.ok_or_else(|| Error::unusable(format!("the answer of {MACHINE} is not a session")))
     }
 
     async fn get(&self, path: &str, session: &HeaderValue) -> Result<Answer, Error> {
@@ -228,7 +228,7 @@ impl<'a> Machine<'a> {
             .uri(format!("{}{path}", self.root))
             .header(name, value)
             .body(Bytes::new())
-            .map_err(|_| Error::unusable(format!("the address of {MACHINE} is no URL")))?;
+            .map_err(|_| Error::unusable(format!("the address of {MACHINE} is not a URL")))?;
         ok(MACHINE, send(MACHINE, &self.client, request).await?)
     }
 }

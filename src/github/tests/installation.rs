@@ -126,7 +126,7 @@ async fn an_app_that_github_does_not_accept_is_the_operators_mistake() {
         let is_so = matches!(&error, Error::Misconfigured(cause) | Error::Unauthorized(cause) if cause.contains(message));
         assert!(is_so, "{error}");
         assert_eq!(error.reason(), crate::reason::Reason::Internal);
-        // Nothing of it is remembered: with the mistake mended, a new JWT works at once.
+        // Nothing of it is cached: after the correction, a new JWT works immediately.
         find(&world).await.unwrap();
         assert_eq!(world.signer.signatures.load(Ordering::SeqCst), 2);
     }

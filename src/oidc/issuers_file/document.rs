@@ -65,7 +65,7 @@ pub(super) struct Item {
 }
 
 impl Item {
-    /// What is asked of tokens.
+    /// Requirements for tokens.
     pub(super) fn rules(&self) -> Result<Rules, Invalid> {
         Ok(Rules {
             algorithms: self.algorithms.as_ref().map(algorithms).transpose()?,

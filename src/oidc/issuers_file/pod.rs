@@ -1,4 +1,4 @@
-//! The cluster in whose pod the server runs: what every pod is told of its API server.
+//! The cluster in which the server runs as a pod: what every pod knows of its API server.
 
 use std::path::PathBuf;
 
@@ -42,7 +42,7 @@ impl Pod {
     }
 }
 
-/// `iss` of the pod's own token. It is not verified: whoever can replace it can replace all of the
+/// `iss` of the pod's own token. It is not verified: anyone who can replace it can replace all of the
 /// pod.
 fn issuer_of(own: &[u8]) -> Result<Issuer, String> {
     let token = std::str::from_utf8(own).unwrap_or_default().trim();

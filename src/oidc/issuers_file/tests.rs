@@ -1,4 +1,4 @@
-//! What the file may say, and what is said of its mistakes.
+//! What the file may say, and how its errors are reported.
 
 use std::time::Duration;
 

@@ -261,7 +261,7 @@ async fn jwks(State(fake): State<Fake>, headers: HeaderMap) -> axum::response::R
     if !now.admits(&headers) {
         return StatusCode::FORBIDDEN.into_response();
     }
-    // As an API server has it: whoever does not name this media type gets no keys.
+    // As an API server does: a request that does not name this media type gets no keys.
     let accepted = headers.get(header::ACCEPT).map(|value| value.to_str().unwrap());
     if !accepted.is_some_and(|accepted| accepted.contains("application/jwk-set+json")) {
         return StatusCode::NOT_ACCEPTABLE.into_response();
@@ -312,7 +312,7 @@ impl World {
         )
     }
 
-    /// Verifies as callers do: a known issuer at once, another as if the gate had admitted it.
+    /// Verifies as callers do: a known issuer immediately, another as if the gate had admitted it.
     pub(super) async fn verify(&self, token: &str) -> Result<VerifiedToken, Error> {
         let token = self.oidc.read(token)?;
         let admission = self

@@ -92,8 +92,8 @@ async fn an_entry_makes_its_issuer_known_and_its_network_reachable() {
     let world = world("issuers: [{issuer: HOME/a, private_network: true}]\n").await;
     let token = world.usual().await.unwrap();
     assert_eq!(token.issuer_kind(), IssuerKind::Configured);
-    let stranger = world.oidc.read(&world.token(&world.other, json!({}))).unwrap();
-    assert!(world.oidc.known(&stranger).unwrap().is_none());
+    let unknown = world.oidc.read(&world.token(&world.other, json!({}))).unwrap();
+    assert!(world.oidc.known(&unknown).unwrap().is_none());
     // Nor is another path of the same host.
     let sibling = json!({"iss": world.fake.issuer("b").as_str()});
     assert!(
@@ -353,7 +353,7 @@ async fn a_changed_file_is_taken_up_and_a_mistake_leaves_the_old_set() {
     let token = world.oidc.read(&world.token(&world.fake, json!({}))).unwrap();
     assert!(world.oidc.verify_with_cached_keys(&token, &owner()).await.is_some());
 
-    // One mistake, wherever it stands, and nothing of the file counts.
+    // One error anywhere, and nothing of the file is used.
     world.write("issuers: [{issuer: OTHER/a, private_network: true}, {issuer: HOME/a, privat_network: true}]\n");
     let looks = world.clock.now();
     follower
@@ -393,7 +393,7 @@ async fn an_issuer_that_is_struck_off_is_a_stranger_even_for_a_call_under_way() 
     world.write(only);
     let (file, _) = world.oidc.inner.settings.issuers_file.clone().unwrap();
     world.oidc.inner.issuers.replace(&world.oidc.inner.settings, Some(&file.load().unwrap()));
-    // It was known when it was admitted: its own keys and rules count to the end, not a stranger's.
+    // It was known when it was admitted: its own keys and rules apply until the end, not those of an unknown issuer.
     world.oidc.verify(&token, &admission).await.unwrap();
     assert!(world.oidc.known(&token).unwrap().is_none());
     assert!(world.oidc.verify_with_cached_keys(&token, &owner()).await.is_none());

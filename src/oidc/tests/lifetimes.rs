@@ -348,9 +348,9 @@ async fn fetches_for_unknown_issuers_are_bounded_and_known_ones_do_not_wait_for_
             KEYS.rsa.token(&json!({"alg": "RS256", "kid": "k1"}), &claims)
         })
         .collect();
-    let strangers = futures_util::future::join_all(tokens.iter().map(|token| world.verify(token)));
+    let unknown = futures_util::future::join_all(tokens.iter().map(|token| world.verify(token)));
     let known = world.token("k1");
-    let (answers, known) = futures_util::future::join(strangers, world.verify(&known)).await;
+    let (answers, known) = futures_util::future::join(unknown, world.verify(&known)).await;
     assert!(known.is_ok() && answers.iter().all(Result::is_ok));
     assert!(world.fake.set().busiest <= 32 + 1, "{}", world.fake.set().busiest);
 }

@@ -1,4 +1,4 @@
-//! What to write instead, for the mistakes that policy authors make most in a policy's form.
+//! What to write instead, for the most frequent errors in the form of a policy.
 
 use super::KEYS;
 use crate::yaml::{Invalid, Node, is_near};

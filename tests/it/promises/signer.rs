@@ -65,7 +65,7 @@ async fn the_jwt_in_hand_serves_for_eight_minutes() {
 }
 
 #[tokio::test]
-async fn strangers_hear_of_it_alike_whatever_exists() {
+async fn unverified_callers_hear_of_it_alike_whatever_exists() {
     let setup = setup().await;
     let stranger = setup.issuer.at("/tenant");
     let policy =

@@ -81,11 +81,11 @@ async fn ten_thousand_forged_tokens_cost_a_bounded_number_of_calls_and_hold_up_n
     let (limited, served) = tokio::join!(flood(&world), real);
 
     let calls = world.github.calls().since(&calls);
-    let strangers = calls.total() - served;
+    let unverified = calls.total() - served;
     // The process's burst is 3,000: each costs two lookups of an owner, or a mint and a read or
     // two.
     assert!(limited >= 7_000, "{limited} of 10,000 were told to slow down");
-    assert!(strangers <= 3_000 * 4, "{strangers} calls: {:?}", calls.iter().collect::<Vec<_>>());
+    assert!(unverified <= 3_000 * 4, "{unverified} calls: {:?}", calls.iter().collect::<Vec<_>>());
     assert_eq!(world.issuer.fetches(), fetches, "issuers were asked");
     assert_eq!(world.issuer.unknown_requests(), [""; 0], "issuers were asked");
     assert_eq!(tenant.fetches(), Fetches { discovery: 1, jwks: 1 });
@@ -102,7 +102,7 @@ async fn they_push_nothing_out_that_real_callers_use() {
     let world = setup.start().await;
     let usual = Ask::new("octo-org/hello", "ci", &world.token(json!({})));
     assert_eq!(world.client.rest(&usual).await.code, 0);
-    // More owners than strangers' look-ups have room for: two calls each, and as many again for
+    // More owners than the lookups of unverified callers have room for: two calls each, and as many again for
     // those that were pushed out since.
     world.issuer.at("/forger").rotate(Alg::Es256);
     let owners = async || {
@@ -122,7 +122,7 @@ async fn they_push_nothing_out_that_real_callers_use() {
     };
     assert_eq!(owners().await, 3_000);
     let again = owners().await;
-    assert!(again >= 600, "{again} calls: what strangers made up is held without bound");
+    assert!(again >= 600, "{again} calls: what unverified callers made up is held without bound");
     let before = world.github.calls();
     assert_eq!(world.client.rest(&usual).await.code, 0);
     assert_eq!(world.github.calls().since(&before).total(), 1, "everything is at hand still");
@@ -184,7 +184,7 @@ async fn an_empty_bucket_does_not_refuse_a_proven_caller_whose_token_cached_keys
 }
 
 #[tokio::test]
-async fn a_strangers_look_ups_are_shared_and_remembered() {
+async fn the_lookups_of_an_unverified_caller_are_shared_and_remembered() {
     let (setup, _) = setup().await;
     let world = setup.start().await;
     let asks =
