@@ -317,8 +317,8 @@ impl App {
 }
 
 /// Proves the key of every App by a signature. One that does not sign is reported, and counts as
-/// unavailable until it does: it must not keep the other Apps from serving. Where the public key may
-/// not be read, `GET /app` shows whether GitHub accepts the signature.
+/// unavailable until it does: it must not keep the other Apps from serving. Where the public key
+/// may not be read, `GET /app` shows whether GitHub accepts the signature.
 async fn prove_keys(github: &GitHub) -> Result<(), AppError> {
     let apps = github.apps();
     // A signer that hangs delays the start by its own timeout only, not by that of every App.

@@ -288,11 +288,11 @@ mod tests {
     #[tokio::test]
     async fn unverified_attempts_hold_half_of_the_queue_at_most() {
         let (audit, _release, _) = held(4);
-        let strangers = [audit.slot_unverified().unwrap(), audit.slot_unverified().unwrap()];
+        let unverified = [audit.slot_unverified().unwrap(), audit.slot_unverified().unwrap()];
         assert_eq!(audit.slot_unverified().unwrap_err(), Full);
         assert!(audit.slot().await.is_ok());
         assert!(audit.ready());
-        drop(strangers);
+        drop(unverified);
         assert!(audit.slot_unverified().is_ok());
     }
 }

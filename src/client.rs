@@ -42,7 +42,8 @@ const MAX_WAIT: Duration = Duration::from_secs(2);
 #[error("{0}")]
 pub struct ServerError(&'static str);
 
-/// The address of a server: `https://HOST[:PORT]`, or http on loopback. A path before `/sts/…` is kept.
+/// The address of a server: `https://HOST[:PORT]`, or http on loopback. A path before `/sts/…` is
+/// kept.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Server {
     /// Without a slash at its end.

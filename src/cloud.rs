@@ -29,6 +29,7 @@ use crate::{
     clock::Clock,
     egress::{self, AddressRule, Answer, BoundedClient, Egress},
     environment::Environment,
+    name::is_loopback,
 };
 
 /// Why a cloud service was of no use. Texts name what is wrong and never hold a credential or what
@@ -166,6 +167,16 @@ impl Network {
     /// A client for a metadata server.
     pub fn metadata(&self, rule: AddressRule) -> BoundedClient {
         BoundedClient::new(&self.egress, rule).within(self.metadata_time)
+    }
+
+    /// A client for an address that the environment names: over TLS or on loopback any, else a
+    /// metadata server.
+    fn local(&self, url: &str) -> BoundedClient {
+        let uri = url.parse::<http::Uri>().ok();
+        let is_metadata = uri.is_some_and(|uri| {
+            uri.scheme_str() == Some("http") && !uri.host().is_some_and(is_loopback)
+        });
+        if is_metadata { self.metadata(AddressRule::Metadata) } else { self.service() }
     }
 
     /// A client for a service.

@@ -136,7 +136,7 @@ fn optional<T, E: std::fmt::Display>(
 
 fn source(name: &str) -> Result<SourceKind, String> {
     let names = || SourceKind::ALL.iter().map(|kind| kind.name()).collect::<Vec<_>>().join(", ");
-    SourceKind::named(name).ok_or_else(|| format!("one of {} is wanted here", names()))
+    SourceKind::named(name).ok_or_else(|| format!("one of {} is expected here", names()))
 }
 
 fn path(text: &At<String>, folder: &Path) -> Result<PathBuf, Invalid> {

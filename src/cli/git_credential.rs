@@ -162,7 +162,8 @@ impl Credential {
     async fn get(&self) -> Result<(), Failure> {
         let key = self.key();
         let now = self.workload.clock.now();
-        // Held until the token is there: of several processes that git starts concurrently, one calls the server.
+        // Held until the token is there: of several processes that git starts concurrently, one
+        // calls the server.
         let slot = match &self.cache {
             Some(cache) => cache.slot(&key, &self.workload.clock).await,
             None => None,

@@ -178,7 +178,7 @@ impl Aws {
     /// An access key, requested anew.
     ///
     /// # Errors
-    /// Whoever gives them out does not.
+    /// Their source does not issue any.
     pub async fn credentials(
         &self,
         region: &Region,

@@ -15,7 +15,7 @@ use super::{
     oauth::{self, AccessToken, access_token, endpoint},
     send,
 };
-use crate::egress::{AddressRule, BoundedClient};
+use crate::egress::BoundedClient;
 
 /// Where tokens are requested, unless `AZURE_AUTHORITY_HOST` names another cloud.
 const AUTHORITY: &str = "https://login.microsoftonline.com";
@@ -171,7 +171,7 @@ impl Access {
             let request = identity_request(url, version, resource, client)
                 .header(IDENTITY_HEADER, value)
                 .body(Bytes::new());
-            let client = self.network.metadata(AddressRule::Metadata);
+            let client = self.network.local(address);
             return machine_token("the app's identity endpoint", request, &client).await;
         }
         let root =
@@ -182,7 +182,7 @@ impl Access {
         let request = identity_request(url, version, resource, client)
             .header(METADATA, HeaderValue::from_static("true"))
             .body(Bytes::new());
-        machine_token(MACHINE, request, &self.network.metadata(AddressRule::Metadata)).await
+        machine_token(MACHINE, request, &self.network.local(root)).await
     }
 }
 

@@ -21,7 +21,6 @@ use super::{
     oauth::{self, AccessToken, access_token, endpoint},
     send,
 };
-use crate::egress::AddressRule;
 
 /// What tokens are requested for.
 const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
@@ -225,12 +224,7 @@ impl Access {
             (Some(file), None) => TokenFile::new(file.clone())?.text()?,
             (None, Some(address)) => {
                 let whom = "the address of the external account's token";
-                // Without TLS it is a metadata server or on loopback: the rule sees to that.
-                let client = if address.starts_with("http://") {
-                    self.network.metadata(AddressRule::Metadata)
-                } else {
-                    self.network.service()
-                };
+                let client = self.network.local(address);
                 let mut request = Request::get(address);
                 for (name, value) in &source.headers {
                     request = request.header(name, value);
@@ -278,13 +272,17 @@ impl Access {
 
     /// The token of the machine's service account.
     async fn google_machine_token(&self) -> Result<AccessToken, Error> {
-        let host = self.environment.text("GCE_METADATA_HOST").unwrap_or(MACHINE_HOST).trim();
+        let host = match self.environment.text("GCE_METADATA_HOST").map(str::trim) {
+            // Its names, which need not be resolved.
+            None | Some("metadata.google.internal" | "metadata") => MACHINE_HOST,
+            Some(host) => host,
+        };
         let path = "computeMetadata/v1/instance/service-accounts/default/token";
         let request = Request::get(format!("http://{host}/{path}"))
             .header(FLAVOR, GOOGLE)
             .body(Bytes::new())
             .map_err(|_| Error::configuration("GCE_METADATA_HOST is not a host"))?;
-        let client = self.network.metadata(AddressRule::Metadata);
+        let client = self.network.local(&format!("http://{host}"));
         let answer = send(MACHINE, &client, request).await?;
         if answer.headers.get(FLAVOR) != Some(&GOOGLE) {
             return Err(Error::unusable(format!(

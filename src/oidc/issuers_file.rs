@@ -271,7 +271,7 @@ impl IssuersFile {
 
     fn file(&self, file: &At<String>) -> Result<Vec<u8>, Invalid> {
         if file.value.is_empty() {
-            return Err(file.refuse("the name of a file is wanted here"));
+            return Err(file.refuse("the name of a file is expected here"));
         }
         read(&self.beside(&file.value))
             .map_err(|error| file.refuse(format!("the file cannot be read: {error}")))
@@ -293,7 +293,7 @@ fn read(path: &Path) -> std::io::Result<Vec<u8>> {
 
 /// An address of keys: https, or http on loopback where that is allowed.
 fn key_address(text: &At<String>, plain_http: bool) -> Result<http::Uri, Invalid> {
-    let wanted = || text.refuse("a URL such as https://HOST/openid/v1/jwks is wanted here");
+    let wanted = || text.refuse("a URL such as https://HOST/openid/v1/jwks is expected here");
     let uri: http::Uri = text.value.parse().map_err(|_| wanted())?;
     let host = uri.host().filter(|host| !host.is_empty()).ok_or_else(wanted)?;
     let has_user = uri.authority().is_some_and(|authority| authority.as_str().contains('@'));

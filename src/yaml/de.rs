@@ -17,19 +17,19 @@ impl de::Error for Invalid {
     }
 
     fn invalid_type(_: de::Unexpected<'_>, wanted: &dyn de::Expected) -> Self {
-        Self::file(format!("{wanted} is wanted here"))
+        Self::file(format!("{wanted} is expected here"))
     }
 
     fn invalid_value(_: de::Unexpected<'_>, wanted: &dyn de::Expected) -> Self {
-        Self::file(format!("{wanted} is wanted here"))
+        Self::file(format!("{wanted} is expected here"))
     }
 
     fn invalid_length(_: usize, wanted: &dyn de::Expected) -> Self {
-        Self::file(format!("{wanted} is wanted here"))
+        Self::file(format!("{wanted} is expected here"))
     }
 
     fn unknown_variant(_: &str, known: &'static [&'static str]) -> Self {
-        Self::file(format!("one of {} is wanted here", known.join(", ")))
+        Self::file(format!("one of {} is expected here", known.join(", ")))
     }
 
     fn unknown_field(key: &str, known: &'static [&'static str]) -> Self {
@@ -69,7 +69,7 @@ macro_rules! as_text {
             match &self.value {
                 Value::Scalar(scalar) => match scalar.text() {
                     Some(text) => visitor.visit_str(text).map_err(|error: Invalid| error.or_at(self.mark)),
-                    None => Err(Invalid::at(self.mark, "a value is wanted here")),
+                    None => Err(Invalid::at(self.mark, "a value is expected here")),
                 },
                 Value::List(_) | Value::Map(_) => self.deserialize_any(visitor),
             }
@@ -128,9 +128,10 @@ impl<'de> Deserializer<'de> for &Node {
         visitor: V,
     ) -> Result<V::Value, Invalid> {
         let Value::Scalar(scalar) = &self.value else {
-            return Err(Invalid::at(self.mark, "a word is wanted here"));
+            return Err(Invalid::at(self.mark, "a word is expected here"));
         };
-        let word = scalar.text().ok_or_else(|| Invalid::at(self.mark, "a value is wanted here"))?;
+        let word =
+            scalar.text().ok_or_else(|| Invalid::at(self.mark, "a value is expected here"))?;
         let word: de::value::StrDeserializer<'_, Invalid> = word.into_deserializer();
         visitor.visit_enum(word).map_err(|error| error.or_at(self.mark))
     }
@@ -143,7 +144,7 @@ impl<'de> Deserializer<'de> for &Node {
         visitor: V,
     ) -> Result<V::Value, Invalid> {
         match &self.value {
-            Value::List(_) => Err(Invalid::at(self.mark, "a map is wanted here")),
+            Value::List(_) => Err(Invalid::at(self.mark, "a map is expected here")),
             Value::Scalar(_) | Value::Map(_) => self.deserialize_any(visitor),
         }
     }

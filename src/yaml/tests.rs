@@ -198,15 +198,15 @@ fn documents_merges_tags_and_types() {
         ("issuer: !!binary aGk=\n", "tags"),
         ("issuer: !!int 5\n", "tags"),
         ("repositories: !!seq [a]\n", "tags"),
-        ("issuer: [a]\n", "a string is wanted here"),
-        ("repositories: a\n", "a sequence is wanted here"),
-        ("claim_pattern: [a]\n", "a map is wanted here"),
-        ("claim_pattern: {a: ~}\n", "a value is wanted here"),
-        ("repositories: [a, ~]\n", "a value is wanted here"),
-        ("enabled: 'true'\n", "a boolean is wanted here"),
-        ("port: 70000\n", "u16 is wanted here"),
-        ("- a\n", "wanted here"),
-        ("hello\n", "wanted here"),
+        ("issuer: [a]\n", "a string is expected here"),
+        ("repositories: a\n", "a sequence is expected here"),
+        ("claim_pattern: [a]\n", "a map is expected here"),
+        ("claim_pattern: {a: ~}\n", "a value is expected here"),
+        ("repositories: [a, ~]\n", "a value is expected here"),
+        ("enabled: 'true'\n", "a boolean is expected here"),
+        ("port: 70000\n", "u16 is expected here"),
+        ("- a\n", "expected here"),
+        ("hello\n", "expected here"),
     ] {
         let message = refused(text);
         assert!(message.contains(rule), "{text:?}: {message}");
@@ -369,7 +369,7 @@ fn other_types_load_as_serde_has_them() {
     assert_eq!(words, [Word::One, Word::Two]);
     assert_eq!(
         load::<Vec<Word>>(b"[three]").unwrap_err().to_string(),
-        "line 1, column 2: one of one, two is wanted here"
+        "line 1, column 2: one of one, two is expected here"
     );
     let value: serde_json::Value =
         load_with_web_keys(b"{keys: [{n: abc, use: sig, x: -1, y: true, z: ~}]}").unwrap();

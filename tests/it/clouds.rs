@@ -242,11 +242,18 @@ async fn credentials_are_found_where_the_clouds_own_clients_find_them() {
         ("IDENTITY_ENDPOINT", format!("{}/app-service", clouds.metadata.url)),
         ("IDENTITY_HEADER", "identity".to_owned()),
     ];
+    // Some platforms name their endpoint by `localhost`.
+    let by_name = clouds.metadata.url.replace("127.0.0.1", "localhost");
+    let container_app = vec![
+        ("IDENTITY_ENDPOINT", format!("{by_name}/app-service")),
+        ("IDENTITY_HEADER", "identity".to_owned()),
+    ];
     let aws = [("web identity", role(token.clone()))];
     let azure = [
         ("client secret", azure("tenant", "AZURE_CLIENT_SECRET", "client-secret".to_owned())),
         ("workload identity", azure("tenant", "AZURE_FEDERATED_TOKEN_FILE", token.clone())),
         ("app service", app_service),
+        ("container app", container_app),
     ];
     let google = google_credentials(&clouds, &token);
     let cases = aws.into_iter().map(|(what, variables)| (0, what, variables));

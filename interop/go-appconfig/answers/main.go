@@ -73,7 +73,7 @@ func main() {
 }
 
 // The test has the same names; its keys are real.
-var variables = map[string]string{"PEM": "key", "NAME": "named", "ORG": "Org-V", "EMPTY": "", "DOLLAR": "${NAME}"}
+var variables = map[string]string{"PEM": "key", "KMS": "kms", "NAME": "named", "ORG": "Org-V", "EMPTY": "", "DOLLAR": "${NAME}"}
 
 var reference = regexp.MustCompile(`\$\{(\w+)\}`)
 

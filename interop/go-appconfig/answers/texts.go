@@ -87,6 +87,9 @@ func (g *generator) secret() (string, string) {
 	if g.once(12) {
 		return g.pick("private_key", "kms_key", "private_key_file", "key"), g.pick("${PEM}", "''", "null", "${UNSET}", "${EMPTY}", "[x]", "5", "x")
 	}
+	if g.once(8) {
+		return "kms_key", g.pick("${KMS}", `"${KMS}"`, "${EMPTY}${KMS}")
+	}
 	return "private_key", g.pick("${PEM}", `"${PEM}"`, "'${PEM}'", "${EMPTY}${PEM}", ">-\n          ${PEM}", "|\n          ${PEM}")
 }
 

@@ -151,14 +151,13 @@ impl Authorization {
     }
 }
 
-/// Calls the endpoint that the container's environment names. Without TLS it is one of AWS's own addresses or
-/// loopback: the egress rule sees to that.
+/// Calls the endpoint that the container's environment names. Without TLS it is one of AWS's own
+/// addresses or loopback: the egress rule ensures that.
 async fn container(
     url: &str,
     authorization: &Authorization,
     network: &Network,
 ) -> Result<Credentials, Error> {
-    let rule = if url.starts_with("http://") { AddressRule::Metadata } else { AddressRule::Any };
     let mut request = Request::get(url)
         .body(Bytes::new())
         .map_err(|_| Error::configuration("AWS_CONTAINER_CREDENTIALS_FULL_URI is not a URL"))?;
@@ -166,7 +165,7 @@ async fn container(
         request.headers_mut().insert(header::AUTHORIZATION, value);
     }
     let whom = "the container's endpoint for AWS credentials";
-    of_json(whom, &ok(whom, send(whom, &network.metadata(rule), request).await?)?)
+    of_json(whom, &ok(whom, send(whom, &network.local(url), request).await?)?)
 }
 
 /// A machine's metadata server, in its second version alone: the first can be tricked into

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::super::server::Request;
 use super::{
     caller::{self, Caller},
-    files::Repository,
+    files::{CheckRun, Repository},
     reply::{Answer, DOCS, Reply},
     route::RouteKind,
     shapes,
@@ -16,21 +16,6 @@ use crate::clock::UnixTime;
 const STATUSES: [&str; 3] = ["queued", "in_progress", "completed"];
 const CONCLUSIONS: [&str; 7] =
     ["action_required", "cancelled", "failure", "neutral", "success", "skipped", "timed_out"];
-
-/// A check run.
-#[derive(Debug, Clone)]
-pub(super) struct CheckRun {
-    by_app: u64,
-    head_sha: String,
-    name: String,
-    external_id: String,
-    status: String,
-    conclusion: Option<String>,
-    title: Option<String>,
-    summary: Option<String>,
-    started_at: UnixTime,
-    completed_at: Option<UnixTime>,
-}
 
 /// `POST /repos/{owner}/{repo}/check-runs`
 pub(super) fn create(state: &mut State, caller: &Caller, id: u64, request: &Request) -> Answer {

@@ -5,7 +5,6 @@ use std::{collections::BTreeMap, sync::Arc};
 use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use bytes::Bytes;
 
-use super::checks::CheckRun;
 use crate::clock::UnixTime;
 
 /// What stands at a path.
@@ -48,6 +47,21 @@ pub(super) struct Issue {
     pub(super) body: Option<String>,
     pub(super) by_app: u64,
     pub(super) created_at: UnixTime,
+}
+
+/// A check run.
+#[derive(Debug, Clone)]
+pub(super) struct CheckRun {
+    pub(super) by_app: u64,
+    pub(super) head_sha: String,
+    pub(super) name: String,
+    pub(super) external_id: String,
+    pub(super) status: String,
+    pub(super) conclusion: Option<String>,
+    pub(super) title: Option<String>,
+    pub(super) summary: Option<String>,
+    pub(super) started_at: UnixTime,
+    pub(super) completed_at: Option<UnixTime>,
 }
 
 impl Repository {

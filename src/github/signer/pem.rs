@@ -11,7 +11,7 @@ use rustls::pki_types::{PrivateKeyDer, pem::PemObject};
 
 use super::{PublicKey, Signer, SignerError};
 
-/// Why a text is no key that an App can sign with.
+/// Why a text is not a key that an App can sign with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum KeyError {
     /// No PEM block with a private key.

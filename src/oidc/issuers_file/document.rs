@@ -112,7 +112,7 @@ fn refuse_any(keys: &[Option<Mark>], rule: &'static str) -> Result<(), Invalid> 
 
 fn algorithms(list: &At<Vec<At<String>>>) -> Result<Vec<Algorithm>, Invalid> {
     if list.value.is_empty() {
-        return Err(list.refuse("at least one algorithm is wanted here"));
+        return Err(list.refuse("at least one algorithm is expected here"));
     }
     let one = |name: &At<String>| {
         Algorithm::from_name(&name.value)
@@ -126,7 +126,7 @@ fn claims(list: &At<Vec<At<String>>>) -> Result<Vec<String>, Invalid> {
         return Err(list.refuse("1 to 64 names of claims are wanted here"));
     }
     match list.value.iter().find(|name| name.value.is_empty()) {
-        Some(empty) => Err(empty.refuse("the name of a claim is wanted here")),
+        Some(empty) => Err(empty.refuse("the name of a claim is expected here")),
         None => Ok(list.value.iter().map(|name| name.value.clone()).collect()),
     }
 }
@@ -135,6 +135,6 @@ fn span(text: &At<String>) -> Result<Duration, Invalid> {
     let span =
         parse_duration(&text.value).filter(|span| (Duration::from_secs(1)..=YEAR).contains(span));
     span.ok_or_else(|| {
-        text.refuse("a duration such as 90s or 1h30m is wanted here, of at most a year")
+        text.refuse("a duration such as 90s or 1h30m is expected here, of at most a year")
     })
 }
