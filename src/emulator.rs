@@ -18,8 +18,8 @@ mod keys;
 mod server;
 
 pub use github::{
-    Call, Calls, Fault, GitHub, InstallationState, Lag, Lie, LimitStyle, Options, Permissions,
-    Placed, RouteKind, Selection, TokenFormat, TokenRecord, Visibility,
+    Call, Calls, Fault, GitHub, InstallationState, Lie, LimitStyle, Options, Permissions, Placed,
+    ReplicationDelay, RouteKind, Selection, TokenFormat, TokenRecord, Visibility,
 };
 pub use issuer::{Document, Fetches, Issuer, Misbehaviour};
 pub use keys::{Alg, PublicKey, generate_rsa_pem};

@@ -323,6 +323,39 @@ fn a_module_names_only_modules_above_it() {
     }
 }
 
+/// The files of the emulated GitHub, each before those that may name it. The last four implement
+/// the handle `GitHub` or answer for it, and may name what their parent declares.
+const EMULATOR: [&str; 22] = [
+    "route", "options", "reply", "versions", "files", "faults", "limits", "record", "state",
+    "app_jwt", "caller", "shapes", "apps", "tokens", "checks", "contents", "repos", "disk", "git",
+    "pipeline", "observe", "setup",
+];
+
+#[test]
+fn files_of_the_emulator_depend_in_one_direction() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let rank = |name: &str| EMULATOR.iter().position(|file| *file == name);
+    let last = rank("git").unwrap();
+    let mut circles = Vec::new();
+    let mut seen = 0;
+    for file in files(&src.join("emulator/github")) {
+        let module = module_of(&file, &src);
+        let own = rank(module.last().unwrap()).unwrap_or_else(|| panic!("{module:?} has no rank"));
+        let path: Vec<&str> = module.iter().map(String::as_str).collect();
+        for to in named(&fs::read_to_string(&file).unwrap(), &path) {
+            if to.len() < 3 || to[..2] != ["emulator", "github"] || module.starts_with(&to[..3]) {
+                continue;
+            }
+            seen += 1;
+            if rank(&to[2]).map_or(own < last, |above| above >= own) {
+                circles.push(format!("{} names {}", module.join("::"), to.join("::")));
+            }
+        }
+    }
+    assert!(circles.is_empty(), "{}", circles.join("\n"));
+    assert!(seen >= 60, "only {seen} names were seen");
+}
+
 /// The permission to fetch the keys of an unknown issuer is given by the gate alone.
 #[test]
 fn only_the_gate_admits_an_issuer() {

@@ -7,20 +7,12 @@ use serde_json::Value;
 use super::super::keys::from_base64url;
 use super::{
     reply::{DOCS, Reply},
-    state::State,
+    state::{State, VerifiedJwt},
 };
 use crate::clock::UnixTime;
 
 /// The furthest that `exp` may lie ahead.
 const MAX_LIFE: Duration = Duration::from_secs(600);
-
-/// A JWT whose signature was checked. Only the last one is kept: clients use one for minutes.
-#[derive(Debug, Clone)]
-pub(super) struct Verified {
-    jwt: String,
-    app: u64,
-    claims: Value,
-}
 
 /// The App that the JWT speaks for.
 pub(super) fn authenticate(state: &mut State, jwt: &str) -> Result<u64, Reply> {
@@ -31,7 +23,7 @@ pub(super) fn authenticate(state: &mut State, jwt: &str) -> Result<u64, Reply> {
         return in_time(&known.claims, now).map(|()| known.app);
     }
     let (app, claims) = verify(state, jwt)?;
-    state.verified_jwt = Some(Verified { jwt: jwt.into(), app, claims: claims.clone() });
+    state.verified_jwt = Some(VerifiedJwt { jwt: jwt.into(), app, claims: claims.clone() });
     in_time(&claims, now).map(|()| app)
 }
 

@@ -1,16 +1,21 @@
-//! Who calls: nobody, the App or an installation token, and what the latter may see.
+//! Authentication: anonymous, an App or an installation token; and what a token may see.
 
 use std::time::Duration;
 
 use super::super::server::Request;
 use super::{
-    Lag, Permissions, app_jwt,
+    app_jwt,
     files::Repository,
+    options::ReplicationDelay,
+    record::Credential,
     reply::{DOCS, Reply},
     route::{Audience, Route},
-    state::{State, TokenKey, allows, rank, token_key},
+    state::{Permissions, State, TokenKey, allows, rank, token_key},
 };
-use crate::clock::UnixTime;
+use crate::{
+    clock::UnixTime,
+    name::{AppId, InstallationId},
+};
 
 /// An authenticated caller.
 #[derive(Debug, Clone)]
@@ -18,6 +23,17 @@ pub(super) enum Caller {
     Anonymous,
     App(u64),
     Token(Access),
+}
+
+impl Caller {
+    /// For the log; `None` without a credential.
+    pub(super) fn credential(&self) -> Option<Credential> {
+        match self {
+            Self::Anonymous => None,
+            Self::App(app) => Some(Credential::App(AppId(*app))),
+            Self::Token(access) => Some(Credential::Token(InstallationId(access.installation))),
+        }
+    }
 }
 
 /// What a live token reaches right now.
@@ -32,9 +48,9 @@ pub(super) struct Access {
     lagging: bool,
 }
 
-/// How far a fresh token has spread.
+/// Which of GitHub's servers know a new token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Spread {
+enum Replication {
     Unknown,
     WithoutPermissions,
     WithoutRepositories,
@@ -72,41 +88,48 @@ pub(super) fn bad_credentials() -> Reply {
 }
 
 pub(super) fn by_token(state: &mut State, token: &str) -> Result<Access, Reply> {
-    let (key, now, lag) = (token_key(token), state.now(), state.options.lag);
+    let key = token_key(token);
+    let now = state.now();
+    let delay = state.options.replication_delay;
     let token = state.tokens.get_mut(&key).filter(|token| !token.revoked && token.expires_at > now);
     let token = token.ok_or_else(bad_credentials)?;
-    let spread = spread(lag, token.uses, token.minted_at, now);
+    let reached = replication(delay, token.uses, token.minted_at, now);
     token.uses = token.uses.saturating_add(1);
     let installation = state.installations.get(&token.installation).ok_or_else(bad_credentials)?;
     if installation.suspended_at.is_some() {
         return Err(Reply::error(403, "This installation has been suspended", DOCS));
     }
-    match spread {
-        Spread::Unknown => return Err(bad_credentials()),
-        Spread::WithoutPermissions => {
+    match reached {
+        Replication::Unknown => return Err(bad_credentials()),
+        Replication::WithoutPermissions => {
             return Err(Reply::error(403, "Resource not accessible by integration", DOCS));
         }
-        Spread::WithoutRepositories | Spread::Everywhere => {}
+        Replication::WithoutRepositories | Replication::Everywhere => {}
     }
     Ok(Access {
         key,
         installation: installation.id,
         permissions: common(&token.permissions, &installation.permissions),
         repositories: token.repositories.clone(),
-        lagging: spread == Spread::WithoutRepositories,
+        lagging: reached == Replication::WithoutRepositories,
     })
 }
 
-fn spread(lag: Lag, uses: u32, minted_at: UnixTime, now: UnixTime) -> Spread {
+fn replication(
+    delay: ReplicationDelay,
+    uses: u32,
+    minted_at: UnixTime,
+    now: UnixTime,
+) -> Replication {
     let reached = |bounds: [bool; 3]| match bounds {
-        [true, _, _] => Spread::Unknown,
-        [_, true, _] => Spread::WithoutPermissions,
-        [_, _, true] => Spread::WithoutRepositories,
-        [false, false, false] => Spread::Everywhere,
+        [true, _, _] => Replication::Unknown,
+        [_, true, _] => Replication::WithoutPermissions,
+        [_, _, true] => Replication::WithoutRepositories,
+        [false, false, false] => Replication::Everywhere,
     };
-    match lag {
-        Lag::None => Spread::Everywhere,
-        Lag::Requests { unauthorized, forbidden, not_found } => {
+    match delay {
+        ReplicationDelay::None => Replication::Everywhere,
+        ReplicationDelay::Requests { unauthorized, forbidden, not_found } => {
             let forbidden = unauthorized.saturating_add(forbidden);
             reached([
                 uses < unauthorized,
@@ -114,7 +137,7 @@ fn spread(lag: Lag, uses: u32, minted_at: UnixTime, now: UnixTime) -> Spread {
                 uses < forbidden.saturating_add(not_found),
             ])
         }
-        Lag::Time { unauthorized, forbidden, not_found } => {
+        ReplicationDelay::Time { unauthorized, forbidden, not_found } => {
             let age: Duration = now.since(minted_at);
             let forbidden = unauthorized.saturating_add(forbidden);
             reached([

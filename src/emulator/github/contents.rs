@@ -34,7 +34,7 @@ enum Media {
 }
 
 /// Where an item is looked at: its repository, path and ref.
-struct Place<'a> {
+struct RepositoryAt<'a> {
     state: &'a State,
     repository: &'a Repository,
     reference: &'a str,
@@ -61,10 +61,10 @@ pub(super) fn get(state: &State, repository: &Repository, path: &str, request: &
         ));
     };
     let media = media(request.header("accept").unwrap_or_default());
-    let place = Place { state, repository, reference: &reference };
+    let at = RepositoryAt { state, repository, reference: &reference };
     match tree.get(path) {
-        Some(placed) => item(&place, tree, path, placed, media),
-        None => directory(&place, tree, path, media),
+        Some(placed) => item(&at, tree, path, placed, media),
+        None => directory(&at, tree, path, media),
     }
 }
 
@@ -77,31 +77,31 @@ fn media(accept: &str) -> Media {
     }
 }
 
-fn item(place: &Place<'_>, tree: &Tree, path: &str, placed: &Placed, media: Media) -> Answer {
+fn item(at: &RepositoryAt<'_>, tree: &Tree, path: &str, placed: &Placed, media: Media) -> Answer {
     match placed {
-        Placed::File(content) => file(place, path, placed, content.clone(), media),
+        Placed::File(content) => file(at, path, placed, content.clone(), media),
         Placed::Zeros(size) if *size <= MAX_FILE => {
             let content =
                 usize::try_from(*size).map(|size| Bytes::from(vec![0; size])).unwrap_or_default();
-            file(place, path, placed, content, media)
+            file(at, path, placed, content, media)
         }
         Placed::Zeros(_) => Err(too_large()),
         Placed::Symlink(target) => {
             match resolve(path, target).and_then(|path| tree.get_key_value(&path)) {
                 // A link to a file in the repository is answered with the file it leads to.
                 Some((path, placed @ (Placed::File(_) | Placed::Zeros(_)))) => {
-                    item(place, tree, path, placed, media)
+                    item(at, tree, path, placed, media)
                 }
                 _ if media == Media::Raw => Ok(Reply::raw(200, RAW, target.clone())),
                 _ => {
-                    let mut shape = place.entry(path, "symlink", &placed.sha(), placed.size());
+                    let mut shape = at.entry(path, "symlink", &placed.sha(), placed.size());
                     set(&mut shape, "target", json!(target));
                     Ok(Reply::json(200, shape))
                 }
             }
         }
         Placed::Submodule(url) => {
-            let mut shape = place.entry(path, "submodule", &placed.sha(), 0);
+            let mut shape = at.entry(path, "submodule", &placed.sha(), 0);
             set(&mut shape, "submodule_git_url", json!(url));
             Ok(Reply::json(200, shape))
         }
@@ -110,11 +110,17 @@ fn item(place: &Place<'_>, tree: &Tree, path: &str, placed: &Placed, media: Medi
 
 const RAW: &str = "application/vnd.github.raw+json; charset=utf-8";
 
-fn file(place: &Place<'_>, path: &str, placed: &Placed, content: Bytes, media: Media) -> Answer {
+fn file(
+    at: &RepositoryAt<'_>,
+    path: &str,
+    placed: &Placed,
+    content: Bytes,
+    media: Media,
+) -> Answer {
     if media == Media::Raw {
         return Ok(Reply::raw(200, RAW, content));
     }
-    let mut shape = place.entry(path, "file", &placed.sha(), placed.size());
+    let mut shape = at.entry(path, "file", &placed.sha(), placed.size());
     let large = placed.size() > MAX_JSON;
     set(&mut shape, "content", json!(if large { String::new() } else { base64_lines(&content) }));
     set(&mut shape, "encoding", json!(if large { "none" } else { "base64" }));
@@ -124,8 +130,8 @@ fn file(place: &Place<'_>, path: &str, placed: &Placed, content: Bytes, media: M
 /// Base64 with a line break after every 60 characters.
 fn base64_lines(content: &[u8]) -> String {
     let mut lines = String::new();
-    for (at, letter) in BASE64_STANDARD.encode(content).chars().enumerate() {
-        if at > 0 && at % 60 == 0 {
+    for (index, letter) in BASE64_STANDARD.encode(content).chars().enumerate() {
+        if index > 0 && index % 60 == 0 {
             lines.push('\n');
         }
         lines.push(letter);
@@ -162,7 +168,7 @@ fn resolve(link: &str, target: &str) -> Option<String> {
     Some(path.join("/"))
 }
 
-fn directory(place: &Place<'_>, tree: &Tree, path: &str, media: Media) -> Answer {
+fn directory(at: &RepositoryAt<'_>, tree: &Tree, path: &str, media: Media) -> Answer {
     let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
     let mut entries: BTreeMap<&str, Value> = BTreeMap::new();
     for (file, placed) in
@@ -175,13 +181,11 @@ fn directory(place: &Place<'_>, tree: &Tree, path: &str, media: Media) -> Answer
                 Placed::Symlink(_) => "symlink",
                 Placed::Submodule(_) => "submodule",
             };
-            entries.insert(below, place.entry(file, kind, &placed.sha(), placed.size()));
+            entries.insert(below, at.entry(file, kind, &placed.sha(), placed.size()));
             continue;
         };
         let child = format!("{prefix}{name}");
-        entries
-            .entry(name)
-            .or_insert_with(|| place.entry(&child, "dir", &tree_id(tree, &child), 0));
+        entries.entry(name).or_insert_with(|| at.entry(&child, "dir", &tree_id(tree, &child), 0));
     }
     if entries.is_empty() && !path.is_empty() {
         return Err(Reply::not_found(DOCUMENTATION));
@@ -190,7 +194,7 @@ fn directory(place: &Place<'_>, tree: &Tree, path: &str, media: Media) -> Answer
     if media != Media::Object {
         return Ok(Reply::json(200, listed.into()));
     }
-    let mut shape = place.entry(path, "dir", &tree_id(tree, path), 0);
+    let mut shape = at.entry(path, "dir", &tree_id(tree, path), 0);
     set(&mut shape, "entries", listed.into());
     Ok(Reply::json(200, shape))
 }
@@ -207,7 +211,7 @@ fn tree_id(tree: &Tree, path: &str) -> String {
     )
 }
 
-impl Place<'_> {
+impl RepositoryAt<'_> {
     /// The fields that all kinds of items share.
     fn entry(&self, path: &str, kind: &str, sha: &str, size: u64) -> Value {
         let full_name =
@@ -280,8 +284,8 @@ pub(super) fn put(
     let repository = state.repositories.get_mut(&id).ok_or_else(not_found)?;
     let commit = repository.commit(&branch, path, Some(placed), now);
     let repository = state.repositories.get(&id).ok_or_else(not_found)?;
-    let place = Place { state, repository, reference: &branch };
-    let body = json!({"content": place.entry(path, "file", &sha, size), "commit": {"sha": commit, "message": message}});
+    let at = RepositoryAt { state, repository, reference: &branch };
+    let body = json!({"content": at.entry(path, "file", &sha, size), "commit": {"sha": commit, "message": message}});
     Ok(Reply::json(if held.is_some() { 200 } else { 201 }, body))
 }
 

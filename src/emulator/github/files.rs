@@ -1,4 +1,4 @@
-//! A repository's branches, commits and files, with git's own blob ids.
+//! A repository: branches, commits and files with git's own blob ids, issues and check runs.
 
 use std::{collections::BTreeMap, sync::Arc};
 

@@ -39,7 +39,7 @@ impl GitHub {
     /// Serves git at `/OWNER/REPO.git` too, with copies of the repositories in this folder: it is
     /// made, and removed with the emulator. Needs git on this machine.
     pub fn serve_git(&self, folder: PathBuf) {
-        self.shared.lock().git = Some(Arc::new(Mutex::new(Disk::at(folder))));
+        self.shared.copies.get_or_init(|| Arc::new(Mutex::new(Disk::at(folder))));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{LimitStyle, reply::Reply};
+use super::{options::LimitStyle, reply::Reply};
 use crate::clock::UnixTime;
 
 const HOUR: Duration = Duration::from_secs(3600);
@@ -42,19 +42,19 @@ impl Window {
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Quota(Window);
 
-/// A quota as its headers tell it.
+/// A quota, as the `x-ratelimit-*` headers report it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Standing {
+pub(super) struct RateLimit {
     pub(super) limit: u64,
     pub(super) used: u64,
     pub(super) reset: UnixTime,
 }
 
 impl Quota {
-    /// How it stands now.
-    pub(super) fn standing(&mut self, now: UnixTime, limit: u64) -> Standing {
+    /// Limit, use and end of the present window.
+    pub(super) fn rate_limit(&mut self, now: UnixTime, limit: u64) -> RateLimit {
         let start = self.0.roll(now, HOUR);
-        Standing { limit, used: self.0.used, reset: start.plus(HOUR) }
+        RateLimit { limit, used: self.0.used, reset: start.plus(HOUR) }
     }
 
     pub(super) fn used(&self) -> u64 {
@@ -67,7 +67,7 @@ impl Quota {
     }
 }
 
-impl Standing {
+impl RateLimit {
     pub(super) fn remaining(&self) -> u64 {
         self.limit.saturating_sub(self.used)
     }
@@ -83,10 +83,10 @@ impl Standing {
 }
 
 /// The answer when the primary limit is used up; `whose` completes the message.
-pub(super) fn primary(style: LimitStyle, whose: &str, now: UnixTime, standing: Standing) -> Reply {
+pub(super) fn primary(style: LimitStyle, whose: &str, now: UnixTime, rate: RateLimit) -> Reply {
     let reply = Reply::error(style.status, format!("API rate limit exceeded for {whose}."), DOCS);
     if style.retry_after {
-        reply.with("retry-after", standing.reset.since(now).as_secs().to_string())
+        reply.with("retry-after", rate.reset.since(now).as_secs().to_string())
     } else {
         reply
     }

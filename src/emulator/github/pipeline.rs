@@ -9,7 +9,7 @@ use super::{
     caller::{self, Caller},
     faults::{self, Instead},
     git,
-    limits::{self, Standing},
+    limits::{self, RateLimit},
     record::Call,
     reply::{Answer, Body, DOCS, Reply},
     repos::{self, Operation},
@@ -22,7 +22,7 @@ use super::{
 /// Answers one request.
 pub(super) async fn handle(shared: Shared, request: Request) -> Result<Response, Cut> {
     let by_git_now = git::GitRequest::parse(&request)
-        .and_then(|asked| Some((asked, shared.lock().git.clone()?)));
+        .and_then(|asked| Some((asked, shared.copies.get()?.clone())));
     if let Some((asked, copies)) = by_git_now {
         return Ok(by_git(&shared, &copies, &asked, &request).await);
     }
@@ -52,7 +52,7 @@ pub(super) async fn handle(shared: Shared, request: Request) -> Result<Response,
     let mut state = shared.lock();
     let end = plan.end();
     let reply = plan.finish(reply);
-    state.record.answered(number, caller.as_ref(), reply.status);
+    state.record.answered(number, caller.as_ref().and_then(Caller::credential), reply.status);
     let reply = add_response_headers(&state, &request, number, reply);
     Ok(Response { end, ..reply.into_response() })
 }
@@ -67,7 +67,7 @@ async fn by_git(
     let number = arrived(&mut shared.lock(), request, Some(RouteKind::Git));
     let (reply, caller) = git::answer(shared, copies, asked, request).await;
     let mut state = shared.lock();
-    state.record.answered(number, Some(&caller), reply.status);
+    state.record.answered(number, caller.credential(), reply.status);
     add_response_headers(&state, request, number, reply).into_response()
 }
 
@@ -125,21 +125,20 @@ fn limited(
     caller: &Caller,
 ) -> Reply {
     let now = state.now();
-    let Some((standing, whose)) = standing(state, caller) else {
+    let Some((rate, whose)) = quota(state, caller) else {
         let reply = version.shape(route.kind(), flat(dispatch(state, request, route, caller)));
         return conditional(request, caller, reply, "public, max-age=60, s-maxage=60");
     };
     let style = state.options.limit_style;
     let free = route.kind() == RouteKind::RateLimit;
-    if standing.remaining() == 0 && !free {
-        return standing.headers(limits::primary(style, &whose, now, standing));
+    if rate.remaining() == 0 && !free {
+        return rate.headers(limits::primary(style, &whose, now, rate));
     }
     let reply = version.shape(route.kind(), flat(dispatch(state, request, route, caller)));
     let reply = conditional(request, caller, reply, "private, max-age=60, s-maxage=60");
     // What has not changed costs nothing.
-    let spent =
-        Standing { used: standing.used + u64::from(reply.status != 304 && !free), ..standing };
-    spend(state, caller, spent.used - standing.used);
+    let spent = RateLimit { used: rate.used + u64::from(reply.status != 304 && !free), ..rate };
+    spend(state, caller, spent.used - rate.used);
     spent.headers(reply)
 }
 
@@ -150,7 +149,7 @@ fn flat(answer: Answer) -> Reply {
 }
 
 /// The quota that the caller draws on, and whose it is; `None` where there is none.
-pub(super) fn standing(state: &mut State, caller: &Caller) -> Option<(Standing, String)> {
+pub(super) fn quota(state: &mut State, caller: &Caller) -> Option<(RateLimit, String)> {
     let now = state.now();
     if state.options.enterprise_server {
         return None;
@@ -159,13 +158,13 @@ pub(super) fn standing(state: &mut State, caller: &Caller) -> Option<(Standing, 
         Caller::App(_) => None,
         Caller::Anonymous => {
             let limit = state.options.anonymous_limit;
-            Some((state.anonymous.standing(now, limit), "127.0.0.1".into()))
+            Some((state.anonymous.rate_limit(now, limit), "127.0.0.1".into()))
         }
         Caller::Token(access) => {
             let limit = state.options.hourly_limit;
             let installation = state.installations.get_mut(&access.installation)?;
             Some((
-                installation.quota.standing(now, limit),
+                installation.quota.rate_limit(now, limit),
                 format!("installation ID {}", access.installation),
             ))
         }
@@ -213,7 +212,7 @@ fn dispatch(state: &mut State, request: &Request, route: &Route, caller: &Caller
 
 /// `GET /rate_limit`, which costs nothing.
 fn rate_limit(state: &mut State, caller: &Caller) -> Reply {
-    let Some((standing, _)) = standing(state, caller) else {
+    let Some((rate, _)) = quota(state, caller) else {
         return Reply::error(
             404,
             "Rate limiting is not enabled.",
@@ -221,12 +220,13 @@ fn rate_limit(state: &mut State, caller: &Caller) -> Reply {
         );
     };
     let core = serde_json::json!({
-        "limit": standing.limit,
-        "used": standing.used.min(standing.limit),
-        "remaining": standing.remaining(),
-        "reset": standing.reset.as_secs(),
+        "limit": rate.limit,
+        "used": rate.used.min(rate.limit),
+        "remaining": rate.remaining(),
+        "reset": rate.reset.as_secs(),
     });
-    let search = serde_json::json!({"limit": 30, "used": 0, "remaining": 30, "reset": standing.reset.as_secs()});
+    let search =
+        serde_json::json!({"limit": 30, "used": 0, "remaining": 30, "reset": rate.reset.as_secs()});
     Reply::json(
         200,
         serde_json::json!({"resources": {"core": core, "search": search}, "rate": core}),

@@ -1,11 +1,11 @@
-//! What was asked: a log without credentials, counters by operation, and requests that nobody
-//! knows.
+//! The requests so far: a log without credentials, counters by operation, and the requests that
+//! are not emulated.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use http::Method;
 
-use super::{caller::Caller, route::RouteKind};
+use super::route::RouteKind;
 use crate::{
     clock::UnixTime,
     name::{AppId, InstallationId},
@@ -63,7 +63,16 @@ impl Calls {
     }
 }
 
-/// All that is remembered about requests.
+/// The credential that a request was authenticated by.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Credential {
+    /// A JWT of this App.
+    App(AppId),
+    /// A token of this installation.
+    Token(InstallationId),
+}
+
+/// The log and the counters.
 #[derive(Debug, Default)]
 pub(super) struct Record {
     log: VecDeque<Call>,
@@ -75,7 +84,7 @@ pub(super) struct Record {
 }
 
 impl Record {
-    /// Notes a request as it comes, whatever becomes of it; the number is for [`Record::answered`].
+    /// Notes a request before it is answered; the number is for [`Record::answered`].
     pub(super) fn arrived(&mut self, call: Call) -> usize {
         *self.calls.0.entry(call.kind).or_default() += 1;
         if self.log.len() == MAX_LOG {
@@ -86,17 +95,15 @@ impl Record {
         self.forgotten + self.log.len() - 1
     }
 
-    /// Notes what became of it.
-    pub(super) fn answered(&mut self, number: usize, caller: Option<&Caller>, status: u16) {
+    /// Notes its answer.
+    pub(super) fn answered(&mut self, number: usize, credential: Option<Credential>, status: u16) {
         let call = number.checked_sub(self.forgotten).and_then(|at| self.log.get_mut(at));
         let Some(call) = call else { return };
         call.status = Some(status);
-        match caller {
-            Some(Caller::App(app)) => call.app = Some(AppId(*app)),
-            Some(Caller::Token(access)) => {
-                call.installation = Some(InstallationId(access.installation))
-            }
-            Some(Caller::Anonymous) | None => {}
+        match credential {
+            Some(Credential::App(app)) => call.app = Some(app),
+            Some(Credential::Token(installation)) => call.installation = Some(installation),
+            None => {}
         }
     }
 

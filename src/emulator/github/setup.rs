@@ -224,7 +224,7 @@ impl GitHub {
         found
             .map(|found| {
                 // Starts the window if none runs.
-                found.quota.standing(now, limit);
+                found.quota.rate_limit(now, limit);
                 found.quota.spend(requests);
             })
             .is_some()

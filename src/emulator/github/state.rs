@@ -1,7 +1,7 @@
 //! What the emulated GitHub knows: Apps, accounts, repositories, installations and tokens.
 //!
-//! Names compare without ASCII case. Identifiers come from ranges of their own, so that one taken
-//! for another never happens to exist.
+//! Names compare without ASCII case. Identifiers come from separate ranges, so that an
+//! id of one kind never exists as an id of another kind.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, VecDeque},
@@ -12,12 +12,10 @@ use serde_json::Value;
 
 use super::super::keys::{Lease, PublicKey, sha256};
 use super::{
-    Options,
-    app_jwt::Verified,
     faults::Faults,
     files::Repository,
-    git::Copies,
     limits::{Quota, Window},
+    options::Options,
     record::Record,
 };
 use crate::clock::{Clock, UnixTime};
@@ -25,7 +23,7 @@ use crate::clock::{Clock, UnixTime};
 /// Permission name to level (`read`, `write`, `admin`).
 pub type Permissions = BTreeMap<String, String>;
 
-/// The most tokens that are remembered; beyond that the oldest stop working.
+/// Maximum number of tokens in the state; beyond it the oldest stop working.
 const MAX_TOKENS: usize = 50_000;
 
 /// Who can see a repository without being invited.
@@ -95,8 +93,16 @@ pub(super) struct Token {
     pub(super) minted_at: UnixTime,
     pub(super) expires_at: UnixTime,
     pub(super) revoked: bool,
-    /// How many requests came with it so far: replication lag may count them.
+    /// How many requests came with it so far: the replication delay may count them.
     pub(super) uses: u32,
+}
+
+/// An App's JWT whose signature was checked. Only the last one is kept: clients use one for minutes.
+#[derive(Debug, Clone)]
+pub(super) struct VerifiedJwt {
+    pub(super) jwt: String,
+    pub(super) app: u64,
+    pub(super) claims: Value,
 }
 
 /// The SHA-256 of a token.
@@ -120,12 +126,10 @@ pub(super) struct State {
     pub(super) tokens: HashMap<TokenKey, Token>,
     token_order: VecDeque<TokenKey>,
     pub(super) anonymous: Quota,
-    pub(super) verified_jwt: Option<Verified>,
+    pub(super) verified_jwt: Option<VerifiedJwt>,
     pub(super) faults: Faults,
     pub(super) record: Record,
-    /// What git is served from, if it is.
-    pub(super) git: Option<Copies>,
-    /// The Apps' private keys: nobody else in the process is given the same.
+    /// The Apps' private keys: no other App in the process has the same.
     pub(super) leases: Vec<Lease>,
     next: u64,
 }
@@ -151,7 +155,6 @@ impl State {
             verified_jwt: None,
             faults: Faults::default(),
             record: Record::default(),
-            git: None,
             leases: Vec::new(),
             next: 0,
         }

@@ -10,12 +10,12 @@ use super::super::{
     server::Request,
 };
 use super::{
-    Permissions, TokenFormat,
     caller::Access,
     limits,
+    options::TokenFormat,
     reply::{Answer, DOCS, Reply},
     shapes,
-    state::{Installation, State, Token, allows, token_key},
+    state::{Installation, Permissions, State, Token, allows, token_key},
 };
 
 use crate::policy::permission;

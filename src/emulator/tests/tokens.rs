@@ -1,7 +1,7 @@
 //! Minting, narrowing, using and revoking installation tokens.
 
 use super::*;
-use crate::emulator::{Lag, TokenFormat};
+use crate::emulator::{ReplicationDelay, TokenFormat};
 
 const PERMISSIONS: &str = "The permissions requested are not granted to this installation.";
 const REPOSITORIES: &str = "There is at least one repository that does not exist or is not accessible to the parent installation.";
@@ -263,9 +263,10 @@ async fn tokens_end_after_an_hour() {
 #[tokio::test]
 async fn fresh_tokens_spread_slowly() {
     let world = World::new().await;
-    world
-        .github
-        .set(|options| options.lag = Lag::Requests { unauthorized: 1, forbidden: 1, not_found: 1 });
+    world.github.set(|options| {
+        options.replication_delay =
+            ReplicationDelay::Requests { unauthorized: 1, forbidden: 1, not_found: 1 }
+    });
     let token = world.mint(Value::Null).await;
     for status in [401, 403, 404, 200] {
         assert_eq!(
@@ -275,7 +276,8 @@ async fn fresh_tokens_spread_slowly() {
     }
     let second = Duration::from_secs(1);
     world.github.set(|options| {
-        options.lag = Lag::Time { unauthorized: second, forbidden: second, not_found: second }
+        options.replication_delay =
+            ReplicationDelay::Time { unauthorized: second, forbidden: second, not_found: second }
     });
     let token = world.mint(Value::Null).await;
     for (private, public) in [(401, 401), (403, 403), (404, 200), (200, 200)] {

@@ -1,6 +1,6 @@
 //! Every state that an organization's list of trusted issuers can be in, and its verdict.
 
-use octo_sts::emulator::{Fault, Lag, LimitStyle, RouteKind, Selection, Visibility};
+use octo_sts::emulator::{Fault, LimitStyle, ReplicationDelay, RouteKind, Selection, Visibility};
 
 use super::{once, pass, same, setup};
 use crate::harness::{Answer, Setup, World};
@@ -49,9 +49,10 @@ async fn private() -> Setup {
 }
 
 fn lag(setup: &Setup, not_found: u32) {
-    setup
-        .github
-        .set(|options| options.lag = Lag::Requests { unauthorized: 0, forbidden: 0, not_found });
+    setup.github.set(|options| {
+        options.replication_delay =
+            ReplicationDelay::Requests { unauthorized: 0, forbidden: 0, not_found }
+    });
 }
 
 #[tokio::test]
@@ -118,7 +119,7 @@ async fn a_missing_policy_needs_the_same_proof() {
     lag(&setup, 1_000);
     let world = setup.start().await;
     same(&once(&world).await, super::DOWN);
-    world.github.set(|options| options.lag = Lag::None);
+    world.github.set(|options| options.replication_delay = ReplicationDelay::None);
     same(&once(&world).await, super::GRANTED);
 }
 
