@@ -37,7 +37,8 @@ pub(super) struct GitRequest {
 
 impl GitHub {
     /// Serves git at `/OWNER/REPO.git` too, with copies of the repositories in this folder: it is
-    /// made, and removed with the emulator. Needs git on this machine.
+    /// made, and removed with the emulator. Only the first call chooses the folder. Needs git on
+    /// this machine.
     pub fn serve_git(&self, folder: PathBuf) {
         self.shared.copies.get_or_init(|| Arc::new(Mutex::new(Disk::at(folder))));
     }

@@ -59,11 +59,13 @@ pub struct Options {
     pub token_life: Duration,
     /// How long new tokens take to reach all of GitHub.
     pub replication_delay: ReplicationDelay,
-    /// Requests an hour for each installation.
+    /// Requests an hour for each installation without a limit of its own; see
+    /// [`super::GitHub::set_hourly_limit`].
     pub hourly_limit: u64,
     /// Requests an hour without a token.
     pub anonymous_limit: u64,
-    /// Mints a minute for each App; beyond that, the secondary limit.
+    /// Mints a minute for each App without a limit of its own; beyond that, the secondary limit.
+    /// See [`super::GitHub::set_mints_per_minute`].
     pub mints_per_minute: Option<u32>,
     /// The form of answers beyond a limit.
     pub limit_style: LimitStyle,

@@ -161,8 +161,9 @@ pub(super) fn quota(state: &mut State, caller: &Caller) -> Option<(RateLimit, St
             Some((state.anonymous.rate_limit(now, limit), "127.0.0.1".into()))
         }
         Caller::Token(access) => {
-            let limit = state.options.hourly_limit;
+            let default = state.options.hourly_limit;
             let installation = state.installations.get_mut(&access.installation)?;
+            let limit = installation.hourly_limit.unwrap_or(default);
             Some((
                 installation.quota.rate_limit(now, limit),
                 format!("installation ID {}", access.installation),

@@ -216,6 +216,19 @@ impl GitHub {
         self.shared.lock().uninstall(installation.0)
     }
 
+    /// Gives an installation its own limit of requests an hour: GitHub grants more to larger
+    /// organizations. Applies to the present hour too.
+    pub fn set_hourly_limit(&self, installation: InstallationId, requests: u64) -> bool {
+        let mut state = self.shared.lock();
+        let found = state.installations.get_mut(&installation.0);
+        found.map(|found| found.hourly_limit = Some(requests)).is_some()
+    }
+
+    /// Gives an App its own limit of mints a minute, without effect on the other Apps.
+    pub fn set_mints_per_minute(&self, app: AppId, mints: u32) -> bool {
+        self.on_app(app, |app| app.mints_per_minute = Some(mints))
+    }
+
     /// Counts requests that were not made, so that a limit can be reached at once.
     pub fn spend_quota(&self, installation: InstallationId, requests: u64) -> bool {
         let mut state = self.shared.lock();

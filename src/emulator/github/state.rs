@@ -54,6 +54,8 @@ pub(super) struct App {
     pub(super) permissions: Permissions,
     pub(super) keys: Vec<PublicKey>,
     pub(super) mints: Window,
+    /// Mints a minute; `None`: as the options say.
+    pub(super) mints_per_minute: Option<u32>,
     pub(super) created_at: UnixTime,
 }
 
@@ -78,6 +80,8 @@ pub(super) struct Installation {
     pub(super) created_at: UnixTime,
     pub(super) updated_at: UnixTime,
     pub(super) quota: Quota,
+    /// Requests an hour; `None`: as the options say.
+    pub(super) hourly_limit: Option<u64>,
 }
 
 /// A minted token. The token itself is not kept, only its digest as the key.
@@ -182,6 +186,7 @@ impl State {
             permissions: Permissions::from([("metadata".into(), "read".into())]),
             keys: Vec::new(),
             mints: Window::default(),
+            mints_per_minute: None,
             created_at,
         };
         self.apps.insert(id, app);
@@ -297,6 +302,7 @@ impl State {
             created_at: now,
             updated_at: now,
             quota: Quota::default(),
+            hourly_limit: self.installations.get(&id).and_then(|found| found.hourly_limit),
         };
         self.installations.insert(id, installation);
         id

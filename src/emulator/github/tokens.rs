@@ -34,7 +34,9 @@ struct MintRequest {
 /// `POST /app/installations/{id}/access_tokens`
 pub(super) fn mint(state: &mut State, app: u64, installation: u64, request: &Request) -> Answer {
     let now = state.now();
-    if let (Some(limit), Some(app)) = (state.options.mints_per_minute, state.apps.get_mut(&app))
+    let default = state.options.mints_per_minute;
+    if let Some(app) = state.apps.get_mut(&app)
+        && let Some(limit) = app.mints_per_minute.or(default)
         && !app.mints.take_in_minute(now, limit)
     {
         return Err(limits::secondary(state.options.limit_style));

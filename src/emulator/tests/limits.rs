@@ -134,3 +134,63 @@ async fn requests_are_counted_and_logged_without_credentials() {
     );
     assert!(!format!("{log:?}{:?}", world.github.minted()).contains(&token));
 }
+
+/// A second App on the organization of `first`, on the same GitHub.
+fn second_app(first: &World) -> World {
+    let (app, pem) = first.github.app("octo-sts-2");
+    let installation = first.github.install(app, "octo-org", &Selection::All, &GRANTED);
+    let github = first.github.clone();
+    World { github, clock: first.clock.clone(), http: Http::new(), app, pem, installation }
+}
+
+/// Reads a private repository: the status, and what remains of the quota.
+async fn read(world: &World, token: &str) -> (u16, String) {
+    let answer = world.get("/repos/octo-org/hello", token).await;
+    (answer.status, answer.header("x-ratelimit-remaining").to_owned())
+}
+
+#[tokio::test]
+async fn apps_on_one_owner_share_nothing() {
+    let first = World::new().await;
+    let second = second_app(&first);
+    let foreign_key = World { pem: first.pem.clone(), ..second_app(&first) };
+    assert_eq!(foreign_key.try_mint(Value::Null).await.status, 401, "each App has its own keys");
+    let token = first.mint(Value::Null).await;
+    let other = second.mint(Value::Null).await;
+    assert!(first.github.set_hourly_limit(first.installation, 2));
+    for (from_first, from_second) in
+        [((200, "1"), (200, "4999")), ((200, "0"), (200, "4998")), ((403, "0"), (200, "4997"))]
+    {
+        let (status, remaining) = read(&first, &token).await;
+        assert_eq!((status, remaining.as_str()), from_first);
+        let (status, remaining) = read(&second, &other).await;
+        assert_eq!((status, remaining.as_str()), from_second);
+    }
+    assert!(first.github.set_mints_per_minute(first.app, 1));
+    assert_eq!(first.try_mint(Value::Null).await.status, 201, "no limit was counted before");
+    let limited = first.try_mint(Value::Null).await;
+    assert!(limited.status == 403 && limited.message().contains("secondary rate limit"));
+    assert_eq!(second.try_mint(Value::Null).await.status, 201);
+    assert!(second.github.suspend(second.installation));
+    assert_eq!(read(&second, &other).await.0, 403);
+    assert_eq!(second.try_mint(Value::Null).await.status, 403);
+    first.advance(3_600);
+    let token = first.mint(Value::Null).await;
+    assert_eq!(read(&first, &token).await, (200, "1".into()), "the other App is suspended");
+    assert!(second.github.unsuspend(second.installation));
+    assert!(second.github.uninstall(second.installation));
+    assert_eq!(second.try_mint(Value::Null).await.status, 404);
+    assert_eq!(read(&first, &token).await, (200, "0".into()), "the other App is uninstalled");
+}
+
+#[tokio::test]
+async fn limits_are_set_on_what_exists() {
+    let world = World::new().await;
+    assert!(!world.github.set_hourly_limit(InstallationId(1), 5));
+    assert!(!world.github.set_mints_per_minute(AppId(1), 5));
+    assert!(world.github.set_hourly_limit(world.installation, 9));
+    world.github.install(world.app, "octo-org", &Selection::All, &GRANTED);
+    let token = world.mint(Value::Null).await;
+    let answer = world.get("/repos/octo-org/hello", &token).await;
+    assert_eq!(answer.header("x-ratelimit-limit"), "9", "a changed installation keeps its limit");
+}
