@@ -1,7 +1,7 @@
 //! The operator's own command, run whenever a file holds a new token.
 //!
 //! It is a program and its arguments, no shell. It gets the file's path in its environment and
-//! never the token, and what becomes of it is told and counted but changes nothing for the token.
+//! never the token. Its outcome is logged and counted, and has no effect on the token.
 
 use std::{path::Path, process::Stdio, sync::Arc, time::Duration};
 
@@ -32,7 +32,7 @@ impl Command {
     /// The program's name or path first; a name is looked for in `PATH`.
     ///
     /// # Errors
-    /// There is no program.
+    /// The program does not exist.
     pub fn new(words: impl IntoIterator<Item = String>) -> Result<Self, CommandError> {
         let mut words = words.into_iter();
         let program = words.next().filter(|program| !program.is_empty()).ok_or(CommandError)?;

@@ -22,10 +22,10 @@ use secrecy::{ExposeSecret, SecretString};
 use super::schedule::LONGEST_LIFE;
 use crate::clock::UnixTime;
 
-/// Longer than any token of GitHub's; a longer file is somebody else's.
+/// Longer than any token of GitHub's; a longer file is not ours.
 const MAX_BYTES: u64 = 4096;
 
-/// Who may read a token's file. Never others, and nobody may execute it.
+/// Mode of a token's file: never readable by others, never executable.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mode(u32);
 
@@ -36,7 +36,7 @@ impl Default for Mode {
     }
 }
 
-/// A text that is no mode for a token's file.
+/// A string that is not a valid mode for a token's file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("a mode is 0600, 0640, 0660, 0400 or 0440")]
 pub struct ModeError;
@@ -129,7 +129,7 @@ impl TokenFile {
             let name = entry.file_name();
             let rest = name.to_str().and_then(|name| name.strip_prefix(&self.prefix));
             if rest.is_some_and(|rest| uuid::Uuid::try_parse(rest).is_ok()) {
-                // Whatever keeps it here will be told by the draft that follows.
+                // The draft that follows reports the cause if it stays.
                 fs::remove_file(entry.path()).ok();
             }
         }
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_cannot_hold_a_token_is_told() {
+    fn a_path_that_cannot_hold_a_token_is_an_error() {
         for path in ["/", "..", "x/.."] {
             assert!(
                 matches!(

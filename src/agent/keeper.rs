@@ -31,11 +31,11 @@ const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// How long an identity and an exchange may take together.
 const ATTEMPT: Duration = Duration::from_secs(60);
 
-/// A clock that goes back by more was set by somebody.
+/// A clock that goes back by more was set by hand.
 const SET_BACK: Duration = Duration::from_secs(5);
 
 /// How long an exchange in flight may still take after the signal to stop: its token is then
-/// revoked here. Later, the server finds that nobody takes the token, and revokes it.
+/// revoked here. Later, the server finds that the caller is gone, and revokes the token.
 const LAST_EXCHANGE: Duration = Duration::from_secs(3);
 
 /// How long revoking may take, all tokens together.
@@ -183,7 +183,7 @@ impl Keeper {
         self.publish(Phase::Busy);
     }
 
-    /// A file that somebody else removed comes back, as long as its token lives.
+    /// A file that another process removed is written again, as long as its token lives.
     fn put_back(&mut self) {
         let Some(held) = self.in_file.clone().filter(|_| !self.file.is_there()) else { return };
         let path = self.file.path().display();

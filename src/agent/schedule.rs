@@ -2,7 +2,7 @@
 //!
 //! `chance` is a number in `0..=1` that the caller draws. It only ever makes a renewal earlier and
 //! a pause shorter than their plain values, so what is promised of those holds for any draw. A wait
-//! that the server asked for is the exception: chance lengthens it.
+//! that the server requires is the exception: chance lengthens it.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ pub(super) struct Life {
 }
 
 impl Life {
-    /// Of a token that was asked for at `issued_at` and is said to end at `expires_at`. `None` if
+    /// Of a token that was requested at `issued_at` and is said to end at `expires_at`. `None` if
     /// it has ended already: then our clock or the server's is wrong.
     pub(super) fn new(issued_at: UnixTime, expires_at: UnixTime) -> Option<Self> {
         let ends_at = expires_at.min(issued_at.plus(LONGEST_LIFE));
@@ -49,14 +49,14 @@ impl Life {
         self.ends_at
     }
 
-    /// When the next one is asked for: at two thirds of the life, or up to a fifteenth of it
+    /// When the next one is requested: at two thirds of the life, or up to a fifteenth of it
     /// earlier, so that agents that were started together do not stay together.
     pub(super) fn renewal(self, chance: f64) -> UnixTime {
         let life = self.length();
         self.issued_at.plus(life * 2 / 3).minus((life / 15).mul_f64(chance.clamp(0.0, 1.0)))
     }
 
-    /// When its file must be gone: a little earlier than it ends, so that nobody reads a token that
+    /// When its file must be gone: a little earlier than it ends, so that no process reads a token that
     /// is dead before it is used.
     pub(super) fn file_ends_at(self) -> UnixTime {
         self.ends_at.minus(GOES_EARLIER.min(self.length() / 20))
@@ -70,14 +70,14 @@ impl Life {
 /// What kind of failure it was, as far as waiting goes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// It may pass by itself: nobody answers, a limit, a disk that is full.
+    /// Temporary: no answer, a rate limit, a full disk.
     Unavailable,
     /// It ends when something is corrected: the policy, the request, a clock.
     Refused,
 }
 
 /// How long to wait after the `count`th failure in a row: 1, 2, 4 … 60 s, or 15, 30 … 300 s after a
-/// refusal, each up to a half shorter; and never less than the server asked for.
+/// refusal, each up to a half shorter; and never shorter than the server's `retry_after`.
 pub(super) fn pause(
     count: u32,
     failure: Failure,

@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_is_told_with_its_place() {
+    fn each_error_names_its_place() {
         let with = |line: &str| format!("{ONE}    {line}\n");
         let cases = [
             ("tokens: []\n".to_owned(), "line 1, column 9: `tokens` is not empty"),

@@ -70,9 +70,9 @@ pub(super) fn agent(args: &AgentArgs, environment: &Environment) -> Exit {
             };
         }
         if let Some(address) = args.listen
-            && let Err(told) = listen(address, &agent).await
+            && let Err(failure) = listen(address, &agent).await
         {
-            say(format_args!("octo-sts agent: {told}"));
+            say(format_args!("octo-sts agent: {failure}"));
             return Exit::Unavailable;
         }
         agent.run(stop).await;
@@ -175,9 +175,9 @@ fn token(workload: &Workload, scope: Scope, file: FileOf) -> Token {
 
 /// Serves probes and metrics for as long as the process lives.
 async fn listen(address: SocketAddr, agent: &Agent) -> Result<(), String> {
-    let told = |error| format!("--listen {address}: {error}");
-    let listener = TcpListener::bind(address).await.map_err(told)?;
-    let address = listener.local_addr().map_err(told)?;
+    let failure = |error| format!("--listen {address}: {error}");
+    let listener = TcpListener::bind(address).await.map_err(failure)?;
+    let address = listener.local_addr().map_err(failure)?;
     let metrics = Metrics::install().map_err(|error| error.to_string())?;
     let watch = agent.watch();
     let readiness: metrics_page::Readiness = Box::new(move || watch.is_ready());

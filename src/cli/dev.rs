@@ -1,7 +1,7 @@
 //! `octo-sts dev`: everything that an exchange needs, on loopback, and a tour through it.
 //!
 //! A GitHub API and an OIDC issuer are emulated; the server between them is the real one, over real
-//! sockets. The tour checks each thing that it tells: if one does not come out as told, it says so
+//! sockets. The tour checks each step that it shows: if a result differs from the text, it says so
 //! and the program ends with another code than 0. Then the server stays up to be tried.
 
 mod caller;
@@ -21,7 +21,7 @@ use self::{page::Page, policies::Policies, tokens::Tokens, tour::Tour, world::Wo
 use super::{Exit, block_on, say, serve};
 use crate::config::{self, Environment};
 
-/// The port that is taken where none is asked for.
+/// The default port.
 const PORT: u16 = 8080;
 
 /// Arguments of `dev`.
@@ -101,7 +101,7 @@ async fn run(args: DevArgs, environment: &Environment, mut page: Page) -> Result
     let mut world =
         Box::pin(World::start(policies, listener, environment, args.token_life)).await?;
     let mut tour = Tour { world: &mut world, page: &mut page };
-    let as_told = if own { tour.of_policies().await } else { tour.of_samples().await };
+    let as_expected = if own { tour.of_policies().await } else { tour.of_samples().await };
     if !args.once && !stop.is_cancelled() {
         if let Some(file) = &args.env {
             variables::write(file, &world)?;
@@ -118,23 +118,25 @@ async fn run(args: DevArgs, environment: &Environment, mut page: Page) -> Result
     for record in world.stop().await? {
         page.attempt(&record);
     }
-    Ok(if as_told { Exit::Done } else { Exit::Internal })
+    Ok(if as_expected { Exit::Done } else { Exit::Internal })
 }
 
-/// The port that was asked for, or the usual one, or, where that is taken and none was asked for,
+/// The requested port, or the default one, or, where that is in use and none was requested,
 /// any.
 async fn listen(asked: Option<u16>, usual: u16) -> Result<TcpListener, DevError> {
     let port = asked.unwrap_or(usual);
     match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
         Ok(listener) => Ok(listener),
         Err(error) => {
-            let told = format!("127.0.0.1:{port} cannot be listened on: {error}");
+            let failure = format!("127.0.0.1:{port} cannot be listened on: {error}");
             if asked.is_some() {
                 return Err(DevError::Unavailable(format!(
-                    "{told}\nTake another with --port N, or any free one with --port 0."
+                    "{failure}\nChoose another with --port N, or any free one with --port 0."
                 )));
             }
-            say(format_args!("octo-sts dev: {told}; taking a free port. To choose one: --port N"));
+            say(format_args!(
+                "octo-sts dev: {failure}; using a free port. To choose one: --port N"
+            ));
             let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await;
             free.map_err(|error| {
                 DevError::Unavailable(format!("no port of 127.0.0.1 can be listened on: {error}"))

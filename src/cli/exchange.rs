@@ -109,7 +109,7 @@ async fn check(workload: &Workload, scope: &Scope, output: Output) -> Result<Exi
     Ok(if exit == Exit::Done && !checked.granted { Exit::Refused } else { exit })
 }
 
-/// A token in the form that was asked for.
+/// A token in the requested format.
 fn printed(issued: &Issued, output: Output) -> Zeroizing<String> {
     let token = issued.token.expose_secret();
     Zeroizing::new(match output {
@@ -176,7 +176,7 @@ fn json_of(checked: &Checked) -> serde_json::Value {
     })
 }
 
-/// Writes to stdout. Whoever asked for a token and does not get it must hear of it.
+/// Writes to stdout. If the token cannot be written, the command fails.
 fn print(text: &str) -> Exit {
     let mut out = io::stdout().lock();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {

@@ -77,7 +77,7 @@ pub(super) enum Failure {
     /// The command line or the configuration is wrong.
     #[error("{0}")]
     Usage(String),
-    /// There is no identity to show.
+    /// No identity token was found.
     #[error(transparent)]
     NoIdentity(#[from] NoIdentity),
     /// The server, or the source of the identity, refuses or does not answer.

@@ -35,7 +35,7 @@ macro_rules! kinds {
             /// Every kind, in the order in which they are looked for.
             pub const ALL: &'static [Self] = &[$(Self::$variant,)*];
 
-            /// The name by which one is asked for.
+            /// The name by which `--source` selects it.
             pub const fn name(self) -> &'static str {
                 match self { $(Self::$variant => $name,)* }
             }
@@ -77,7 +77,7 @@ impl fmt::Display for SourceKind {
     }
 }
 
-/// There is no identity: what was missing, and what would help, in words.
+/// No identity token was found. The text says what is missing, and how to fix it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NoIdentity(String);
@@ -185,7 +185,7 @@ impl Source {
     /// Looks for the place from which this process gets its identity.
     ///
     /// # Errors
-    /// There is none, or not the one that was asked for; the text says what would help.
+    /// There is none, or not the requested one; the text says how to fix it.
     pub fn find(environment: &Environment, options: &Options) -> Result<Self, NoIdentity> {
         let search = Search { environment, options };
         let found =
@@ -215,7 +215,7 @@ impl Source {
         self.kind
     }
 
-    /// A text by which this place is told from others, the job's from another job's; no secret can
+    /// A string that distinguishes this source from others, and one job's from another's; no secret can
     /// be got back from it.
     pub fn mark(&self) -> String {
         let secret = |token: &SecretString| {

@@ -10,7 +10,7 @@ use crate::{clock::UnixTime, cloud::is_token, egress::Answer, reason::Condition}
 
 /// How long a token lives that comes without its end: GitHub's hour, less a margin.
 const LIFE: Duration = Duration::from_secs(55 * 60);
-/// At most so many conditions, permissions and repositories of a check are taken.
+/// Maximum number of conditions, permissions and repositories of a check that are read.
 const MAX_ENTRIES: usize = 1024;
 
 /// A token for GitHub.

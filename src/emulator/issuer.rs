@@ -1,6 +1,6 @@
 //! OIDC issuers on loopback: discovery, keys, signatures, and misbehaviour on demand.
 //!
-//! One listener carries any number of issuers, told apart by path. Each has keys of its own.
+//! One listener carries any number of issuers, distinguished by path. Each has its own keys.
 
 mod keyring;
 mod publish;
@@ -41,7 +41,7 @@ pub enum Misbehaviour {
     Cut,
     /// This status, with a JSON error.
     Status(u16),
-    /// No answer until [`Issuer::behave`], however often it was asked for.
+    /// No answer until [`Issuer::behave`], for any number of requests.
     Stall,
     /// The answer comes when the clock has moved on by this much.
     Slow(Duration),

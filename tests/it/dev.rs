@@ -39,7 +39,7 @@ fn the_tour_goes_as_told() {
     ] {
         assert!(shown.contains(line), "{line:?} is missing in\n{shown}");
     }
-    assert!(!shown.contains("NOT AS TOLD"), "{shown}");
+    assert!(!shown.contains("NOT AS EXPECTED"), "{shown}");
     assert!(!shown.contains('\x1b'), "colour without a terminal");
     assert!(shown.lines().count() < 80, "longer than two screens");
 }
@@ -162,7 +162,7 @@ fn policies_that_cannot_match_are_warned_about_and_never_ok() {
     }
     assert!(!shown.contains("   ok  "), "{shown}");
     // A permission that does not exist is refused by GitHub.
-    assert!(shown.contains("NOT AS TOLD  403  PERMISSION_REFUSED"), "{shown}");
+    assert!(shown.contains("NOT AS EXPECTED  403  PERMISSION_REFUSED"), "{shown}");
     assert_eq!(code, Some(70), "{shown}{errors}");
 }
 
@@ -213,7 +213,7 @@ fn what_does_not_go_as_told_is_shown_and_ends_with_another_code() {
     let pinned = folder("pinned", &[("pinned.sts.yaml", pinned), ("notes.yaml", "")]);
     let (code, shown, _) = run(&["--once", "--port", "0", "--policies", &pinned]);
     assert_eq!(code, Some(70), "{shown}");
-    assert!(shown.contains("NOT AS TOLD  400  APP_PIN_UNSATISFIED"), "{shown}");
+    assert!(shown.contains("NOT AS EXPECTED  400  APP_PIN_UNSATISFIED"), "{shown}");
     assert!(shown.contains("notes.yaml (a policy is NAME.sts.yaml)"), "{shown}");
 }
 

@@ -16,7 +16,7 @@ use crate::proto::oidc::{
 /// An answer over HTTP.
 pub(super) struct ServerReply {
     pub(super) status: StatusCode,
-    /// Null if the body is no JSON.
+    /// Null if the body is not JSON.
     pub(super) body: Value,
 }
 

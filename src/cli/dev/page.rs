@@ -31,7 +31,7 @@ impl Page {
         if self.colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_string() }
     }
 
-    /// One line. Nobody has to read it: a closed stdout is no error.
+    /// One line. A closed stdout is not an error: the reader may stop reading.
     pub(super) fn line(&self, text: impl Display) {
         let mut out = io::stdout().lock();
         writeln!(out, "{text}").and_then(|()| out.flush()).ok();
@@ -54,10 +54,11 @@ impl Page {
     }
 
     /// An expectation, whether it was met, and what was seen.
-    pub(super) fn check(&self, as_told: bool, seen: impl Display) -> bool {
-        let verdict = if as_told { self.paint(32, "ok") } else { self.paint(31, "NOT AS TOLD") };
+    pub(super) fn check(&self, as_expected: bool, seen: impl Display) -> bool {
+        let verdict =
+            if as_expected { self.paint(32, "ok") } else { self.paint(31, "NOT AS EXPECTED") };
         self.line(format_args!("   {verdict}  {seen}"));
-        as_told
+        as_expected
     }
 
     /// Where everything is.
@@ -101,7 +102,7 @@ impl Page {
     pub(super) fn invite(&mut self, world: &World, tokens: &Tokens) {
         let server = &world.server;
         let host = server.trim_start_matches("http://");
-        self.step("Your turn: the server stays up until Ctrl-C, and each attempt is told here");
+        self.step("Your turn: the server stays up until Ctrl-C, and each attempt is shown here");
         let Some((scope, identity, url)) = tokens.first() else { return };
         let path = rest_path(&scope, &identity);
         let lines = [

@@ -174,7 +174,7 @@ impl PolicyFile {
         Ok(Self { kind, name, written: Written::of(&text), text, warnings: Vec::new() })
     }
 
-    /// What a workload asks for to use this policy.
+    /// The request by which a workload uses this policy.
     pub(super) fn scope(&self) -> String {
         format!("{ORG}{}", if self.kind == PolicyKind::Repository { "/hello" } else { "" })
     }

@@ -32,18 +32,18 @@ impl Tour<'_> {
         else {
             return self.page.check(false, "there is no sample for a repository");
         };
-        let mut as_told = self.show_policy(index);
+        let mut as_expected = self.show_policy(index);
         let (granted, got) = self.over_rest(index).await;
         let record = self.world.record().await;
-        as_told &= granted;
+        as_expected &= granted;
         if let Some(got) = got {
-            as_told &= self.use_token(&got.token).await;
+            as_expected &= self.use_token(&got.token).await;
         }
-        as_told &= self.another_branch(index).await;
+        as_expected &= self.another_branch(index).await;
         drop(self.world.record().await);
-        as_told &= self.over_grpc().await;
+        as_expected &= self.over_grpc().await;
         drop(self.world.record().await);
-        as_told & self.audited(&record)
+        as_expected & self.audited(&record)
     }
 
     /// Through policies of one's own: an exchange for each.
@@ -52,7 +52,7 @@ impl Tour<'_> {
         for path in &self.world.policies.ignored {
             self.page.note(format_args!("ignored: {} (a policy is NAME.sts.yaml)", path.display()));
         }
-        let mut as_told = true;
+        let mut as_expected = true;
         for index in 0..self.world.policies.files.len() {
             let Some(file) = self.world.policies.files.get(index) else { break };
             let (title, claims) =
@@ -63,13 +63,13 @@ impl Tour<'_> {
             }
             match claims {
                 Ok(_) => {
-                    as_told &= self.grant(index, "REST").await.0;
+                    as_expected &= self.grant(index, "REST").await.0;
                     drop(self.world.record().await);
                 }
                 Err(why) => self.page.note(format_args!("valid; {why}")),
             }
         }
-        as_told
+        as_expected
     }
 
     fn show_policy(&mut self, index: usize) -> bool {
@@ -175,18 +175,18 @@ impl Tour<'_> {
     async fn use_token(&mut self, token: &str) -> bool {
         self.page.step("The token does what the policy says, and no more");
         let read = self.github(Method::GET, "hello/contents/README.md", token, None).await;
-        let mut as_told = self.seen(&read, 200, "reads README.md", |_| String::new());
+        let mut as_expected = self.seen(&read, 200, "reads README.md", |_| String::new());
         let issue = Some(json!({"title": "Hello from octo-sts dev"}));
         let opened = self.github(Method::POST, "hello/issues", token, issue).await;
-        as_told &= self
+        as_expected &= self
             .seen(&opened, 201, "opens an issue", |reply| format!(": {}", reply.text("/title")));
         let change = Some(json!({"message": "no", "content": "bm8="}));
         let written = self.github(Method::PUT, "hello/contents/new.txt", token, change).await;
-        as_told &= self.seen(&written, 403, "may not write a file", |reply| {
+        as_expected &= self.seen(&written, 403, "may not write a file", |reply| {
             format!(": {}", reply.text("/message"))
         });
         let other = self.github(Method::GET, "website", token, None).await;
-        as_told
+        as_expected
             & self.seen(&other, 404, "does not see octo-org/website", |reply| {
                 format!(": {}", reply.text("/message"))
             })
@@ -207,20 +207,20 @@ impl Tour<'_> {
         &self,
         reply: &Result<ServerReply, String>,
         status: u16,
-        told: &str,
+        description: &str,
         more: impl Fn(&ServerReply) -> String,
     ) -> bool {
         match reply {
             Ok(reply) => self.page.check(
                 reply.status == status,
-                format_args!("{}  {told}{}", reply.status.as_u16(), more(reply)),
+                format_args!("{}  {description}{}", reply.status.as_u16(), more(reply)),
             ),
-            Err(error) => self.page.check(false, format_args!("{told}: {error}")),
+            Err(error) => self.page.check(false, format_args!("{description}: {error}")),
         }
     }
 
     async fn another_branch(&mut self, index: usize) -> bool {
-        self.page.step("A workflow on another branch gets nothing, and is told why");
+        self.page.step("A workflow on another branch gets no token, and the reply says why");
         let other = "repo:octo-org/hello:ref:refs/heads/try-me";
         let Some((file, token)) =
             self.workload(index, &[("sub", other), ("ref", "refs/heads/try-me")])
@@ -234,9 +234,10 @@ impl Tour<'_> {
             Err(error) => return self.page.check(false, error),
         };
         let reason = reply.text("/details/0/reason");
-        let as_told = reply.status == 403 && reason == "POLICY_MISMATCH";
-        let told = reply.text("/message");
-        self.page.check(as_told, format_args!("{}  {reason}: {told}", reply.status.as_u16()));
+        let as_expected = reply.status == 403 && reason == "POLICY_MISMATCH";
+        let message = reply.text("/message");
+        self.page
+            .check(as_expected, format_args!("{}  {reason}: {message}", reply.status.as_u16()));
         let conditions = reply.body.get("details").and_then(Value::as_array).into_iter().flatten();
         let mut explained = false;
         for failed in conditions
@@ -251,7 +252,7 @@ impl Tour<'_> {
         if !explained {
             self.page.check(false, "the reply does not say what was wanted");
         }
-        as_told && explained
+        as_expected && explained
     }
 
     fn audited(&mut self, record: &str) -> bool {

@@ -102,7 +102,7 @@ impl World {
         record.ok().flatten().unwrap_or_default()
     }
 
-    /// Drains the server. Returns the audit records that nobody has taken yet.
+    /// Drains the server. Returns the audit records that were not shown yet.
     pub(super) async fn stop(mut self) -> Result<Vec<String>, DevError> {
         self.stop.cancel();
         match self.serving.await {
@@ -187,7 +187,7 @@ struct Records(UnboundedSender<String>);
 impl AuditSink for Records {
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
         for line in String::from_utf8_lossy(lines).lines() {
-            // Once nobody shows them any more, they are not kept.
+            // Once the page is gone, they are not kept.
             self.0.send(line.to_owned()).ok();
         }
         Ok(())

@@ -1,6 +1,6 @@
 //! Tokens between two calls of git: a file each, for their owner alone.
 //!
-//! A cache is a convenience: whatever is wrong with it is told and then done without. What others
+//! A cache is a convenience: errors with it are reported, and the command goes on without it. What others
 //! can read or write is not trusted, so the folder must belong to us and be closed to everyone
 //! else.
 
@@ -100,8 +100,8 @@ impl Cache {
     /// used.
     pub(super) async fn slot(&self, key: &Key, clock: &Arc<dyn Clock>) -> Option<Slot> {
         match self.open(key) {
-            Ok((slot, lock)) => slot.taken(lock, clock).await,
-            Err(error) => told(&self.folder, &error),
+            Ok((slot, lock)) => slot.acquired(lock, clock).await,
+            Err(error) => report(&self.folder, &error),
         }
     }
 
@@ -114,7 +114,7 @@ impl Cache {
         }
         let ours = match self.prepare() {
             Ok(ours) => ours,
-            Err(error) => return told(&self.folder, &error).unwrap_or(found),
+            Err(error) => return report(&self.folder, &error).unwrap_or(found),
         };
         for key in self.files("json").into_iter().filter_map(|path| Key::of_file(&path)) {
             let held = self.unlocked(&key, &ours).stored().ok();
@@ -235,7 +235,7 @@ pub(super) struct Slot {
 }
 
 impl Slot {
-    async fn taken(self, lock: File, clock: &Arc<dyn Clock>) -> Option<Self> {
+    async fn acquired(self, lock: File, clock: &Arc<dyn Clock>) -> Option<Self> {
         let begun = clock.now();
         loop {
             match lock.try_lock() {
@@ -244,9 +244,9 @@ impl Slot {
                     clock.sleep(LOCK_AGAIN).await
                 }
                 Err(TryLockError::WouldBlock) => {
-                    return told(&self.path, &io::Error::other("another process holds it"));
+                    return report(&self.path, &io::Error::other("another process holds it"));
                 }
-                Err(TryLockError::Error(error)) => return told(&self.path, &error),
+                Err(TryLockError::Error(error)) => return report(&self.path, &error),
             }
         }
     }
@@ -256,7 +256,7 @@ impl Slot {
         match self.stored() {
             Ok(entry) => Some(entry),
             Err(error) if error.kind() == io::ErrorKind::NotFound => None,
-            Err(error) => told(&self.path, &error),
+            Err(error) => report(&self.path, &error),
         }
     }
 
@@ -283,13 +283,13 @@ impl Slot {
         };
         let written = serde_json::to_vec(&stored).map_err(io::Error::other).map(Zeroizing::new);
         if let Err(error) = written.and_then(|text| self.replace(&text)) {
-            told::<()>(&self.path, &error);
+            report::<()>(&self.path, &error);
         }
     }
 
     fn replace(&self, text: &[u8]) -> io::Result<()> {
         let new = self.path.with_extension("new");
-        // Left behind by a process that was killed; the lock says that it is nobody's now.
+        // Left behind by a process that was killed; the lock shows that no process uses it.
         fs::remove_file(&new).ok();
         private_file().write(true).create_new(true).open(&new)?.write_all(text)?;
         fs::rename(&new, &self.path)
@@ -298,7 +298,7 @@ impl Slot {
     /// Forgets it.
     pub(super) fn remove(&self) {
         if let Err(error) = fs::remove_file(&self.path) {
-            told::<()>(&self.path, &error);
+            report::<()>(&self.path, &error);
         }
     }
 }
@@ -316,7 +316,7 @@ fn remove_unless_locked(path: &Path) {
 }
 
 /// Says why a cache is done without.
-fn told<T>(path: &Path, error: &io::Error) -> Option<T> {
+fn report<T>(path: &Path, error: &io::Error) -> Option<T> {
     say(format_args!("octo-sts git-credential: {} is not used: {error}", path.display()));
     None
 }
@@ -340,7 +340,7 @@ fn private(builder: &mut DirBuilder) {
     let _ = builder;
 }
 
-/// Whether nobody else can read or write there.
+/// Whether no other user can read or write there.
 fn closed(found: &fs::Metadata) -> io::Result<()> {
     #[cfg(unix)]
     if std::os::unix::fs::PermissionsExt::mode(&found.permissions()) & 0o077 != 0 {
@@ -357,7 +357,7 @@ fn closed(found: &fs::Metadata) -> io::Result<()> {
 fn same_owner(found: &fs::Metadata, ours: &fs::Metadata) -> io::Result<()> {
     #[cfg(unix)]
     if std::os::unix::fs::MetadataExt::uid(found) != std::os::unix::fs::MetadataExt::uid(ours) {
-        return Err(io::Error::other("it belongs to somebody else"));
+        return Err(io::Error::other("it belongs to another user"));
     }
     #[cfg(not(unix))]
     let _ = (found, ours);

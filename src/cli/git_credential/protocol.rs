@@ -69,7 +69,7 @@ impl Wanted {
         let path = path.strip_suffix(".wiki").unwrap_or(path);
         let scope = path.parse::<Scope>().ok().filter(|scope| scope.repo().is_some());
         scope.ok_or(
-            "what git wants to reach is no OWNER/REPO: name the scope by --scope or STS_SCOPE",
+            "the path in git's request is not OWNER/REPO: set the scope with --scope or STS_SCOPE",
         )
     }
 }

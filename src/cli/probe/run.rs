@@ -24,13 +24,13 @@ pub(super) struct Probe<'a> {
     pub(super) api: &'a Uri,
 }
 
-/// Why there is no token.
+/// The reason for having no token.
 #[derive(Debug, thiserror::Error)]
 enum NoToken {
     /// The server refuses, or would. The text begins as that of the Go service's client.
     #[error("{0}")]
     Refused(String),
-    /// There was no exchange, or nobody knows what became of it.
+    /// There was no exchange, or its outcome is unknown.
     #[error("{0}")]
     Failed(String),
 }

@@ -77,7 +77,9 @@ impl Buildkite {
             return Ok(None);
         }
         let missing = |name: &str| {
-            NoIdentity(format!("this job of Buildkite has no {name}, by which it asks for a token"))
+            NoIdentity(format!(
+                "this job of Buildkite has no {name}, which is needed to request a token"
+            ))
         };
         let needed =
             |name: &str| environment.text(name).map(str::trim).ok_or_else(|| missing(name));
@@ -135,7 +137,7 @@ async fn ask(
         .map_err(|error| Error::internal(format!("{whom} answered with {error}")))
 }
 
-/// CircleCI gives each job a token for the organization, and a program that asks for others.
+/// CircleCI gives each job a token for the organization, and a program that requests others.
 #[derive(Debug, Clone)]
 pub(super) struct Circleci {
     token: Option<IdentityToken>,
@@ -199,21 +201,21 @@ impl Circleci {
                 error.kind()
             ))
         })?;
-        let mut told = Vec::new();
+        let mut output = Vec::new();
         if let Some(out) = running.stdout.take() {
-            out.take(MAX_RESPONSE_BYTES as u64).read_to_end(&mut told).await.ok();
+            out.take(MAX_RESPONSE_BYTES as u64).read_to_end(&mut output).await.ok();
         }
         let ended = running
             .wait()
             .await
             .map_err(|error| Error::internal(format!("circleci: {}", error.kind())))?;
-        let told = zeroize::Zeroizing::new(told);
+        let output = zeroize::Zeroizing::new(output);
         if !ended.success() {
             return Err(Error::unavailable(
                 "circleci gives no ID token: `circleci run oidc get` failed",
             ));
         }
-        let text = std::str::from_utf8(&told).unwrap_or_default();
+        let text = std::str::from_utf8(&output).unwrap_or_default();
         IdentityToken::parse(text)
             .map_err(|error| Error::unavailable(format!("`circleci run oidc get` printed {error}")))
     }

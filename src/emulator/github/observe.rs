@@ -14,7 +14,7 @@ use crate::{
 /// A token that was minted.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TokenRecord {
-    /// The App that asked for it.
+    /// The App that requested it.
     pub app: AppId,
     /// The installation it is of.
     pub installation: InstallationId,
@@ -35,7 +35,7 @@ pub struct TokenRecord {
     pub revoked: bool,
 }
 
-/// An installation as it stands.
+/// The present state of an installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstallationState {
     /// Requests counted in the present hour.
@@ -45,7 +45,7 @@ pub struct InstallationState {
 }
 
 impl GitHub {
-    /// How often each operation was asked for.
+    /// Number of requests by operation.
     pub fn calls(&self) -> Calls {
         self.shared.lock().record.calls.clone()
     }
@@ -98,7 +98,7 @@ impl GitHub {
         Some(record(&state, key, token))
     }
 
-    /// An installation as it stands.
+    /// The present state of an installation.
     pub fn installation(&self, installation: InstallationId) -> Option<InstallationState> {
         let state = self.shared.lock();
         let found = state.installations.get(&installation.0)?;

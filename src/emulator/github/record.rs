@@ -33,7 +33,7 @@ pub struct Call {
     pub installation: Option<InstallationId>,
 }
 
-/// How often each operation was asked for.
+/// Number of requests by operation.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Calls(BTreeMap<Option<RouteKind>, usize>);
 

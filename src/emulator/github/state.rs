@@ -374,7 +374,7 @@ pub(super) fn token_key(token: &str) -> TokenKey {
     key
 }
 
-/// The level's place in the order of levels; `None` if it is no level.
+/// The level's rank; `None` if it is not a level.
 pub(super) fn rank(level: &str) -> Option<u8> {
     match level {
         "read" => Some(1),

@@ -734,7 +734,7 @@ async fn a_cache_is_for_its_owner_alone_and_never_in_the_way() {
     if std::os::unix::fs::chown(&helper.cache, Some(65_534), None).is_ok() {
         let (code, out, err) = helper.run("get", WANTED, &[]).await;
         assert!(
-            code == 0 && out.contains("password=ghs_") && err.contains("belongs to somebody else"),
+            code == 0 && out.contains("password=ghs_") && err.contains("belongs to another user"),
             "{err}"
         );
     } else {
