@@ -56,8 +56,8 @@ impl Life {
         self.issued_at.plus(life * 2 / 3).minus((life / 15).mul_f64(chance.clamp(0.0, 1.0)))
     }
 
-    /// When its file must be gone: a little earlier than it ends, so that no process reads a token that
-    /// is dead before it is used.
+    /// When its file must be gone: a little earlier than it ends, so that no process reads a token
+    /// that is dead before it is used.
     pub(super) fn file_ends_at(self) -> UnixTime {
         self.ends_at.minus(GOES_EARLIER.min(self.length() / 20))
     }

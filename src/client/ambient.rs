@@ -215,8 +215,8 @@ impl Source {
         self.kind
     }
 
-    /// A string that distinguishes this source from others, and one job's from another's; no secret can
-    /// be got back from it.
+    /// A string that distinguishes this source from others, and one job's from another's; no secret
+    /// can be got back from it.
     pub fn mark(&self) -> String {
         let secret = |token: &SecretString| {
             hex::encode(aws_lc_rs::digest::digest(

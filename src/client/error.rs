@@ -53,8 +53,8 @@ pub struct Error {
     pub retry_after: Option<Duration>,
     /// By which the server's operator finds the request.
     pub request_id: Option<String>,
-    /// Whether a token may have been minted that did not arrive: the server says so, or the connection
-    /// broke after the request was sent. Such an exchange is not repeated.
+    /// Whether a token may have been minted that did not arrive: the server says so, or the
+    /// connection broke after the request was sent. Such an exchange is not repeated.
     pub may_have_minted: bool,
     usage: bool,
     is_repeatable: bool,

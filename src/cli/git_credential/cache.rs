@@ -1,8 +1,8 @@
 //! Tokens between two calls of git: a file each, for their owner alone.
 //!
-//! A cache is a convenience: errors with it are reported, and the command goes on without it. What others
-//! can read or write is not trusted, so the folder must belong to us and be closed to everyone
-//! else.
+//! A cache is a convenience: errors with it are reported, and the command goes on without it. What
+//! others can read or write is not trusted, so the folder must belong to us and be closed to
+//! everyone else.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions, TryLockError},

@@ -123,7 +123,7 @@ fn algorithms(list: &At<Vec<At<String>>>) -> Result<Vec<Algorithm>, Invalid> {
 
 fn claims(list: &At<Vec<At<String>>>) -> Result<Vec<String>, Invalid> {
     if list.value.is_empty() || list.value.len() > MAX_CLAIMS {
-        return Err(list.refuse("1 to 64 names of claims are wanted here"));
+        return Err(list.refuse("1 to 64 names of claims are expected here"));
     }
     match list.value.iter().find(|name| name.value.is_empty()) {
         Some(empty) => Err(empty.refuse("the name of a claim is expected here")),
