@@ -31,6 +31,7 @@ use crate::{
     store::{self, Store},
     telemetry::{self, Metrics, TelemetryError},
     transport,
+    webhook::{self, Webhook},
 };
 
 /// Why the server did not start, or ended early.
@@ -83,8 +84,10 @@ pub struct Settings {
     pub store: store::Settings,
     /// Records.
     pub audit: audit::Settings,
-    /// The core.
-    pub exchange: exchange::Settings,
+    /// The core; `None` where only the webhook is served.
+    pub exchange: Option<exchange::Settings>,
+    /// The webhook, if there is one.
+    pub webhook: Option<webhook::Settings>,
     /// The wires.
     pub transport: transport::Settings,
     /// How long everything may take from the signal to stop.
@@ -107,6 +110,7 @@ impl Settings {
             store: store_settings(config),
             audit: audit::Settings::default(),
             exchange: exchange_settings(config),
+            webhook: config.webhook.as_ref().map(|webhook| webhook.settings.clone()),
             transport: transport_settings(config),
             shutdown_timeout: config.shutdown.timeout,
             signer_patience: SIGNER_PATIENCE,
@@ -162,13 +166,14 @@ fn store_settings(config: &Config) -> store::Settings {
     }
 }
 
-fn exchange_settings(config: &Config) -> exchange::Settings {
-    exchange::Settings {
+fn exchange_settings(config: &Config) -> Option<exchange::Settings> {
+    let domain = config.domain.as_ref()?.to_string();
+    Some(exchange::Settings {
         admission: config.rates,
         refusal_step: config.refusal_step,
         owners: config.policies.owners.clone(),
-        ..exchange::Settings::new(config.domain.to_string(), config.github.host.clone())
-    }
+        ..exchange::Settings::new(domain, config.github.host.clone())
+    })
 }
 
 fn transport_settings(config: &Config) -> transport::Settings {
@@ -216,7 +221,8 @@ impl Ambient {
 
 /// The parts, put together and not yet serving.
 pub struct App {
-    exchange: Arc<Exchange>,
+    exchange: Option<Arc<Exchange>>,
+    webhook: Option<Webhook>,
     oidc: Oidc,
     store: Store,
     github: GitHub,
@@ -240,16 +246,28 @@ impl App {
         let oidc = Oidc::new(settings.oidc, egress, Arc::clone(&clock));
         let store = Store::new(settings.store, github.clone(), Arc::clone(&clock));
         let audit = Audit::start(settings.audit, sink).map_err(io_error("the audit thread"))?;
-        let parts = exchange::Parts {
-            oidc: oidc.clone(),
-            store: store.clone(),
-            github: github.clone(),
-            audit: audit.clone(),
-            clock: Arc::clone(&clock),
-        };
-        let exchange = Arc::new(Exchange::new(settings.exchange, parts));
+        let exchange = settings.exchange.map(|settings| {
+            let parts = exchange::Parts {
+                oidc: oidc.clone(),
+                store: store.clone(),
+                github: github.clone(),
+                audit: audit.clone(),
+                clock: Arc::clone(&clock),
+            };
+            Arc::new(Exchange::new(settings, parts))
+        });
+        let webhook = settings.webhook.map(|settings| {
+            let parts = webhook::Parts {
+                store: store.clone(),
+                audit: audit.clone(),
+                access: github.cloud().clone(),
+                clock: Arc::clone(&clock),
+            };
+            Webhook::new(settings, parts)
+        });
         Ok(Self {
             exchange,
+            webhook,
             oidc,
             store,
             github,
@@ -263,8 +281,8 @@ impl App {
 
     /// Whether callers should be sent here, for the port of metrics.
     fn readiness(&self, stop: &CancellationToken) -> metrics_page::Readiness {
-        let (exchange, stop) = (Arc::clone(&self.exchange), stop.clone());
-        Box::new(move || !stop.is_cancelled() && exchange.ready())
+        let (exchange, webhook, stop) = (self.exchange.clone(), self.webhook.clone(), stop.clone());
+        Box::new(move || !stop.is_cancelled() && is_ready(exchange.as_deref(), webhook.as_ref()))
     }
 
     /// Serves until `stop`; then running exchanges finish, the last records are written, and read
@@ -274,9 +292,10 @@ impl App {
     /// The TLS files cannot be used.
     pub async fn serve(
         self,
-        listener: TcpListener,
+        listeners: impl Into<Listeners>,
         stop: CancellationToken,
     ) -> Result<(), AppError> {
+        let listeners = listeners.into();
         let following = tokio::spawn(self.oidc.reload_issuers_file());
         let reloading =
             tokio::spawn(reload::run(self.apps, self.github.clone(), Arc::clone(&self.clock)));
@@ -284,19 +303,26 @@ impl App {
             stop.clone(),
             self.shutdown_timeout.saturating_sub(time_for_log(self.shutdown_timeout)),
         );
-        let (exchange, stopping) = (Arc::clone(&self.exchange), stop.clone());
+        let (exchange, stopping) = (self.exchange.clone(), stop.clone());
         let draining = tokio::spawn(async move {
             stopping.cancelled().await;
-            exchange.shut_down();
+            exchange.iter().for_each(|exchange| exchange.shut_down());
         });
-        let served =
-            transport::serve(listener, self.exchange, self.transport, self.clock, stop.clone())
-                .await;
+        let webhook = self.webhook.clone();
+        let secrets = webhook.clone().map(|webhook| tokio::spawn(webhook.reload_secrets()));
+        let parts = (self.exchange, self.webhook);
+        let served = serve(listeners, parts, self.transport, self.clock, stop.clone()).await;
         // Where serving failed, the time for the rest begins now.
         stop.cancel();
         draining.abort();
         following.abort();
         reloading.abort();
+        secrets.iter().for_each(tokio::task::JoinHandle::abort);
+        if let Some(webhook) = webhook
+            && late.run_until_cancelled(webhook.close()).await.is_none()
+        {
+            tracing::warn!("work on deliveries was left; they are redelivered at the next start");
+        }
         self.store.close();
         let recorded = async {
             if late.run_until_cancelled(self.audit.flush()).await.is_none() {
@@ -313,6 +339,71 @@ impl App {
         };
         tokio::join!(recorded, revoked);
         served.map_err(io_error("serving"))
+    }
+}
+
+/// Where callers and deliveries arrive.
+pub struct Listeners {
+    /// Everything, or everything but deliveries.
+    pub main: TcpListener,
+    /// Deliveries, if they have a port of their own.
+    pub webhook: Option<TcpListener>,
+}
+
+impl From<TcpListener> for Listeners {
+    fn from(main: TcpListener) -> Self {
+        Self { main, webhook: None }
+    }
+}
+
+/// Serves what there is on the ports that there are. All end together.
+async fn serve(
+    listeners: Listeners,
+    (exchange, webhook): (Option<Arc<Exchange>>, Option<Webhook>),
+    settings: transport::Settings,
+    clock: Arc<dyn Clock>,
+    stop: CancellationToken,
+) -> io::Result<()> {
+    let deliveries = async |listener, webhook: Webhook| {
+        let (ready, stopping) = (webhook.clone(), stop.clone());
+        let ready = move || !stopping.is_cancelled() && ready.ready();
+        let running = (Arc::clone(&clock), stop.clone());
+        transport::serve_webhook(listener, webhook, &settings, ready, running).await
+    };
+    match (exchange, webhook, listeners.webhook) {
+        (Some(exchange), Some(webhook), Some(port)) => {
+            let parts = (exchange, None);
+            let exchanges = transport::serve(
+                listeners.main,
+                parts,
+                settings.clone(),
+                Arc::clone(&clock),
+                stop.clone(),
+            );
+            tokio::try_join!(exchanges, deliveries(port, webhook)).map(|_| ())
+        }
+        (Some(exchange), webhook, _) => {
+            let parts = (exchange, webhook);
+            transport::serve(
+                listeners.main,
+                parts,
+                settings.clone(),
+                Arc::clone(&clock),
+                stop.clone(),
+            )
+            .await
+        }
+        (None, Some(webhook), port) => deliveries(port.unwrap_or(listeners.main), webhook).await,
+        (None, None, _) => Ok(()),
+    }
+}
+
+/// Whether what is served can be served.
+fn is_ready(exchange: Option<&Exchange>, webhook: Option<&Webhook>) -> bool {
+    match exchange {
+        // A webhook that waits for its secret must not keep exchanges from being served.
+        Some(exchange) => exchange.ready(),
+        None => webhook.is_some_and(Webhook::ready),
     }
 }
 
@@ -405,12 +496,37 @@ pub async fn run(config: Config, stop: CancellationToken) -> Result<(), AppError
         telemetry::zero::server();
         tokio::spawn(metrics_page::serve(listener, metrics, app.readiness(&stop), clock));
     }
-    let listener = bind(config.listen.interface, "PORT", config.listen.port).await?;
-    if let Ok(address) = listener.local_addr() {
-        let apps = config.apps.iter().count();
-        tracing::info!(%address, domain = %config.domain, apps, "serving");
+    let listeners = listen(&config).await?;
+    announce(&config, &listeners);
+    app.serve(listeners, stop).await
+}
+
+/// Binds the ports. Where only the webhook is served, one is enough.
+async fn listen(config: &Config) -> Result<Listeners, AppError> {
+    let interface = config.listen.interface;
+    let webhook = config.webhook.as_ref().and_then(|webhook| webhook.port);
+    let webhook = match webhook {
+        Some(port) => Some(bind(interface, "STS_WEBHOOK_PORT", port).await?),
+        None => None,
+    };
+    Ok(match webhook {
+        Some(main) if config.domain.is_none() => main.into(),
+        webhook => Listeners { main: bind(interface, "PORT", config.listen.port).await?, webhook },
+    })
+}
+
+fn announce(config: &Config, listeners: &Listeners) {
+    let apps = config.apps.iter().count();
+    let address = |listener: &TcpListener| listener.local_addr().map(|it| it.to_string()).ok();
+    let deliveries = config
+        .webhook
+        .as_ref()
+        .and_then(|_| listeners.webhook.as_ref().map_or_else(|| address(&listeners.main), address));
+    let address = address(&listeners.main);
+    match &config.domain {
+        Some(domain) => tracing::info!(address, %domain, apps, deliveries, "serving"),
+        None => tracing::info!(address, apps, "serving the webhook only: STS_DOMAIN is not set"),
     }
-    app.serve(listener, stop).await
 }
 
 async fn bind(

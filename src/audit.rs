@@ -16,7 +16,7 @@ use std::{
     time::Duration,
 };
 
-pub use record::Record;
+pub use record::{DeliveryRecord, Record};
 pub use sink::{AuditSink, Stdout};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 
@@ -131,7 +131,16 @@ impl Audit {
 
     /// Queues a record in its slot.
     pub fn write(&self, record: &Record, slot: Slot) {
-        self.send(Entry { line: record.to_line(), slot: Some(slot), written: None });
+        self.queue_line(record.to_line(), slot);
+    }
+
+    /// Queues the record of a webhook delivery in its slot.
+    pub fn write_delivery(&self, record: &DeliveryRecord, slot: Slot) {
+        self.queue_line(record.to_line(), slot);
+    }
+
+    fn queue_line(&self, line: Vec<u8>, slot: Slot) {
+        self.send(Entry { line, slot: Some(slot), written: None });
         self.state.report_depth();
     }
 

@@ -180,6 +180,24 @@ where
         self.inner.unverified.run_pending_tasks();
     }
 
+    /// Removes every entry whose key is `affected`, as [`Cache::invalidate`] does, and returns what
+    /// was removed.
+    pub fn invalidate_if(&self, affected: impl Fn(&K) -> bool) -> Vec<(K, Stamped<V>)> {
+        let mut in_flight = self.in_flight();
+        in_flight.retain(|key, _| !affected(key));
+        let mut removed = Vec::new();
+        for part in [&self.inner.verified, &self.inner.unverified] {
+            let keys = part.iter().map(|(key, _)| key).filter(|key| affected(key));
+            for key in keys.collect::<Vec<_>>() {
+                let held = part.get(key.as_ref()).and_then(|slot| look(&slot));
+                removed.extend(held.map(|held| (K::clone(&key), held)));
+                part.invalidate(key.as_ref());
+            }
+            part.run_pending_tasks();
+        }
+        removed
+    }
+
     /// Removes everything, as [`Cache::invalidate`] does.
     pub fn clear(&self) {
         let mut in_flight = self.in_flight();

@@ -21,6 +21,7 @@ use crate::{
     oidc::{IssuersFile, ListedIssuers},
     telemetry::{LogFilter, LogFormat},
     transport::TlsFiles,
+    webhook,
 };
 
 pub mod apps;
@@ -42,8 +43,11 @@ pub(crate) use value::duration;
 pub struct Config {
     /// Where and how connections are accepted.
     pub listen: Listen,
-    /// The host by which callers reach the server: the default audience of tokens.
-    pub domain: Audience,
+    /// The host by which callers reach the server: the default audience of tokens. Without it,
+    /// there are no exchanges, only the webhook.
+    pub domain: Option<Audience>,
+    /// The webhook, if there is one.
+    pub webhook: Option<Webhook>,
     /// How the server ends.
     pub shutdown: Shutdown,
     /// The Apps, and which owners they serve.
@@ -97,6 +101,15 @@ pub struct Listen {
     pub max_header_bytes: usize,
     /// How many trusted proxies stand in front and add to `X-Forwarded-For`.
     pub trusted_proxy_hops: usize,
+}
+
+/// Deliveries of GitHub's webhook.
+#[derive(Debug, Clone)]
+pub struct Webhook {
+    /// The secrets that sign them, and whose count.
+    pub settings: webhook::Settings,
+    /// A port of their own, if they have one.
+    pub port: Option<u16>,
 }
 
 /// How the server ends after SIGTERM.

@@ -44,6 +44,9 @@ use crate::{
 const EXPENSIVE_MATCHING: cpu_limiter::Limits =
     cpu_limiter::Limits { concurrent: 2, per_owner: 3, total: 8 };
 
+/// Decisions of one exchange. Each but the last was void before anything was handed over.
+const MAX_DECISIONS: usize = 3;
+
 /// What the core needs to know beside its parts.
 #[derive(Debug, Clone)]
 pub struct Settings {
@@ -148,9 +151,9 @@ impl Exchange {
             .within_deadline(&attempt, async |asked| {
                 let mut account =
                     self.admission.open(attempt.caller.address, &asked.scope, &asked.identity);
-                // A second time, if the owner's name was found to have changed hands since the
-                // policy was read.
-                for _ in 0..2 {
+                // Again, if the owner's name changed hands since the policy was read, or GitHub
+                // announced a change to it.
+                for _ in 0..MAX_DECISIONS {
                     let decision = self.decide(asked, &mut account, &mut journal).await?;
                     let minted = self.mint(asked, decision, &calls);
                     if let Some(token) = minted.instrument(debug_span!(trace::MINT)).await? {
@@ -160,7 +163,8 @@ impl Exchange {
                     }
                 }
                 Err(Refusal::new(Reason::GithubUnavailable, "GitHub is unavailable")
-                    .because("the owner's name belonged to three accounts during one exchange"))
+                    .because("the owner or the policy changed again and again during the exchange")
+                    .retry_after(Duration::from_secs(1)))
             })
             .await;
         journal.close(outcome)
@@ -236,7 +240,8 @@ impl Exchange {
 
     /// Mints by a decision. If the chosen App cannot mint for a reason of its own, and nothing was
     /// minted, the next App of the pool does, unless the token is bound to one App. `None`: the
-    /// owner's name belongs to another account now, and the decision is void.
+    /// owner's name belongs to another account now, or a change was announced, and the decision is
+    /// void.
     async fn mint(
         &self,
         asked: &ParsedRequest,
@@ -251,8 +256,9 @@ impl Exchange {
         loop {
             let (refusal, is_of_one_app) = match self.admission.mint(installation.app_id()) {
                 Err(empty) => (disclosure::too_many_mints(empty), true),
-                Ok(()) => match self.mint_through(&authorized, &installation, calls).await {
-                    Ok(minted) => return Ok(minted),
+                Ok(()) => match self.mint_through(asked, &authorized, &installation, calls).await {
+                    // A token that a change overtook is revoked as it is dropped.
+                    Ok(minted) => return Ok(minted.filter(|_| self.stands(asked, &authorized))),
                     // The pinned App was uninstalled a moment ago.
                     Err(github::Error::NotInstalled) if grant.pin().is_some() => {
                         (disclosure::github(&github::Error::Pin, grant.owner()), true)
@@ -274,11 +280,17 @@ impl Exchange {
         }
     }
 
+    /// Whether no change was announced since the decision began.
+    fn stands(&self, asked: &ParsedRequest, authorized: &Authorized) -> bool {
+        self.parts.store.is_current(&asked.scope, authorized.policy.as_of)
+    }
+
     /// Mints through an installation of the very account whose policy decided. If GitHub no longer
     /// knows the installation, or its reply is for another account or wider than the request, the
     /// installation is looked up once more.
     async fn mint_through(
         &self,
+        asked: &ParsedRequest,
         authorized: &Authorized,
         installation: &Installation,
         calls: &MintCalls,
@@ -292,7 +304,7 @@ impl Exchange {
             let since = policy.proven_at;
             installation = github.installation_since(&installation, owner, since).await?;
         }
-        if installation.account() != policy.account {
+        if installation.account() != policy.account || !self.stands(asked, authorized) {
             return Ok(None);
         }
         let error = match github.mint(grant, &installation, calls).await {
@@ -302,7 +314,7 @@ impl Exchange {
         github.forget_installation(&installation, owner);
         let trust = CallerTrust::Verified;
         let again = github.installation_again(&installation, owner, trust).await?;
-        if again.account() != policy.account {
+        if again.account() != policy.account || !self.stands(asked, authorized) {
             return Ok(None);
         }
         if matches!(error, github::Error::Wider(_)) && again.id() == installation.id() {

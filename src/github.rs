@@ -186,6 +186,11 @@ impl GitHub {
         *current = Arc::new(next);
     }
 
+    /// The way to clouds.
+    pub fn cloud(&self) -> &Access {
+        &self.inner.access
+    }
+
     /// Every App of every pool, by id.
     pub fn apps(&self) -> Vec<Arc<App>> {
         self.inner.pools().apps().to_vec()
@@ -396,8 +401,8 @@ impl GitHub {
         contents::read_token(&self.inner, installation, repo).await
     }
 
-    /// The file at `path` on the default branch of the token's repository. With the `etag` of an
-    /// earlier answer to the same token, an unchanged file costs no quota.
+    /// The file at `path` of the token's repository, at a commit or on the default branch. With the
+    /// `etag` of an earlier answer to the same token, an unchanged file costs no quota.
     ///
     /// # Errors
     /// [`Error::TokenRefused`], [`Error::Forbidden`], [`Error::Moved`], or that GitHub could not be
@@ -407,9 +412,10 @@ impl GitHub {
         &self,
         token: &ReadToken,
         path: &str,
+        commit: Option<&str>,
         etag: Option<&str>,
     ) -> Result<File, Error> {
-        contents::file(&self.inner, token, path, etag).await
+        contents::file(&self.inner, token, path, commit, etag).await
     }
 
     /// Whether GitHub shows the token its repository. It may not yet, in the token's first moments.

@@ -22,6 +22,8 @@
 //! so code that skips a check does not compile. Each module has its own error type, which maps to a
 //! [`reason::Reason`]. Only [`transport::reply`] knows the codes of a reason.
 //!
+//! [`webhook`] takes GitHub's deliveries: what they invalidate is gone before the reply.
+//!
 //! [`app`] assembles the parts from the settings that [`config`] reads from the environment, and
 //! [`cli`] runs it. [`client`] is the other side: the workload that requests a token. [`clock`] is
 //! the only source of time, and all outbound traffic uses [`egress`]. Each part owns its caches
@@ -50,6 +52,7 @@ pub mod store;
 pub mod audit;
 pub mod admission;
 pub mod exchange;
+pub mod webhook;
 pub mod transport;
 pub mod config;
 pub mod client;

@@ -5,13 +5,20 @@
 //! costs no quota while it is unchanged. A copy that could not be revalidated serves within a
 //! bound; what was refused is never served from a stale copy.
 
+mod changes;
 mod list;
 mod policies;
 mod reader;
 
 use std::{sync::Arc, time::Duration};
 
-use self::{list::CachedList, policies::CachedPolicy, reader::Reader};
+use self::{
+    changes::{Blob, Changes},
+    list::CachedList,
+    policies::CachedPolicy,
+    reader::Reader,
+};
+pub use changes::{AsOf, Change, Files, Push};
 pub use list::List;
 pub use policies::{Found, Located, PolicyFile};
 
@@ -68,6 +75,8 @@ impl Settings {
 const POLICIES: Bounds = Bounds { verified: 64 << 20, unverified: 16 << 20 };
 /// Memory of the cached lists of trusted issuers, and of their absences.
 const LISTS: Bounds = Bounds { verified: 24 << 20, unverified: 12 << 20 };
+/// Paths of one push that are read from its commits.
+const MAX_SETTLED: usize = 20;
 /// Files that are compiled concurrently. All others wait, one of each owner at a time in front,
 /// since nothing is known of a file before it is compiled and usual ones take a millisecond.
 const COMPILING: cpu_limiter::Limits =
@@ -79,6 +88,9 @@ pub enum Error {
     /// GitHub, or the way to it.
     #[error(transparent)]
     GitHub(#[from] github::Error),
+    /// GitHub still shows the file as it was before a push that it announced.
+    #[error("GitHub still shows the policy as it was before the last push")]
+    Superseded,
     /// The list could not be read, and no copy of it is recent enough.
     #[error("trusted-issuer list: {0}")]
     ListUnavailable(github::Error),
@@ -95,6 +107,7 @@ impl Error {
     pub fn reason(&self) -> Reason {
         match self {
             Self::GitHub(error) => error.reason(),
+            Self::Superseded => Reason::GithubUnavailable,
             Self::ListUnavailable(_) => Reason::TrustedIssuersUnavailable,
             Self::ListRateLimited(_) => Reason::GithubRateLimited,
             Self::ListInvalid(_) => Reason::TrustedIssuersInvalid,
@@ -107,6 +120,7 @@ impl Error {
             Self::GitHub(error) | Self::ListUnavailable(error) | Self::ListRateLimited(error) => {
                 error.retry_after()
             }
+            Self::Superseded => Some(Duration::from_secs(1)),
             Self::ListInvalid(_) => None,
         }
     }
@@ -130,14 +144,18 @@ pub struct Store {
     policies: Cache<PolicyKey, CachedPolicy, Error>,
     lists: Cache<(AccountId, Owner), CachedList, Error>,
     compiler: Arc<CpuLimiter>,
+    changes: Arc<Changes>,
     clock: Arc<dyn Clock>,
 }
 
 impl Store {
     /// An empty store.
     pub fn new(settings: Settings, github: GitHub, clock: Arc<dyn Clock>) -> Self {
+        // The stale copy of a list is in use longest, and only while GitHub cannot be reached.
+        let longest = settings.ttl.max(settings.stale);
         Self {
             settings,
+            changes: Arc::new(Changes::new(longest, Arc::clone(&clock))),
             reader: Reader::new(github, Arc::clone(&clock)),
             policies: Cache::new(Arc::clone(&clock), POLICIES, policies::weigh),
             lists: Cache::new(Arc::clone(&clock), LISTS, list::weigh),
@@ -162,10 +180,16 @@ impl Store {
         name: &PolicyName,
         trust: CallerTrust,
     ) -> Result<Located, Error> {
-        let is_fresh = |held: &Stamped<CachedPolicy>| self.is_fresh_policy(held, trust);
+        let repo = self.home_of(scope).clone();
+        let settles = self.changes.settles(scope.owner(), &repo);
+        let is_fresh = |held: &Stamped<CachedPolicy>| self.is_fresh_policy(held, trust, settles);
         let account = self.reader.account(scope.owner(), trust).await?;
         let held = self.policy_if((account, scope, name), trust, is_fresh).await?;
-        let repo = scope.repo().unwrap_or(&self.settings.policy_repo).clone();
+        if let Found::Present(file) = &held.value.found
+            && self.changes.is_superseded(scope.owner(), &repo, &name.path(), &file.blob)
+        {
+            return Err(Error::Superseded);
+        }
         let CachedPolicy { found, proven_at, .. } = held.value;
         Ok(Located {
             found,
@@ -190,8 +214,13 @@ impl Store {
     }
 
     fn key(&self, account: AccountId, scope: &Scope, name: &PolicyName) -> PolicyKey {
-        let repo = scope.repo().unwrap_or(&self.settings.policy_repo).clone();
+        let repo = self.home_of(scope).clone();
         PolicyKey { account, owner: scope.owner().clone(), repo, name: name.clone() }
+    }
+
+    /// The repository that holds the scope's policies.
+    fn home_of<'a>(&'a self, scope: &'a Scope) -> &'a RepoName {
+        scope.repo().unwrap_or(&self.settings.policy_repo)
     }
 
     /// The list of issuers that `owner` trusts; `None` where every issuer may be named by a policy.
@@ -205,7 +234,12 @@ impl Store {
         trust: CallerTrust,
     ) -> Result<Option<Arc<TrustedIssuers>>, Error> {
         let key = (self.reader.account(owner, trust).await?, owner.clone());
-        let held = self.list_if(key, trust, |held| self.is_fresh_list(held, trust)).await?;
+        let settles = self.list_settles(owner);
+        let held =
+            self.list_if(key, trust, |held| self.is_fresh_list(held, trust, settles)).await?;
+        if held.value.blob.as_deref().is_some_and(|blob| self.is_list_superseded(owner, blob)) {
+            return Err(Error::Superseded);
+        }
         held.value.list.map(List::into_trusted_issuers).map_err(Error::ListInvalid)
     }
 
@@ -223,8 +257,12 @@ impl Store {
     /// Whether the owner's list and the policy can be had from the cache.
     pub fn is_cached(&self, scope: &Scope, name: &PolicyName, trust: CallerTrust) -> bool {
         let Some((list, policy)) = self.keys(scope, name) else { return false };
-        self.lists.get(&list).is_some_and(|held| self.is_fresh_list(&held, trust))
-            && self.policies.get(&policy).is_some_and(|held| self.is_fresh_policy(&held, trust))
+        let owner = scope.owner();
+        let list_settles = self.list_settles(owner);
+        let settles = self.changes.settles(owner, self.home_of(scope));
+        let is_fresh = |held| self.is_fresh_policy(&held, trust, settles);
+        self.lists.get(&list).is_some_and(|held| self.is_fresh_list(&held, trust, list_settles))
+            && self.policies.get(&policy).is_some_and(is_fresh)
     }
 
     /// Keeps the cached list and policy, whichever caller they were looked up for, for verified
@@ -272,6 +310,86 @@ impl Store {
     fn is_due(&self, stored_at: Moment) -> bool {
         let age = self.clock.monotonic().since(stored_at);
         (self.settings.ttl * 3 / 4..self.settings.ttl).contains(&age)
+    }
+
+    /// This moment in the order of announced changes. A decision takes it before it reads anything.
+    pub fn as_of(&self) -> AsOf {
+        self.changes.as_of()
+    }
+
+    /// Whether a decision on what was read since `as_of` still stands: no change was announced to
+    /// the policy's repository, the list's, or the owner.
+    pub fn is_current(&self, scope: &Scope, as_of: AsOf) -> bool {
+        let repos = [self.home_of(scope), &self.settings.policy_repo];
+        self.changes.is_current(scope.owner(), repos, as_of)
+    }
+
+    /// Removes every copy that an announced change concerns. Decisions on them are void, and for
+    /// ten seconds every attempt reads from GitHub. Returns how many copies there were.
+    pub fn invalidate(&self, change: &Change) -> usize {
+        let (owner, repo) = (change.owner(), change.repo());
+        let concerns =
+            |of: &Owner, at: &RepoName| of == owner && repo.is_none_or(|repo| repo == at);
+        let policies = self.policies.invalidate_if(|key| concerns(&key.owner, &key.repo));
+        let policy_repo = &self.settings.policy_repo;
+        let lists = self.lists.invalidate_if(|(_, of)| concerns(of, policy_repo));
+        if !matches!(change, Change::Files(_)) {
+            self.reader.forget(owner, repo);
+        }
+        let copies = policies.len() + lists.len();
+        let old_lists = lists.into_iter().filter_map(|(_, held)| held.value.blob);
+        let old_policies = policies.into_iter().filter_map(|(key, held)| {
+            let blob = held.value.present()?.blob.clone();
+            Some((key.name.path(), blob))
+        });
+        let old: Vec<Blob> =
+            old_policies.chain(old_lists.map(|blob| (list::PATH.to_owned(), blob))).collect();
+        self.changes.record(change, old);
+        copies
+    }
+
+    /// Reads what a push left at the paths that it changed, from its commits, which do not lag
+    /// behind as the default branch may. Until then, a copy from before the push is not used even
+    /// if the file is the same again.
+    ///
+    /// # Errors
+    /// GitHub cannot be reached. The versions stay superseded until the window ends.
+    pub async fn settle(&self, push: &Push) -> Result<(), Error> {
+        let mut paths = self.changes.superseded_paths(&push.owner, &push.repo);
+        if let Files::Paths(changed) = &push.files {
+            paths.extend(changed.iter().cloned());
+        }
+        paths.sort();
+        paths.dedup();
+        for path in paths.iter().take(MAX_SETTLED) {
+            let after = self.blob_at(push, path, &push.after).await?;
+            let before = self.blob_at(push, path, &push.before).await?;
+            let before = before.filter(|before| after.as_ref() != Some(before));
+            self.changes.confirm(push, path, before, after);
+        }
+        Ok(())
+    }
+
+    async fn blob_at(
+        &self,
+        push: &Push,
+        path: &str,
+        commit: &str,
+    ) -> Result<Option<String>, Error> {
+        let (owner, repo) = (&push.owner, &push.repo);
+        let trust = CallerTrust::Verified;
+        let request =
+            reader::Request { owner, repo, path, known: None, trust, commit: Some(commit) };
+        let read = self.reader.read(request).await?;
+        Ok(if let reader::Read::Present { sha, .. } = read { Some(sha) } else { None })
+    }
+
+    fn list_settles(&self, owner: &Owner) -> Option<Moment> {
+        self.changes.settles(owner, &self.settings.policy_repo)
+    }
+
+    fn is_list_superseded(&self, owner: &Owner, blob: &str) -> bool {
+        self.changes.is_superseded(owner, &self.settings.policy_repo, list::PATH, blob)
     }
 
     /// Gives back every token that reads, to be revoked.

@@ -16,6 +16,7 @@ use crate::{
     clock::{Clock, UnixTime},
     exchange::{Caller, Exchange},
     reason::{Reason, Refusal},
+    webhook::Webhook,
 };
 
 mod bearer;
@@ -25,6 +26,7 @@ mod budget;
 mod client_address;
 mod counted;
 mod grpc;
+mod hooks;
 mod layers;
 mod listen;
 mod pages;
@@ -37,6 +39,7 @@ mod slots;
 mod tls;
 
 use client_address::UntrustedProxy;
+use hooks::Hooks;
 use shutdown::Shutdown;
 pub use shutdown::Stages;
 
@@ -126,6 +129,7 @@ impl TlsFiles {
 /// What the handlers share.
 struct Serving {
     exchange: Arc<Exchange>,
+    hooks: Option<Arc<Hooks>>,
     settings: Settings,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
@@ -139,20 +143,22 @@ impl Serving {
     }
 }
 
-/// Serves until `stop`, then drains by [`Settings::stages`]: running requests finish, what is idle
-/// ends, and then this returns.
+/// Serves exchanges, and deliveries if there is a webhook, until `stop`. Then it drains by
+/// [`Settings::stages`]: running requests finish, what is idle ends, and then this returns.
 ///
 /// # Errors
 /// The TLS files cannot be read or do not fit each other.
 pub async fn serve(
     listener: TcpListener,
-    exchange: Arc<Exchange>,
+    (exchange, webhook): (Arc<Exchange>, Option<Webhook>),
     settings: Settings,
     clock: Arc<dyn Clock>,
     stop: CancellationToken,
 ) -> io::Result<()> {
+    let hops = settings.trusted_proxy_hops;
     let app = Serving {
         exchange,
+        hooks: webhook.map(|webhook| Hooks::new(webhook, hops)),
         settings,
         clock: Arc::clone(&clock),
         stop: stop.clone(),
@@ -161,6 +167,21 @@ pub async fn serve(
     let app = Arc::new(app);
     let router = router(&app)?;
     serve_router(listener, router, &app.settings, clock, stop).await
+}
+
+/// Serves deliveries and nothing else until `stop`; `ready` says whether they should be sent here.
+///
+/// # Errors
+/// As [`serve`].
+pub async fn serve_webhook(
+    listener: TcpListener,
+    webhook: Webhook,
+    settings: &Settings,
+    ready: impl Fn() -> bool + Clone + Send + Sync + 'static,
+    (clock, stop): (Arc<dyn Clock>, CancellationToken),
+) -> io::Result<()> {
+    let hooks = Hooks::new(webhook, settings.trusted_proxy_hops);
+    serve_router(listener, hooks::alone(hooks, ready), settings, clock, stop).await
 }
 
 /// Serves any routes with the connection handling of the main port.
@@ -191,7 +212,14 @@ fn router(app: &Arc<Serving>) -> io::Result<Router> {
     let rest = rest::routes(state())
         .merge(pages::routes(state()))
         .layer(from_fn_with_state(state(), layers::rest_bounds));
-    let all = grpc.merge(rest).fallback(pages::not_found);
+    let all = match &app.hooks {
+        Some(hooks) => {
+            let unrouted = axum::routing::any(hooks::unrouted).with_state(Arc::clone(hooks));
+            let routes = hooks::routes(Arc::clone(hooks));
+            grpc.merge(rest).merge(routes).fallback_service(unrouted)
+        }
+        None => grpc.merge(rest).fallback(pages::not_found),
+    };
     Ok(all.layer(from_fn_with_state(state(), layers::observe)))
 }
 

@@ -236,15 +236,125 @@ impl Record {
 
     /// Notes how long the attempt took.
     pub fn took(&mut self, duration: Duration) {
-        self.duration_ms = (duration.as_secs_f64() * 1e6).round() / 1e3;
+        self.duration_ms = millis(duration);
     }
 
     pub(super) fn to_line(&self) -> Vec<u8> {
-        // Strings, numbers and string-keyed maps always serialize.
-        let mut line = serde_json::to_vec(self).unwrap_or_default();
-        line.push(b'\n');
-        line
+        line(self)
     }
+}
+
+/// One webhook delivery. Written as one line of JSON with `"type":"audit"` and
+/// `"operation":"delivery"`.
+#[derive(Debug, Clone, Serialize)]
+pub struct DeliveryRecord {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    operation: &'static str,
+    /// When it arrived, RFC 3339.
+    pub time: String,
+    /// What became of it.
+    pub result: DeliveryOutcome,
+    /// Why it was refused, or what failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cause: Option<String>,
+    /// The delivery's id at GitHub. A redelivery keeps it.
+    pub delivery: String,
+    /// The event's name.
+    pub event: String,
+    /// The event's action.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub action: Option<String>,
+    /// The installation of the App that was told.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub installation: Option<u64>,
+    /// Whose it is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
+    /// The repository.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub repository: Option<String>,
+    /// Copies of policies and lists that it removed.
+    pub invalidated: usize,
+    /// The check runs that were written.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub checks: Vec<CheckRecord>,
+    /// The sender's address, trusted proxy hops taken into account.
+    pub client_address: String,
+    /// From its arrival until its work was finished, in milliseconds.
+    pub duration_ms: f64,
+}
+
+/// A check run that was written.
+#[derive(Debug, Clone, Serialize)]
+pub struct CheckRecord {
+    /// Its id at GitHub.
+    pub id: u64,
+    /// The commit.
+    pub commit: String,
+    /// `success` or `failure`.
+    pub conclusion: &'static str,
+}
+
+/// What became of a delivery.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum DeliveryOutcome {
+    /// Its work is finished.
+    Done,
+    /// Its work failed; it is done again when GitHub redelivers it.
+    Failed,
+    /// It concerns nothing that is done here.
+    Ignored,
+    /// It was here before.
+    Replayed,
+    /// Too much work was waiting.
+    Busy,
+    /// It is not signed, or no event. What it says is only claimed.
+    Refused,
+}
+
+impl DeliveryRecord {
+    /// The record of a delivery that has just arrived, with its id and the event's name.
+    pub fn begin(now: UnixTime, (delivery, event): (&str, &str), client_address: String) -> Self {
+        Self {
+            kind: "audit",
+            operation: "delivery",
+            time: now.rfc3339_millis(),
+            result: DeliveryOutcome::Refused,
+            cause: None,
+            delivery: cut(delivery),
+            event: cut(event),
+            action: None,
+            installation: None,
+            owner: None,
+            repository: None,
+            invalidated: 0,
+            checks: Vec::new(),
+            client_address,
+            duration_ms: 0.0,
+        }
+    }
+
+    /// Notes how long it took.
+    pub fn took(&mut self, duration: Duration) {
+        self.duration_ms = millis(duration);
+    }
+
+    pub(super) fn to_line(&self) -> Vec<u8> {
+        line(self)
+    }
+}
+
+/// One line of JSON. Strings, numbers and string-keyed maps always serialize.
+fn line(record: &impl Serialize) -> Vec<u8> {
+    let mut line = serde_json::to_vec(record).unwrap_or_default();
+    line.push(b'\n');
+    line
+}
+
+fn millis(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
 }
 
 impl From<&Condition> for ConditionRecord {

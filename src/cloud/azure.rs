@@ -79,6 +79,11 @@ impl VaultItem {
         url.into()
     }
 
+    /// The vault: scheme, host and port.
+    pub fn vault(&self) -> String {
+        self.url.origin().ascii_serialization()
+    }
+
     /// What tokens for its vault are for.
     fn resource(&self) -> String {
         let host = self.url.host_str().unwrap_or_default();

@@ -38,6 +38,7 @@ const ASSERTION_SECONDS: i64 = 300;
 const MACHINE_HOST: &str = "169.254.169.254";
 const MACHINE: &str = "Google's metadata server";
 const KMS: &str = "Google Cloud KMS";
+const SECRETS: &str = "Google Secret Manager";
 
 /// A file of credentials.
 #[derive(Deserialize)]
@@ -98,6 +99,16 @@ impl Access {
         let token = self.google_token().await?;
         let url = format!("https://cloudkms.googleapis.com/v1/{path}");
         oauth::call(KMS, &url, body, &token, &self.network.service()).await
+    }
+
+    /// Reads a secret version: `projects/P/secrets/S/versions/V`.
+    ///
+    /// # Errors
+    /// As [`Access::google_kms`].
+    pub async fn google_secret<T: DeserializeOwned>(&self, name: &str) -> Result<T, Error> {
+        let token = self.google_token().await?;
+        let url = format!("https://secretmanager.googleapis.com/v1/{name}:access");
+        oauth::call(SECRETS, &url, None, &token, &self.network.service()).await
     }
 
     /// An access token, requested anew.

@@ -4,19 +4,22 @@
 //! parts are read before the first `None` ends the reading.
 
 use super::{
-    Config, ConfigErrors, Duration, Environment, GitHub, Interface, IssuersFile, ListedIssuers,
-    Listen, Log, LogFilter, LogFormat, Outward, Path, PathBuf, Policies, PrivateNetworks, Proxy,
-    SecretString, Shutdown, TlsFiles, Tokens, apps, key,
+    Audience, Config, ConfigErrors, Duration, Environment, GitHub, Interface, IssuersFile,
+    ListedIssuers, Listen, Log, LogFilter, LogFormat, Outward, Path, PathBuf, Policies,
+    PrivateNetworks, Proxy, SecretString, Shutdown, TlsFiles, Tokens, Webhook, apps, key,
     reader::Reader,
     value,
     variables::{self as var, Origin, Variable},
 };
 use std::num::NonZeroU32;
 
+use secrecy::SecretSlice;
+
 use crate::{
     admission::{self, Rate},
     github::Routing,
     oidc::Pod,
+    webhook::{self, SecretName, SecretSource},
 };
 
 /// Where the differences from the Go service are described.
@@ -35,7 +38,6 @@ pub(super) fn config(environment: &Environment) -> Result<Config, ConfigErrors> 
     let mut reader = Reader::new(environment);
     let config = settings(&mut reader);
     sticky_store(&mut reader);
-    webhook_alone(&mut reader);
     without_effect(&mut reader);
     let (config, warnings) = reader.finish(config)?;
     Ok(Config { warnings, ..config })
@@ -57,7 +59,8 @@ pub(super) fn log_alone(environment: &Environment) -> Result<Log, ConfigErrors> 
 }
 
 fn settings(reader: &mut Reader<'_>) -> Option<Config> {
-    let domain = reader.required(&var::STS_DOMAIN, value::domain);
+    let domain = domain(reader);
+    let webhook = webhook(reader);
     let apps = apps::read(reader);
     let routing = routing(reader);
     let (port, metrics_port) = ports(reader);
@@ -76,6 +79,7 @@ fn settings(reader: &mut Reader<'_>) -> Option<Config> {
     let log = log(reader);
     Some(Config {
         domain: domain?,
+        webhook: webhook?,
         apps: apps?,
         routing: routing?,
         environment: reader.environment().clone(),
@@ -91,6 +95,69 @@ fn settings(reader: &mut Reader<'_>) -> Option<Config> {
         log: log?,
         warnings: Vec::new(),
     })
+}
+
+/// The domain. Without it, a process serves the webhook alone.
+fn domain(reader: &mut Reader<'_>) -> Option<Option<Audience>> {
+    if reader.has(&var::GITHUB_WEBHOOK_SECRET) {
+        return reader.optional(&var::STS_DOMAIN, value::domain);
+    }
+    reader.required(&var::STS_DOMAIN, value::domain).map(Some)
+}
+
+/// The webhook, if its secret is set.
+fn webhook(reader: &mut Reader<'_>) -> Option<Option<Webhook>> {
+    let owners = reader.optional(&var::GITHUB_WEBHOOK_ORGANIZATION_FILTER, value::owners);
+    let port = reader.optional(&var::STS_WEBHOOK_PORT, value::port);
+    let main = reader.text(&var::PORT).flatten().and_then(|port| value::port(port).ok());
+    if port.flatten().is_some_and(|port| port != 0 && Some(port) == main) {
+        return reader.refuse(var::STS_WEBHOOK_PORT.name, "must differ from PORT");
+    }
+    if !reader.has(&var::GITHUB_WEBHOOK_SECRET) {
+        if port.flatten().is_some() {
+            let text = "has no effect without GITHUB_WEBHOOK_SECRET";
+            reader.warning(var::STS_WEBHOOK_PORT.name, text);
+        }
+        return Some(None);
+    }
+    let secrets = if reader.has(&var::KMS_KEYS) {
+        match webhook_secret_names(reader)? {
+            Some(names) => SecretSource::Names(names),
+            None => return Some(None),
+        }
+    } else {
+        SecretSource::Values(webhook_secrets(reader)?)
+    };
+    let settings = webhook::Settings { secrets, owners: owners?.unwrap_or_default() };
+    Some(Some(Webhook { settings, port: port? }))
+}
+
+/// Names of secrets. The exchange program of the Go service does not read the variable, so an
+/// exchange service starts without the webhook if it holds something else.
+fn webhook_secret_names(reader: &mut Reader<'_>) -> Option<Option<Vec<SecretName>>> {
+    let variable = &var::GITHUB_WEBHOOK_SECRET;
+    let provider = reader.required(&var::KMS_PROVIDER, value::kms_provider)?;
+    match SecretName::parse_list(provider, reader.text(variable)?.unwrap_or_default()) {
+        Ok(names) => Some(Some(names)),
+        Err(error) if reader.has(&var::STS_DOMAIN) => {
+            reader.warning(variable.name, format!("{error}; there is no webhook"));
+            Some(None)
+        }
+        Err(error) => reader.refuse(variable.name, error),
+    }
+}
+
+/// The whole value, as the Go service reads it, white space included; and each part of a list.
+fn webhook_secrets(reader: &mut Reader<'_>) -> Option<Vec<SecretSlice<u8>>> {
+    let variable = &var::GITHUB_WEBHOOK_SECRET;
+    let raw = reader.environment().raw(variable.name)?;
+    let Some(whole) = raw.to_str() else {
+        return reader.refuse(variable.name, "is not UTF-8");
+    };
+    let parts = whole.split(',').map(str::trim).filter(|part| !part.is_empty() && *part != whole);
+    let secrets: Vec<_> =
+        std::iter::once(whole).chain(parts).map(|text| text.as_bytes().to_vec().into()).collect();
+    Some(secrets)
 }
 
 /// How the Apps of a pool share the work.
@@ -347,17 +414,6 @@ fn sticky_store(reader: &mut Reader<'_>) {
         if reader.has(unused) {
             reader.warning(unused.name, "has no effect");
         }
-    }
-}
-
-/// The webhook's variables beside an exchange service's have no effect. A process that is meant to
-/// serve the webhook alone cannot start.
-fn webhook_alone(reader: &mut Reader<'_>) {
-    if reader.has(&var::GITHUB_WEBHOOK_SECRET) && !reader.has(&var::STS_DOMAIN) {
-        reader.refuse::<()>(
-            var::GITHUB_WEBHOOK_SECRET.name,
-            "is set without STS_DOMAIN, but the webhook is not built into this version",
-        );
     }
 }
 

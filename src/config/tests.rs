@@ -2,7 +2,7 @@ use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
 use secrecy::ExposeSecret;
 
 use super::{key::tests::rsa_pem, *};
-use crate::{admission::Rate, egress::Origin, tests::Folder};
+use crate::{admission::Rate, egress::Origin, tests::Folder, webhook::SecretSource};
 
 /// The least that is configured, and `pairs`.
 fn environment(pairs: &[(&str, &str)]) -> Environment {
@@ -292,8 +292,20 @@ const CASES: Cases = &[
             ("13s", "must be at most half of STS_SHUTDOWN_TIMEOUT"),
         ],
     ),
-    ("GITHUB_WEBHOOK_SECRET", &["s3cret"], &[]),
-    ("GITHUB_WEBHOOK_ORGANIZATION_FILTER", &["acme"], &[]),
+    ("GITHUB_WEBHOOK_SECRET", &["s3cret", "a, b", " s "], &[]),
+    (
+        "GITHUB_WEBHOOK_ORGANIZATION_FILTER",
+        &["acme", " Acme , octo-org "],
+        &[
+            (",", "must name at least one owner, comma separated"),
+            ("a/b", "must be a list of owners; entry 1: an owner is 1 to 64 of A-Z a-z 0-9 _ -"),
+        ],
+    ),
+    (
+        "STS_WEBHOOK_PORT",
+        &["8081", "0"],
+        &[("8080", "must differ from PORT"), ("x", "must be a whole number from 0 to 65535")],
+    ),
     ("EVENT_INGRESS_URI", &["https://events.example", " "], &[]),
     ("OTEL_EXPORTER_OTLP_ENDPOINT", &["http://otel:4317"], &[]),
     ("OTEL_TRACES_EXPORTER", &["none", "gcp", "otlp/NAME"], &[]),
@@ -362,11 +374,11 @@ fn the_least_configuration_gives_the_documented_defaults() {
     let admission::Settings { address, caller, owner, process, mints_per_minute } = config.rates;
     assert_eq!(
         (
-            config.domain.as_str(),
+            config.domain.as_ref().map(Audience::as_str),
             config.apps.iter().map(|app| app.id.0).collect::<Vec<_>>(),
             config.metrics_port
         ),
-        ("sts.example.com", vec![42], Some(2112))
+        (Some("sts.example.com"), vec![42], Some(2112))
     );
     assert_eq!(
         (config.listen.port, config.listen.interface, config.listen.trusted_proxy_hops),
@@ -573,7 +585,7 @@ fn settings_without_effect_are_accepted_with_a_warning() {
         ("OCTOSTS_STICKY_STORE_FIRESTORE_TTL", "never"),
         ("OCTOSTS_RATE_LIMIT", "5"),
         ("EVENT_INGRESS_URI", "https://events.example"),
-        ("GITHUB_WEBHOOK_SECRET", "s3cret"),
+        ("STS_WEBHOOK_PORT", "8081"),
         ("OTEL_TRACES_EXPORTER", "gcp"),
         ("OTEL_LOGS_EXPORTER", "none"),
         ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://otel:4317"),
@@ -584,9 +596,9 @@ fn settings_without_effect_are_accepted_with_a_warning() {
     .unwrap();
     let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
     insta::assert_snapshot!(warnings.join("\n"), @r"
+    STS_WEBHOOK_PORT has no effect without GITHUB_WEBHOOK_SECRET
     GITHUB_BASE_URL has no path, and nothing is appended: the API of GitHub Enterprise Server is at https://HOST/api/v3
     OCTOSTS_STICKY_STORE_FIRESTORE_TTL has no effect
-    GITHUB_WEBHOOK_SECRET is set, but has no effect: the webhook is not built into this version
     EVENT_INGRESS_URI is set, but has no effect: sending events is not built into this version
     OTEL_EXPORTER_OTLP_ENDPOINT is set, but has no effect: export by OpenTelemetry is not built into this version
     OTEL_TRACES_EXPORTER is set, but has no effect: export by OpenTelemetry is not built into this version
@@ -595,14 +607,61 @@ fn settings_without_effect_are_accepted_with_a_warning() {
     ");
 }
 
+fn secrets(config: &Config) -> Vec<String> {
+    match &config.webhook.as_ref().unwrap().settings.secrets {
+        SecretSource::Values(values) => values
+            .iter()
+            .map(|secret| String::from_utf8(secret.expose_secret().to_vec()).unwrap())
+            .collect(),
+        SecretSource::Names(names) => names.iter().map(|name| format!("{name:?}")).collect(),
+    }
+}
+
 #[test]
-fn a_webhook_without_an_exchange_service_cannot_start() {
-    let pairs = [("STS_DOMAIN", ""), ("GITHUB_WEBHOOK_SECRET", "s3cret")];
+fn a_webhook_needs_no_exchange_service() {
+    let config = read(&[("STS_DOMAIN", ""), ("GITHUB_WEBHOOK_SECRET", "s3cret")]).unwrap();
+    assert!(config.domain.is_none() && config.webhook.is_some());
+    let errors = read(&[("STS_DOMAIN", "")]).unwrap_err();
+    assert_eq!(errors, ["STS_DOMAIN is not set; it must be a host, such as octo-sts.example.com"]);
+}
+
+#[test]
+fn a_webhook_secret_is_one_secret_and_with_commas_several_more() {
+    for (text, expected) in
+        [("s3cret", vec!["s3cret"]), (" s ", vec![" s ", "s"]), ("a, b,", vec!["a, b,", "a", "b"])]
+    {
+        assert_eq!(secrets(&read(&[("GITHUB_WEBHOOK_SECRET", text)]).unwrap()), expected);
+    }
+}
+
+#[test]
+fn with_keys_at_a_key_management_service_a_webhook_secret_is_a_name() {
+    let key = "projects/p/locations/l/keyRings/r/cryptoKeys/k/cryptoKeyVersions/1";
+    let read = |secret: &str, domain: &str| {
+        let pairs = [
+            ("STS_DOMAIN", domain),
+            ("GITHUB_APP_IDS", "42"),
+            ("KMS_KEYS", key),
+            ("GITHUB_WEBHOOK_SECRET", secret),
+        ];
+        Config::read(&pairs.into_iter().collect())
+    };
+    let two = "projects/p/secrets/s/versions/1,projects/p/secrets/s/versions/2";
     assert_eq!(
-        read(&pairs).unwrap_err(),
+        secrets(&read(two, "sts.example.com").unwrap()),
+        ["SecretName { .. }", "SecretName { .. }"]
+    );
+    let error = read("s3cret", "").unwrap_err().to_string();
+    assert!(error.contains("must name a secret version of Google's Secret Manager"), "{error}");
+    assert!(!error.contains("s3cret"), "{error}");
+    // The Go service's exchange program does not read the variable, so it may hold anything there.
+    let config = read("s3cret", "sts.example.com").unwrap();
+    assert!(config.webhook.is_none());
+    let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        warnings,
         [
-            "STS_DOMAIN is not set; it must be a host, such as octo-sts.example.com",
-            "GITHUB_WEBHOOK_SECRET is set without STS_DOMAIN, but the webhook is not built into this version"
+            "GITHUB_WEBHOOK_SECRET must name a secret version of Google's Secret Manager: projects/P/secrets/S/versions/V; there is no webhook"
         ]
     );
 }

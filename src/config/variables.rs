@@ -54,19 +54,20 @@ macro_rules! variables {
 
 use Origin::{Client, Ignored, Own, Shared};
 
-const WEBHOOK: Origin = Ignored { feature: "the webhook" };
 /// What the exporters' variables ask for.
 pub const EXPORT: &str = "export by OpenTelemetry";
 const EXPORTER: Origin = Ignored { feature: EXPORT };
 
 variables! {
-    STS_DOMAIN, Shared, "Required. The host by which callers reach this server, without scheme; also the audience that tokens must carry unless a policy says otherwise.";
+    STS_DOMAIN, Shared, "Required, unless only the webhook is served. The host by which callers reach this server, without scheme; also the audience that tokens must carry unless a policy says otherwise.";
     GITHUB_APP_IDS, Shared, "The ids of the GitHub Apps, comma separated. Required unless `APP_CONFIG_FILE` is set. Several Apps share the work and have the same private key.";
     APP_CONFIG_FILE, Shared, "A file of organizations and their Apps ([format](apps.md)). It replaces `GITHUB_APP_IDS` and the variables of keys, which are then ignored. A changed file is reloaded.";
     APP_SECRET_CERTIFICATE_FILE, Shared, "The file that holds the App's private key (PEM); a change is noticed within ten seconds. This, the next one or `KMS_KEYS` is required.";
     APP_SECRET_CERTIFICATE_ENV_VAR, Shared, "The App's private key itself (PEM; line ends may be written as `\\n`), despite its name.";
     KMS_KEYS, Shared, "Keys of Apps at a [key management service](apps.md#keys-at-a-key-management-service), in place of a PEM: one for each of `GITHUB_APP_IDS`, comma separated. An empty entry skips its App.";
     KMS_PROVIDER = "gcp", Shared, "The service of `KMS_KEYS` and of `kms_key` in the Apps file: `gcp`, `aws` or `akv`, in any letter case.";
+    GITHUB_WEBHOOK_SECRET, Shared, "The secret of the App's webhook; set, deliveries are [taken](webhook.md). If it has commas, each part counts as a secret too. With `KMS_KEYS`: names in the provider's secret manager, comma separated, read at start and every hour. Without `STS_DOMAIN`, only the webhook is served.";
+    GITHUB_WEBHOOK_ORGANIZATION_FILTER, Shared, "The owners whose deliveries count, comma separated; unset, all.";
     PORT = "8080", Shared, "The port for gRPC, REST, health and reflection; 0 takes any free one.";
     GITHUB_BASE_URL = "https://api.github.com", Shared, "The root of GitHub's API: `https://HOST/api/v3` for GitHub Enterprise Server, `https://api.SUBDOMAIN.ghe.com` with data residency.";
     ORG_POLICY_REPO = ".github", Shared, "The repository that holds an organization's own policies and its list of trusted issuers.";
@@ -90,6 +91,7 @@ variables! {
     OCTOSTS_STICKY_STORE_FIRESTORE_COLLECTION, Shared, "Without effect.";
     OCTOSTS_STICKY_STORE_FIRESTORE_TTL, Shared, "Without effect.";
 
+    STS_WEBHOOK_PORT, Own, "A separate port for deliveries, so that exchanges can stay private. Unset: they arrive at `PORT`.";
     STS_TLS_CERT_FILE, Own, "Serve TLS with this certificate chain (PEM); needs the next one. A changed file is picked up.";
     STS_TLS_KEY_FILE, Own, "The private key of that certificate (PEM).";
     STS_TRUSTED_PROXY_HOPS = "0", Own, "How many proxies in front of the server add to `X-Forwarded-For`; the client's address is taken from that far back.";
@@ -123,8 +125,6 @@ variables! {
     STS_TOKEN_FILE, Client, "The file that holds the workload's own OIDC token.";
     STS_ID_TOKEN, Client, "That token itself.";
 
-    GITHUB_WEBHOOK_SECRET, WEBHOOK, "Secrets of the App's webhook. Set without `STS_DOMAIN`, as for a process that serves only the webhook, it is refused.";
-    GITHUB_WEBHOOK_ORGANIZATION_FILTER, WEBHOOK, "Organizations whose deliveries are taken.";
     EVENT_INGRESS_URI, Ignored { feature: "sending events" }, "Where exchanges are reported as CloudEvents.";
 }
 

@@ -21,7 +21,7 @@ use crate::{
     oidc::VerifiedToken,
     policy::{self, Denied, Grant, TrustedIssuers, Verdict},
     reason::{Reason, Refusal, Workload},
-    store::{Found, Located, PolicyFile},
+    store::{AsOf, Found, Located, PolicyFile},
     telemetry::trace,
 };
 
@@ -43,6 +43,8 @@ pub(super) struct PolicyProof {
     pub(super) account: AccountId,
     /// When GitHub last showed the policy.
     pub(super) proven_at: Moment,
+    /// Before which announced change the decision began.
+    pub(super) as_of: AsOf,
 }
 
 /// All that a mint needs.
@@ -84,6 +86,7 @@ impl Exchange {
         journal: &mut Journal<'_, P>,
     ) -> Result<Decision<P>, Refusal> {
         journal.claims(&asked.token);
+        let as_of = self.parts.store.as_of();
         let identified = self.identify(asked, account, journal);
         let (token, passed) = identified.instrument(debug_span!(trace::IDENTIFY)).await?;
         let recorded = journal.verified(&token).await?;
@@ -111,7 +114,8 @@ impl Exchange {
         let grant = evaluated
             .map_err(|denied| disclosure::mismatch(&denied, audience, workload.clone()))?;
         let installation = self.minter(&grant, asked, &subject).await?;
-        let policy = PolicyProof { account: located.account, proven_at: located.proven_at };
+        let (account, proven_at) = (located.account, located.proven_at);
+        let policy = PolicyProof { account, proven_at, as_of };
         Ok(Decision { grant, installation, subject, policy, audience, workload, recorded })
     }
 

@@ -200,6 +200,7 @@ pub(crate) fn github(error: &github::Error, owner: &Owner) -> Refusal {
 pub(super) fn store(error: &store::Error, owner: &Owner) -> Refusal {
     let message = match error {
         store::Error::GitHub(error) => return github(error, owner),
+        store::Error::Superseded => "the policy or the trusted-issuer list has just changed",
         store::Error::ListUnavailable(_) => "organization trusted-issuer lookup unavailable",
         store::Error::ListRateLimited(_) => "organization trusted-issuer lookup rate limited",
         store::Error::ListInvalid(_) => "organization trusted-issuer configuration is invalid",

@@ -151,10 +151,14 @@ pub(super) async fn file(
     inner: &Inner,
     token: &ReadToken,
     path: &str,
+    commit: Option<&str>,
     etag: Option<&str>,
 ) -> Result<File, Error> {
     let escaped = utf8_percent_encode(path, PATH);
-    let address = format!("/repos/{}/{}/contents/{escaped}", token.owner, token.repo);
+    let mut address = format!("/repos/{}/{}/contents/{escaped}", token.owner, token.repo);
+    if let Some(commit) = commit {
+        address.push_str(&format!("?ref={}", utf8_percent_encode(commit, NON_ALPHANUMERIC)));
+    }
     let etag = etag.and_then(|etag| HeaderValue::from_str(etag).ok());
     let call = Call { etag, ..Call::get(Endpoint::Contents, address, token.authorization.clone()) };
     match replication::call(&inner.gate, LimitKey::Read(token.installation), &call, token.issued_at)

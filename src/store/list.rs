@@ -21,7 +21,7 @@ use crate::{
     yaml::{Errors, Invalid},
 };
 
-const PATH: &str = ".github/chainguard/trusted-token-issuers.yaml";
+pub(super) const PATH: &str = ".github/chainguard/trusted-token-issuers.yaml";
 
 /// The state of an organization's list.
 #[derive(Debug, Clone)]
@@ -54,6 +54,7 @@ pub(super) fn weigh((_, owner): &(AccountId, Owner), held: &CachedList) -> usize
     let invalid = held.list.as_ref().err().map_or(0, Errors::heap_bytes);
     let texts =
         2 * heap_bytes(owner.as_str()) + held.version.as_ref().map_or(0, Version::heap_bytes);
+    let texts = texts + held.blob.as_deref().map_or(0, heap_bytes);
     list + invalid + texts
 }
 
@@ -68,13 +69,22 @@ pub(super) struct CachedList {
     /// The last list that was in order, and when GitHub last showed it.
     seen: Option<(Arc<TrustedIssuers>, Moment)>,
     version: Option<Version>,
+    /// The git blob id of a list that is present.
+    pub(super) blob: Option<String>,
 }
 
 impl Store {
-    pub(super) fn is_fresh_list(&self, held: &Stamped<CachedList>, trust: CallerTrust) -> bool {
+    /// `settles`: until when GitHub may show the state from before a change.
+    pub(super) fn is_fresh_list(
+        &self,
+        held: &Stamped<CachedList>,
+        trust: CallerTrust,
+        settles: Option<Moment>,
+    ) -> bool {
         let now = self.clock.monotonic();
         let age = now.since(held.at);
         match &held.value {
+            _ if settles.is_some_and(|settles| held.at < settles) => false,
             CachedList { stale: true, proven_at, .. }
                 if now.since(*proven_at) >= self.settings.list_stale =>
             {
@@ -97,12 +107,15 @@ impl Store {
         let version = before.as_ref().and_then(|held| held.version.as_ref());
         let read = self.read_list(&owner, version, trust).await;
         match (read, before) {
-            (Ok(Read::Unchanged), Some(CachedList { seen: Some((list, _)), version, .. })) => {
-                Ok(self.proven(List::Present(list), version))
-            }
-            (Ok(Read::Present { bytes, version, .. }), before) => {
+            (
+                Ok(Read::Unchanged),
+                Some(CachedList { seen: Some((list, _)), version, blob, .. }),
+            ) => Ok(self.proven(List::Present(list), version, blob)),
+            (Ok(Read::Present { bytes, sha, version }), before) => {
                 match self.compile_list(&owner, bytes).await {
-                    Ok(Ok(list)) => Ok(self.proven(List::Present(Arc::new(list)), version)),
+                    Ok(Ok(list)) => {
+                        Ok(self.proven(List::Present(Arc::new(list)), version, Some(sha)))
+                    }
                     Ok(Err(invalid)) => Ok(self.invalid(&owner, invalid, before)),
                     Err(error) => self.unread(&owner, error, before),
                 }
@@ -112,13 +125,13 @@ impl Store {
                 Invalid::file("the path holds no regular file").into(),
                 before,
             )),
-            (Ok(Read::Absent), _) => Ok(self.proven(List::Absent, None)),
+            (Ok(Read::Absent), _) => Ok(self.proven(List::Absent, None, None)),
             (Ok(Read::Inaccessible), before) => {
                 match before.and_then(|before| self.last_seen(before)) {
                     Some(seen) => Ok(seen),
                     None => {
                         tracing::warn!(%owner, "the App does not see the policy repository: every issuer may be named");
-                        Ok(self.proven(List::Invisible, None))
+                        Ok(self.proven(List::Invisible, None, None))
                     }
                 }
             }
@@ -150,7 +163,7 @@ impl Store {
         trust: CallerTrust,
     ) -> Result<Read, github::Error> {
         let repo = &self.settings.policy_repo;
-        let request = Request { owner, repo, path: PATH, known, trust };
+        let request = Request { owner, repo, path: PATH, known, trust, commit: None };
         match self.reader.read(request).await {
             Ok(Read::Inaccessible) => {
                 self.reader.forget_installations(owner);
@@ -160,10 +173,10 @@ impl Store {
         }
     }
 
-    fn proven(&self, list: List, version: Option<Version>) -> CachedList {
+    fn proven(&self, list: List, version: Option<Version>, blob: Option<String>) -> CachedList {
         let now = self.clock.monotonic();
         let seen = list.clone().into_trusted_issuers().map(|list| (list, now));
-        CachedList { list: Ok(list), proven_at: now, stale: false, seen, version }
+        CachedList { list: Ok(list), proven_at: now, stale: false, seen, version, blob }
     }
 
     fn invalid(&self, owner: &Owner, invalid: Errors, before: Option<CachedList>) -> CachedList {
@@ -174,6 +187,7 @@ impl Store {
             stale: false,
             seen: None,
             version: None,
+            blob: None,
         })
     }
 
@@ -187,6 +201,7 @@ impl Store {
             stale: true,
             seen: Some((list, at)),
             version: None,
+            blob: before.blob,
         })
     }
 
@@ -205,8 +220,10 @@ impl Store {
         if is_unreachable {
             return Err(error.into());
         }
+        let settles = self.list_settles(owner);
         let recent = |held: &CachedList| {
             held.list.is_ok()
+                && settles.is_none_or(|settles| held.proven_at >= settles)
                 && self.clock.monotonic().since(held.proven_at) < self.settings.list_stale
         };
         if let Some(before) = before.filter(recent) {

@@ -95,7 +95,7 @@ impl PolicyFile {
 }
 
 impl CachedPolicy {
-    fn present(&self) -> Option<&Arc<PolicyFile>> {
+    pub(super) fn present(&self) -> Option<&Arc<PolicyFile>> {
         match &self.found {
             Found::Present(file) => Some(file),
             Found::Absent | Found::Invalid(_) | Found::Inaccessible(_) | Found::Forbidden(_) => {
@@ -106,10 +106,17 @@ impl CachedPolicy {
 }
 
 impl Store {
-    pub(super) fn is_fresh_policy(&self, held: &Stamped<CachedPolicy>, trust: CallerTrust) -> bool {
+    /// `settles`: until when GitHub may show the state from before a change.
+    pub(super) fn is_fresh_policy(
+        &self,
+        held: &Stamped<CachedPolicy>,
+        trust: CallerTrust,
+        settles: Option<Moment>,
+    ) -> bool {
         let now = self.clock.monotonic();
         let age = now.since(held.at);
         match &held.value {
+            _ if settles.is_some_and(|settles| held.at < settles) => false,
             CachedPolicy { stale: true, proven_at, .. }
                 if now.since(*proven_at) >= self.settings.stale =>
             {
@@ -133,7 +140,8 @@ impl Store {
         let file = before.as_ref().and_then(CachedPolicy::present);
         let known = file.and_then(|file| file.version.as_ref());
         let (path, PolicyKey { owner, repo, .. }) = (key.name.path(), &key);
-        let read = self.reader.read(Request { owner, repo, path: &path, known, trust }).await;
+        let request = Request { owner, repo, path: &path, known, trust, commit: None };
+        let read = self.reader.read(request).await;
         let proven =
             |found| Ok(CachedPolicy { found, proven_at: self.clock.monotonic(), stale: false });
         match (read, before) {
@@ -155,7 +163,7 @@ impl Store {
             (Err(error @ github::Error::Moved(_)), _) => {
                 proven(Found::Inaccessible(error.to_string().into()))
             }
-            (Err(error), Some(before)) if error.is_outage() && self.may_serve(&before) => {
+            (Err(error), Some(before)) if error.is_outage() && self.may_serve(&key, &before) => {
                 tracing::warn!(%error, owner = %key.owner, policy = %key.name, "serving a stale policy");
                 Ok(CachedPolicy { stale: true, ..before })
             }
@@ -172,9 +180,11 @@ impl Store {
     }
 
     /// Whether a copy may serve while GitHub cannot be reached. Only a policy may: a refusal must be
-    /// true now.
-    fn may_serve(&self, held: &CachedPolicy) -> bool {
+    /// true now. A copy from the window after a change may be the old version.
+    fn may_serve(&self, key: &PolicyKey, held: &CachedPolicy) -> bool {
+        let settles = self.changes.settles(&key.owner, &key.repo);
         held.present().is_some()
+            && settles.is_none_or(|settles| held.proven_at >= settles)
             && self.clock.monotonic().since(held.proven_at) < self.settings.stale
     }
 

@@ -72,6 +72,8 @@ pub(super) struct Request<'a> {
     /// The version that is cached.
     pub(super) known: Option<&'a Version>,
     pub(super) trust: CallerTrust,
+    /// The commit to read from; the default branch otherwise.
+    pub(super) commit: Option<&'a str>,
 }
 
 /// Reads files with the installations of the owner's Apps.
@@ -171,6 +173,16 @@ impl Reader {
         self.github.cached_account(owner)
     }
 
+    /// Gives up the tokens and the installations of an owner, or the tokens of one repository.
+    pub(super) fn forget(&self, owner: &Owner, repo: Option<&RepoName>) {
+        // Repositories of other owners with this name lose theirs too, which costs one mint each.
+        match repo {
+            Some(repo) => drop(self.tokens.invalidate_if(|(_, at)| at == repo)),
+            None => self.tokens.clear(),
+        }
+        self.github.forget_installations(owner);
+    }
+
     /// Gives up every token.
     pub(super) fn close(&self) {
         self.tokens.clear();
@@ -179,7 +191,7 @@ impl Reader {
     async fn read_once(
         &self,
         installation: &Installation,
-        Request { repo, path, known, trust, .. }: Request<'_>,
+        Request { repo, path, known, trust, commit, .. }: Request<'_>,
     ) -> Result<Read, Error> {
         let token = match self.token(installation, repo, trust).await {
             Ok(token) => token,
@@ -188,7 +200,9 @@ impl Reader {
         };
         let etag = known.filter(|version| version.installation == installation.id());
         let etag = etag.map(|version| version.etag.as_str());
-        match self.github.file(&token, path, etag).await {
+        match self.github.file(&token, path, commit, etag).await {
+            // What a commit lacks, it lacks forever; a commit that is not there yet is no answer.
+            Ok(File::Absent) if commit.is_some() => Ok(Read::Absent),
             Ok(File::Absent) => self.prove_absent((installation.id(), &token), path).await,
             outcome => outcome.map(|file| Read::new(file, installation.id())),
         }
@@ -230,7 +244,7 @@ impl Reader {
             tokio::time::sleep(wait).await;
             match self.github.repository_visible(token).await {
                 Ok(true) => {
-                    let file = self.github.file(token, path, None).await?;
+                    let file = self.github.file(token, path, None, None).await?;
                     return Ok(Read::new(file, installation));
                 }
                 // The repository has left the installation since: the mint of another token says

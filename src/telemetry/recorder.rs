@@ -66,6 +66,10 @@ const COUNTERS: &[(&str, &str)] = &[
     (metric::GITHUB_REVOCATIONS, "Tokens given back to GitHub, by outcome"),
     (metric::ISSUER_FETCHES, "Fetches from issuers, by outcome"),
     (metric::AUDIT_UNRECORDED, "Attempts without a place in the audit queue"),
+    (
+        metric::DELIVERIES,
+        "Webhook deliveries, by result: accepted, ignored, replayed, busy or refused",
+    ),
     (metric::AGENT_RENEWALS, "The agent's attempts to renew a token, by file and outcome"),
     (metric::AGENT_COMMANDS, "Commands that the agent ran on renewal, by outcome"),
     (metric::AGENT_REVOCATIONS, "Tokens that the agent gave back to GitHub, by outcome"),

@@ -20,6 +20,8 @@ pub fn server() {
     }
     by(metric::GITHUB_REVOCATIONS, label::OUTCOME, &["done", "failed", "dropped"]);
     by(metric::ISSUER_FETCHES, label::OUTCOME, &["done", "failed"]);
+    let received = ["accepted", "ignored", "replayed", "busy", "refused"];
+    by(metric::DELIVERIES, label::RESULT, &received);
     by(metric::CONNECTIONS_ENDED, label::CAUSE, &["gave_way", "address"]);
     let unlabelled = [
         metric::ALL_REPOSITORIES,

@@ -28,7 +28,7 @@ pub(super) struct Budget(Arc<Semaphore>);
 pub(super) struct Taken(Vec<OwnedSemaphorePermit>);
 
 impl Taken {
-    fn add(&mut self, other: Self) {
+    pub(super) fn add(&mut self, other: Self) {
         for permit in other.0 {
             match self.0.iter_mut().find(|own| Arc::ptr_eq(own.semaphore(), permit.semaphore())) {
                 Some(own) => own.merge(permit),
@@ -41,6 +41,11 @@ impl Taken {
 impl Budget {
     pub(super) fn new(bytes: usize) -> Self {
         Self(Arc::new(Semaphore::new(bytes.min(Semaphore::MAX_PERMITS))))
+    }
+
+    /// The bytes, if there are that many left.
+    pub(super) fn take_all(&self, bytes: usize) -> Option<Taken> {
+        self.take(bytes).map(|permit| Taken(vec![permit]))
     }
 
     fn take(&self, bytes: usize) -> Option<OwnedSemaphorePermit> {
@@ -131,6 +136,11 @@ impl Charge {
     pub(super) fn body(&self, bytes: usize) -> bool {
         self.0.0.body(bytes);
         self.take(bytes)
+    }
+
+    /// A part of the body was read and is counted in another budget.
+    pub(super) fn passed_on(&self, bytes: usize) {
+        self.0.0.body(bytes);
     }
 
     fn take(&self, bytes: usize) -> bool {

@@ -275,7 +275,7 @@ fn expired(request: &Request) -> CancellationToken {
 }
 
 /// Runs a handler for so long at most. A panic ends the request, not the connection.
-async fn bounded(
+pub(super) async fn bounded(
     limit: Duration,
     expired: &CancellationToken,
     run: impl Future<Output = Response>,

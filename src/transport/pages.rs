@@ -24,13 +24,15 @@ const JSON: (HeaderName, HeaderValue) =
 
 /// The routes of these pages.
 pub(super) fn routes(app: Arc<Serving>) -> Router {
+    // With a webhook, `/` takes deliveries too.
+    let allowed = if app.hooks.is_some() { "GET, HEAD, POST" } else { "GET, HEAD" };
     Router::new()
         .route("/", get(front))
         .route("/openapi.json", get(async || ([JSON], OPENAPI)))
         .route("/livez", get(live))
         .route("/healthcheck", get(live))
         .route("/readyz", get(ready))
-        .method_not_allowed_fallback(async || reply::method_not_allowed("GET, HEAD"))
+        .method_not_allowed_fallback(async move || reply::method_not_allowed(allowed))
         .with_state(app)
 }
 
@@ -55,13 +57,17 @@ fn accepts_html(headers: &HeaderMap) -> bool {
 }
 
 /// The process answers: restarting it would not help.
-async fn live() -> Response {
+pub(super) async fn live() -> Response {
     ([JSON], r#"{"msg": "ok"}"#).into_response()
 }
 
 /// Exchanges can be served: send callers here.
 async fn ready(State(app): State<Arc<Serving>>) -> Response {
-    if app.is_ready() {
+    readiness(app.is_ready())
+}
+
+pub(super) fn readiness(is_ready: bool) -> Response {
+    if is_ready {
         ([JSON], r#"{"msg": "ready"}"#).into_response()
     } else {
         (StatusCode::SERVICE_UNAVAILABLE, [JSON], r#"{"msg": "not ready"}"#).into_response()

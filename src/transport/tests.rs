@@ -38,8 +38,13 @@ impl Server {
         let address = listener.local_addr().unwrap();
         let (stop, clock) =
             (CancellationToken::new(), ManualClock::at(UnixTime::from_secs(1_767_222_000)));
-        let served =
-            serve(listener, Exchange::for_test(), settings, Arc::new(clock.clone()), stop.clone());
+        let served = serve(
+            listener,
+            (Exchange::for_test(), None),
+            settings,
+            Arc::new(clock.clone()),
+            stop.clone(),
+        );
         Self { address, stop, clock, served: tokio::spawn(served) }
     }
 
@@ -126,5 +131,6 @@ fn error(status: u16, code: i64, reason: &str) -> (u16, i64, String) {
 fn app(stop: CancellationToken) -> Arc<Serving> {
     let clock = Arc::new(ManualClock::at(UnixTime::from_secs(0)));
     let (exchange, settings) = (Exchange::for_test(), Settings::default());
-    Arc::new(Serving { exchange, settings, clock, stop, untrusted_proxy: Default::default() })
+    let untrusted_proxy = Default::default();
+    Arc::new(Serving { exchange, hooks: None, settings, clock, stop, untrusted_proxy })
 }

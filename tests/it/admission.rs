@@ -190,7 +190,7 @@ async fn what_is_left_of_a_quota_is_kept_for_proven_callers() {
 #[tokio::test]
 async fn mints_are_limited_for_each_app_and_for_every_owner() {
     let mut setup = setup().await;
-    setup.settings.exchange.admission.mints_per_minute = std::num::NonZeroU32::new(2);
+    setup.exchange().admission.mints_per_minute = std::num::NonZeroU32::new(2);
     let world = setup.start().await;
     world.usual().await.tokens();
     let outcome = world.usual().await;
@@ -208,7 +208,7 @@ async fn mints_are_limited_for_each_app_and_for_every_owner() {
 /// A world in which unverified callers' refusals have their steps, with what they might ask for.
 async fn stepped() -> World {
     let mut setup = setup().await;
-    setup.settings.exchange.refusal_step = Duration::from_secs(1);
+    setup.exchange().refusal_step = Duration::from_secs(1);
     setup.policy("hello", "other", &policy("issuer: https://other.example.com"));
     setup.policy("hello", "invalid", "issuer: [");
     setup.github.org("empty-org");

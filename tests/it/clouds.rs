@@ -39,7 +39,7 @@ async fn setup(provider: &str, key: &str) -> (Setup, Clouds) {
     let mut changed = settings(&environment);
     changed.egress.ca_files = vec![clouds.root.clone()];
     changed.oidc = setup.settings.oidc.clone();
-    changed.exchange.refusal_step = Duration::ZERO;
+    changed.exchange.iter_mut().for_each(|it| it.refusal_step = Duration::ZERO);
     changed.github.first_backoff = Duration::from_millis(1);
     setup.settings = changed;
     (setup, clouds)

@@ -87,14 +87,14 @@ impl StandIns {
 async fn setup() -> Setup {
     let mut setup = Setup::new().await;
     let wide = Rate::new(1_000_000, 1_000_000);
-    setup.settings.exchange.admission = admission::Settings {
+    setup.exchange().admission = admission::Settings {
         address: wide,
         caller: wide,
         owner: wide,
         process: wide,
         mints_per_minute: None,
     };
-    setup.settings.exchange.github_host = "github.com".into();
+    setup.exchange().github_host = "github.com".into();
     setup
 }
 

@@ -4,6 +4,7 @@
 //! is asked goes over gRPC and over REST, and the answers must agree.
 
 mod client;
+pub mod delivery;
 #[path = "../../src/tests.rs"]
 mod folder;
 pub mod tls;
@@ -77,7 +78,7 @@ impl Setup {
         setup.settings.oidc.actions_issuer = setup.issuer.url().parse().unwrap();
         setup.settings.oidc.private_networks = PrivateNetworks::All;
         // The clock stands still, and a refusal would wait for it.
-        setup.settings.exchange.refusal_step = Duration::ZERO;
+        setup.exchange().refusal_step = Duration::ZERO;
         setup
     }
 
@@ -86,6 +87,11 @@ impl Setup {
         let setup = Self::new().await;
         setup.policy("hello", "ci", policy);
         setup
+    }
+
+    /// The settings of the core.
+    pub fn exchange(&mut self) -> &mut octo_sts::exchange::Settings {
+        self.settings.exchange.as_mut().unwrap()
     }
 
     /// Puts a policy into one of the organization's repositories. `${ISSUER}` is the issuer's URL.

@@ -215,7 +215,7 @@ async fn cluster(folder: &Folder, file: &str) -> Setup {
     let mut setup = setup(folder, file).await;
     setup.settings.oidc.actions_issuer =
         "https://token.actions.githubusercontent.com".parse().unwrap();
-    setup.settings.exchange.github_host = "github.com".into();
+    setup.exchange().github_host = "github.com".into();
     setup
 }
 

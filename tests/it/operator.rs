@@ -11,8 +11,7 @@ use crate::harness::{APP_PERMISSIONS, Ask, DOMAIN, POLICY, Setup};
 /// Serves these owners only.
 async fn serving(owners: &[&str]) -> Setup {
     let mut setup = Setup::with_policy(POLICY).await;
-    setup.settings.exchange.owners =
-        Some(owners.iter().map(|owner| owner.parse().unwrap()).collect());
+    setup.exchange().owners = Some(owners.iter().map(|owner| owner.parse().unwrap()).collect());
     setup
 }
 

@@ -23,6 +23,7 @@ mod signer;
 mod sink;
 mod slow;
 mod visibility;
+mod webhook;
 
 use std::time::Duration;
 

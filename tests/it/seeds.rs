@@ -115,7 +115,7 @@ async fn guides() -> Option<World> {
     setup.settings.egress.resolver = Some(Arc::new(ToFront));
     setup.settings.egress.ca_files = vec![folder.file("root.pem", &root).into()];
     setup.settings.oidc.actions_issuer = ACTIONS.parse().unwrap();
-    setup.settings.exchange.github_host = "github.com".into();
+    setup.exchange().github_host = "github.com".into();
     Some(setup.start().await)
 }
 

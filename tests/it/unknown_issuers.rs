@@ -344,7 +344,7 @@ async fn a_check_costs_github_what_an_exchange_does_without_its_mint() {
 #[tokio::test]
 async fn a_stall_before_verification_gives_that_answer_too() {
     let (mut setup, tenant) = setup().await;
-    setup.settings.exchange.deadline = std::time::Duration::from_millis(300);
+    setup.exchange().deadline = std::time::Duration::from_millis(300);
     let world = setup.start().await;
     world.github.fault(Fault::anything().stall());
     is_the_answer(&world.exchange("octo-org/hello", "pod", &tenant.sign(&claims())).await.rest);

@@ -147,7 +147,9 @@ fn settings(
     telemetry::install_log(&config.log.filter, LogFormat::Text).ok();
     let mut settings = Settings::new(&config);
     // Policies may name repositories as the audience by the address that they have on GitHub.
-    settings.exchange.github_host = "github.com".to_owned();
+    if let Some(exchange) = &mut settings.exchange {
+        exchange.github_host = "github.com".to_owned();
+    }
     settings.oidc.private_networks = PrivateNetworks::All;
     settings.oidc.actions_issuer = issuer.url().parse().map_err(|error: name::NameError| {
         DevError::Internal(format!("the emulated issuer: {error}"))

@@ -26,7 +26,10 @@ pub(super) fn look(config: &Config, clock: &dyn Clock) -> Vec<Finding> {
         )
     };
     findings.extend(config.warnings.iter().map(warn));
-    findings.push(domain(config.domain.as_str()));
+    findings.push(match &config.domain {
+        Some(host) => domain(host.as_str()),
+        None => Finding::ok("domain", "is not set: only the webhook is served"),
+    });
     findings.push(config.listen.tls.as_ref().map_or_else(
         || Finding::ok("tls", "is not served; something in front should add it"),
         |files| certificate(files, clock.now()),

@@ -248,7 +248,7 @@ async fn a_limit_on_reads_leaves_mints_alone() {
     .await;
     let token = world.read_token().await;
     for _ in 0..2 {
-        let error = world.github.file(&token, FILE_PATH, None).await.unwrap_err();
+        let error = world.github.file(&token, FILE_PATH, None, None).await.unwrap_err();
         assert_eq!(error, Error::RateLimited { retry_after: Duration::from_secs(120) });
     }
     assert_eq!(world.fake.count(FILE), 1);

@@ -3,7 +3,7 @@
 use super::*;
 
 async fn read(world: &World, token: &ReadToken) -> Result<File, Error> {
-    world.github.file(token, FILE_PATH, None).await
+    world.github.file(token, FILE_PATH, None, None).await
 }
 
 /// What a read comes to when GitHub answers so.
@@ -74,10 +74,10 @@ async fn a_file_is_its_bytes_its_blob_and_its_tag() {
     assert_eq!(file, File::Present { bytes: vec![b'x'; 100].into(), sha: "b10b".into(), etag });
     assert_eq!(world.fake.seen().pop().unwrap().header("authorization"), format!("Bearer {TOKEN}"));
     assert_eq!(
-        world.github.file(&token, FILE_PATH, Some("\"one\"")).await.unwrap(),
+        world.github.file(&token, FILE_PATH, None, Some("\"one\"")).await.unwrap(),
         File::Unchanged
     );
-    assert_eq!(world.github.file(&token, FILE_PATH, Some("\"two\"")).await.unwrap(), file);
+    assert_eq!(world.github.file(&token, FILE_PATH, None, Some("\"two\"")).await.unwrap(), file);
 }
 
 #[tokio::test]
@@ -214,7 +214,7 @@ async fn odd_paths_stay_below_the_repository() {
     let world =
         World::new(|seen| seen.line.contains("contents").then(|| refusal(404, "Not Found"))).await;
     let token = world.read_token().await;
-    world.github.file(&token, "a b/c?d#e%2f", None).await.unwrap();
+    world.github.file(&token, "a b/c?d#e%2f", None, None).await.unwrap();
     assert_eq!(
         world.fake.count("GET /api/v3/repos/octo-org/hello/contents/a%20b/c%3Fd%23e%252f"),
         1

@@ -117,7 +117,7 @@ async fn ask(Row { answer: said, .. }: &Row) -> [Error; 6] {
     apart();
     let read_token = world.github.read_token(&installation, &repo).await.unwrap_err();
     apart();
-    let file = world.github.file(&token, FILE_PATH, None).await.unwrap_err();
+    let file = world.github.file(&token, FILE_PATH, None, None).await.unwrap_err();
     apart();
     let repository = match world.github.repository_visible(&token).await {
         Ok(_) => Error::Unexpected("its body is not read".into()),

@@ -44,7 +44,12 @@ pub const AZURE_KEY: &str = "https://v.vault.azure.net/keys/app";
 /// A secret of each of the services, which no log and no reply may hold.
 pub const SECRET: &str = "c10ud-s3cret";
 
-const HOSTS: [&str; 9] = [
+/// The webhook's secret, at each of the secret managers.
+pub const WEBHOOK_SECRET: &str = "webhook-s3cret";
+
+const HOSTS: [&str; 11] = [
+    "secretsmanager.us-east-1.amazonaws.com",
+    "secretmanager.googleapis.com",
     "kms.us-east-1.amazonaws.com",
     "sts.us-east-1.amazonaws.com",
     "cloudkms.googleapis.com",
@@ -204,6 +209,17 @@ async fn answer(state: &State, request: Request<Incoming>) -> Response<Full<Byte
             assert_eq!(header("authorization"), format!("Bearer {SECRET}"));
             gcp_kms(state, path, &body)
         }
+        "secretsmanager.us-east-1.amazonaws.com" => {
+            assert!(header("authorization").contains("/us-east-1/secretsmanager/aws4_request"));
+            assert_eq!(operation, "secretsmanager.GetSecretValue");
+            aws_secret(&serde_json::from_slice(&body).unwrap())
+        }
+        "secretmanager.googleapis.com" => {
+            assert_eq!(header("authorization"), format!("Bearer {SECRET}"));
+            assert_eq!(path, "/v1/projects/p/secrets/webhook/versions/latest:access");
+            let data = STANDARD.encode(WEBHOOK_SECRET);
+            (200, json!({ "name": "n", "payload": { "data": data, "dataCrc32c": "1" } }))
+        }
         "v.vault.azure.net" => {
             assert_eq!(header("authorization"), format!("Bearer {SECRET}"));
             assert_eq!(head.uri.query(), Some("api-version=7.4"));
@@ -310,6 +326,17 @@ fn aws_kms(state: &State, target: &str, body: &Value) -> (u16, Value) {
     }
 }
 
+/// One secret is text, the other binary.
+fn aws_secret(body: &Value) -> (u16, Value) {
+    match body["SecretId"].as_str().unwrap() {
+        "octo-sts/webhook" => (200, json!({ "SecretString": WEBHOOK_SECRET })),
+        "arn:aws:secretsmanager:us-east-1:111122223333:secret:octo-sts/next-AbCdEf" => {
+            (200, json!({ "SecretBinary": STANDARD.encode("the next one") }))
+        }
+        other => panic!("{other}"),
+    }
+}
+
 fn gcp_kms(state: &State, path: &str, body: &[u8]) -> (u16, Value) {
     let key = GCP_KEY.trim_end_matches('1');
     let version = path.strip_prefix(&format!("/v1/{key}")).unwrap();
@@ -342,6 +369,7 @@ fn azure(state: &State, path: &str, body: &[u8]) -> (u16, Value) {
         (Mode::Down, _) => refused(500, "InternalServerError"),
         (Mode::Denied, _) | (Mode::SignOnly, "/keys/app") => refused(403, "Forbidden"),
         (Mode::Garbage, _) => (200, json!({ "value": "%", "key": { "n": "%", "e": "%" } })),
+        (_, "/secrets/webhook") => (200, json!({ "value": WEBHOOK_SECRET, "id": "i" })),
         (_, "/keys/app//sign") => {
             let body: Value = serde_json::from_slice(body).unwrap();
             assert_eq!(body["alg"], "RS256");

@@ -130,7 +130,7 @@ async fn lists_of_trusted_issuers_mean_what_the_corpus_says() {
 #[tokio::test]
 async fn invalid_tokens_empty_a_bucket_and_callers_verified_by_cached_keys_do_not_need_it() {
     let mut setup = setup().await;
-    setup.settings.exchange.admission.address = Rate::new(60, 2);
+    setup.exchange().admission.address = Rate::new(60, 2);
     let (issuer, foreign) = (setup.issuer.at("/a"), setup.issuer.at("/b"));
     setup.policy(
         "hello",

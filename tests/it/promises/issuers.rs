@@ -171,7 +171,7 @@ async fn a_bad_signature_under_a_known_key_id_fetches_nothing() {
 /// A world with an unknown issuer whose keys are cached, and whose owner's bucket is empty.
 async fn with_empty_bucket() -> (World, octo_sts::emulator::Issuer) {
     let mut setup = setup().await;
-    setup.settings.exchange.admission.owner = Rate::new(1, 2);
+    setup.exchange().admission.owner = Rate::new(1, 2);
     let cluster = setup.issuer.at("/cluster");
     setup.policy(
         "hello",

@@ -21,7 +21,7 @@ async fn warm() -> World {
 
 async fn warm_with_deadline(deadline: Duration) -> World {
     let mut setup = setup().await;
-    setup.settings.exchange.deadline = deadline;
+    setup.exchange().deadline = deadline;
     // Other calls would have given up long before.
     setup.settings.github.try_timeout = Duration::from_millis(300);
     let world = setup.start().await;

@@ -15,7 +15,7 @@ const SOON: Duration = Duration::from_secs(5);
 #[tokio::test]
 async fn an_exchange_ends_at_its_deadline_while_github_stalls() {
     let mut setup = setup().await;
-    setup.settings.exchange.deadline = Duration::from_secs(1);
+    setup.exchange().deadline = Duration::from_secs(1);
     let world = setup.start().await;
     world.github.fault(Fault::anything().stall());
     let outcome = timeout(SOON, world.usual()).await.expect("it ends");

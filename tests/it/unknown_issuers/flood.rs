@@ -97,7 +97,7 @@ async fn they_push_nothing_out_that_real_callers_use() {
     let (mut setup, _) = setup().await;
     setup.settings.transport.trusted_proxy_hops = 1;
     let wide = Rate::new(1_000_000, 1_000_000);
-    let rates = &mut setup.settings.exchange.admission;
+    let rates = &mut setup.exchange().admission;
     (rates.owner, rates.address, rates.process) = (wide, wide, wide);
     let world = setup.start().await;
     let usual = Ask::new("octo-org/hello", "ci", &world.token(json!({})));

@@ -93,3 +93,8 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | quote }}
 {{- fail "issuers.onlyListed without issuers.list: nobody could exchange anything" -}}
 {{- end -}}
 {{- end -}}
+
+{{/* Whether deliveries have a port of their own. */}}
+{{- define "octo-sts.webhookPort" -}}
+{{- if and .Values.webhook.existingSecret .Values.webhook.separatePort }}true{{ end -}}
+{{- end }}
