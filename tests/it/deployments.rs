@@ -95,6 +95,7 @@ impl Surroundings {
             ("HTTPS_PROXY", self.clouds.proxy.clone()),
             ("SSL_CERT_FILE", self.clouds.root.display().to_string()),
             ("GCE_METADATA_HOST", metadata.trim_start_matches("http://").to_owned()),
+            ("AZURE_POD_IDENTITY_AUTHORITY_HOST", metadata.clone()),
             ("AWS_ACCESS_KEY_ID", "AKIDENV".to_owned()),
             ("AWS_SECRET_ACCESS_KEY", "secret".to_owned()),
         ];
