@@ -18,8 +18,9 @@ mod keys;
 mod server;
 
 pub use github::{
-    Call, Calls, Fault, GitHub, InstallationState, Lie, LimitStyle, Options, Permissions, Placed,
-    ReplicationDelay, RouteKind, Selection, TokenFormat, TokenRecord, Visibility,
+    Call, Calls, CheckRunRecord, Fault, GitHub, InstallationState, Lie, LimitStyle, Options,
+    Permissions, Placed, ReplicationDelay, RouteKind, Selection, TokenFormat, TokenRecord,
+    Visibility,
 };
 pub use issuer::{Document, Fetches, Issuer, Misbehaviour};
 pub use keys::{Alg, PublicKey, generate_rsa_pem};

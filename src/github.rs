@@ -8,6 +8,7 @@
 //! minted and not handed over is revoked.
 
 mod about;
+mod checks;
 mod client;
 mod contents;
 mod drift;
@@ -41,6 +42,7 @@ use tokio_util::task::TaskTracker;
 
 pub use self::{
     about::{AboutApp, AboutInstallation, Refused},
+    checks::{Annotation, CheckRun, CheckToken, Folder, MAX_SUMMARY, Output, PullRequest},
     contents::{File, ReadToken},
     drift::WORTH_A_WARNING,
     error::{Cause, Error},

@@ -20,6 +20,7 @@ mod limits;
 mod observe;
 mod options;
 mod pipeline;
+mod pulls;
 mod record;
 mod reply;
 mod repos;
@@ -37,7 +38,7 @@ use std::{
 
 pub use faults::{Fault, Lie};
 pub use files::Placed;
-pub use observe::{InstallationState, TokenRecord};
+pub use observe::{CheckRunRecord, InstallationState, TokenRecord};
 pub use options::{LimitStyle, Options, ReplicationDelay, TokenFormat};
 pub use record::{Call, Calls};
 pub use route::RouteKind;

@@ -51,6 +51,7 @@ pub(super) enum Endpoint {
     ReadMint,
     Contents,
     Repository,
+    Check,
     Revoke,
 }
 
@@ -63,6 +64,7 @@ impl Endpoint {
             Self::ReadMint => "read_mint",
             Self::Contents => "contents",
             Self::Repository => "repository",
+            Self::Check => "check",
             Self::Revoke => "revoke",
         }
     }

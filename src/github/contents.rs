@@ -58,6 +58,16 @@ impl ReadToken {
         &self.repo
     }
 
+    /// Whose it is.
+    pub(super) fn installation(&self) -> InstallationId {
+        self.installation
+    }
+
+    /// The header that carries it.
+    pub(super) fn authorization(&self) -> HeaderValue {
+        self.authorization.clone()
+    }
+
     /// Whether the repository is private. GitHub then says 404 to a token that it has not spread.
     pub fn private(&self) -> bool {
         self.private
@@ -111,11 +121,19 @@ pub(super) async fn read_token(
     installation: &Installation,
     repo: &RepoName,
 ) -> Result<ReadToken, Error> {
-    let requested = Requested {
-        endpoint: Endpoint::ReadMint,
-        repositories: Some(vec![repo.clone()]),
-        permissions: Permissions::from([("contents".to_owned(), Level::Read)]),
-    };
+    let permissions = Permissions::from([("contents".to_owned(), Level::Read)]);
+    repository_token(inner, installation, repo, permissions).await
+}
+
+/// A token of our own for one repository.
+pub(super) async fn repository_token(
+    inner: &Arc<Inner>,
+    installation: &Installation,
+    repo: &RepoName,
+    permissions: Permissions,
+) -> Result<ReadToken, Error> {
+    let repositories = Some(vec![repo.clone()]);
+    let requested = Requested { endpoint: Endpoint::ReadMint, repositories, permissions };
     let minted = mint_checked(inner, installation, requested, &MintCalls::default()).await;
     let Minted { token, expires_at, repositories, .. } = minted.map_err(refused_mint)?;
     let authorization = bearer(token.expose())

@@ -31,6 +31,8 @@ pub(super) enum LimitKey {
     Mint(InstallationId),
     /// Reads with an installation's token.
     Read(InstallationId),
+    /// Checks of an installation's repositories. They must not keep policies from being read.
+    Check(InstallationId),
     /// Revocations of an installation's tokens.
     Revoke(InstallationId),
 }

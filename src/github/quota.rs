@@ -56,7 +56,9 @@ impl Holder {
     fn of(key: LimitKey) -> Option<Self> {
         match key {
             LimitKey::App(app) => Some(Self::App(app)),
-            LimitKey::Read(installation) => Some(Self::Installation(installation)),
+            LimitKey::Read(installation) | LimitKey::Check(installation) => {
+                Some(Self::Installation(installation))
+            }
             LimitKey::Mint(_) | LimitKey::Revoke(_) => None,
         }
     }
@@ -194,7 +196,10 @@ impl Quotas {
     ) {
         let installation = match key {
             LimitKey::App(_) => None,
-            LimitKey::Mint(id) | LimitKey::Read(id) | LimitKey::Revoke(id) => Some(id),
+            LimitKey::Mint(id)
+            | LimitKey::Read(id)
+            | LimitKey::Check(id)
+            | LimitKey::Revoke(id) => Some(id),
         };
         let known = installation.and_then(|id| self.installations().get(&id).cloned());
         let app = if let LimitKey::App(id) = key { id.to_string() } else { String::new() };
@@ -219,6 +224,19 @@ impl Quotas {
         let code = (label::CODE, code.unwrap_or_default());
         let labels = [organization, app, installation, kind, code];
         metrics::counter!(metric::GITHUB_LIMIT_ERRORS, &labels).increment(1);
+    }
+
+    /// How long until GitHub renews an installation's quota, if less than `floor` is left of it. Of
+    /// a small quota, half counts as the floor.
+    pub(super) fn below(
+        &self,
+        installation: InstallationId,
+        floor: u64,
+        now: UnixTime,
+    ) -> Option<Duration> {
+        let quota = *self.map().get(&Holder::Installation(installation))?;
+        let is_low = quota.remaining < floor.min(quota.limit / 2) && quota.reset > now;
+        is_low.then(|| quota.reset.since(now).min(WINDOW))
     }
 
     /// What is left of an installation's quota, if GitHub reported it within `stale`.

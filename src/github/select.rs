@@ -107,6 +107,22 @@ pub(super) async fn minter(
     }
 }
 
+/// The installation that checks a repository's policies: always the same, as for `checks: write`.
+pub(super) async fn checker(inner: &Arc<Inner>, scope: &Scope) -> Result<Installation, Error> {
+    let pool = inner.pool(scope.owner())?;
+    let mut installed = Vec::new();
+    let mut failure = None;
+    for app in &pool.apps {
+        match installation::find(inner, app, scope.owner(), CallerTrust::Verified).await {
+            Ok(found) => installed.push(found),
+            Err(error) if !error.is_not_installed() => return Err(error),
+            Err(error) => failure = Some(graver(failure, error)),
+        }
+    }
+    let chosen = installed.into_iter().max_by_key(|found| weigh((scope, "", ""), found.app_id()));
+    chosen.ok_or_else(|| failure.unwrap_or(Error::NotInstalled))
+}
+
 /// Whether the pin is satisfied by the App. `None`: that depends on its slug, which GitHub has not
 /// said yet.
 fn admits(pin: Option<&AppPin>, app: &App) -> Option<bool> {
@@ -124,15 +140,13 @@ fn admits(pin: Option<&AppPin>, app: &App) -> Option<bool> {
 /// The App's weight for a route: the highest of the installed Apps mints. Every part is hashed with
 /// its length, so that no two routes have the same text.
 fn weight(route: Route<'_>, app: AppId) -> [u8; 32] {
+    weigh((route.scope, route.identity.as_str(), route.subject), app)
+}
+
+fn weigh((scope, identity, subject): (&Scope, &str, &str), app: AppId) -> [u8; 32] {
     let mut context = Context::new(&SHA256);
-    let repo = route.scope.repo().map_or("", |repo| repo.key());
-    let parts = [
-        "octo-sts route 1",
-        route.scope.owner().key(),
-        repo,
-        route.identity.as_str(),
-        route.subject,
-    ];
+    let repo = scope.repo().map_or("", |repo| repo.key());
+    let parts = ["octo-sts route 1", scope.owner().key(), repo, identity, subject];
     for part in parts {
         context.update(&(part.len() as u64).to_be_bytes());
         context.update(part.as_bytes());

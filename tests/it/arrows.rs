@@ -325,10 +325,10 @@ fn a_module_names_only_modules_above_it() {
 
 /// The files of the emulated GitHub, each before those that may name it. The last four implement
 /// the handle `GitHub` or answer for it, and may name what their parent declares.
-const EMULATOR: [&str; 22] = [
+const EMULATOR: [&str; 23] = [
     "route", "options", "reply", "versions", "files", "faults", "limits", "record", "state",
-    "app_jwt", "caller", "shapes", "apps", "tokens", "checks", "contents", "repos", "disk", "git",
-    "pipeline", "observe", "setup",
+    "app_jwt", "caller", "shapes", "apps", "tokens", "checks", "contents", "pulls", "repos",
+    "disk", "git", "pipeline", "observe", "setup",
 ];
 
 #[test]

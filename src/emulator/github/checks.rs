@@ -13,6 +13,10 @@ use super::{
 };
 use crate::clock::UnixTime;
 
+/// Annotations of one request.
+const MAX_ANNOTATIONS: usize = 50;
+/// Characters of a summary.
+const MAX_SUMMARY: usize = 65_535;
 const STATUSES: [&str; 3] = ["queued", "in_progress", "completed"];
 const CONCLUSIONS: [&str; 7] =
     ["action_required", "cancelled", "failure", "neutral", "success", "skipped", "timed_out"];
@@ -42,6 +46,7 @@ pub(super) fn create(state: &mut State, caller: &Caller, id: u64, request: &Requ
         conclusion: None,
         title: None,
         summary: None,
+        annotations: Vec::new(),
         started_at: now,
         completed_at: None,
     };
@@ -126,11 +131,39 @@ fn change(
     if let Some(output) = body.get("output") {
         run.title = text(output, "title").or(run.title.take());
         run.summary = text(output, "summary").or(run.summary.take());
+        if run.title.is_none() || run.summary.is_none() {
+            return Err(invalid("output"));
+        }
+        if run.summary.as_ref().is_some_and(|summary| summary.chars().count() > MAX_SUMMARY) {
+            return Err(invalid("summary"));
+        }
+        annotate(run, output).ok_or_else(|| invalid("annotations"))?;
     }
     if run.status == "completed" {
         run.completed_at.get_or_insert(now);
     }
     Ok(())
+}
+
+/// Adds the annotations of a request to those that are there.
+fn annotate(run: &mut CheckRun, output: &Value) -> Option<()> {
+    let Some(annotations) = output.get("annotations") else { return Some(()) };
+    let annotations = annotations.as_array()?;
+    let is_line =
+        |value: Option<&Value>| value.and_then(Value::as_u64).is_some_and(|line| line > 0);
+    let is_valid = |annotation: &Value| {
+        let level = text(annotation, "annotation_level").unwrap_or_default();
+        text(annotation, "path").is_some_and(|path| !path.is_empty())
+            && is_line(annotation.get("start_line"))
+            && is_line(annotation.get("end_line"))
+            && ["notice", "warning", "failure"].contains(&level.as_str())
+            && text(annotation, "message").is_some_and(|message| !message.is_empty())
+    };
+    if annotations.len() > MAX_ANNOTATIONS || !annotations.iter().all(is_valid) {
+        return None;
+    }
+    run.annotations.extend(annotations.iter().cloned());
+    Some(())
 }
 
 /// Ids of check runs are unique across repositories.
@@ -160,7 +193,7 @@ fn shape(state: &State, id: u64, number: u64, run: &CheckRun) -> Result<Value, R
             "title": run.title,
             "summary": run.summary,
             "text": null,
-            "annotations_count": 0,
+            "annotations_count": run.annotations.len(),
             "annotations_url": format!("{url}/annotations"),
         },
         "check_suite": null,

@@ -52,7 +52,7 @@ pub(super) fn get(state: &State, repository: &Repository, path: &str, request: &
         );
     }
     let asked = request.query("ref").filter(|reference| !reference.is_empty());
-    let reference = asked.unwrap_or_else(|| repository.default_branch.clone());
+    let reference = asked.unwrap_or_else(|| repository.default_reference().to_owned());
     let Some((_, tree)) = repository.resolve(&reference) else {
         return Err(Reply::error(
             404,
@@ -200,8 +200,9 @@ fn directory(at: &RepositoryAt<'_>, tree: &Tree, path: &str, media: Media) -> An
 }
 
 /// An id that changes with anything below the directory; not git's tree id.
-fn tree_id(tree: &Tree, path: &str) -> String {
-    let below = tree.iter().filter(|(file, _)| file.starts_with(path));
+pub(super) fn tree_id(tree: &Tree, path: &str) -> String {
+    let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
+    let below = tree.iter().filter(|(file, _)| file.starts_with(&prefix));
     git_id(
         "tree",
         below

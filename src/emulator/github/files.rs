@@ -35,9 +35,23 @@ pub(super) struct Repository {
     pub(super) check_runs: Vec<CheckRun>,
     pub(super) created_at: UnixTime,
     pub(super) pushed_at: UnixTime,
+    pub(super) pulls: Vec<Pull>,
     /// Branch name to commit id.
     branches: BTreeMap<String, String>,
     commits: BTreeMap<String, Arc<Tree>>,
+    /// Each commit's parent.
+    parents: BTreeMap<String, String>,
+    /// The commit that reads without a `ref` see, while GitHub lags behind.
+    shown: Option<String>,
+}
+
+/// A pull request. Its head is a branch of a repository, this one or a fork.
+#[derive(Debug, Clone)]
+pub(super) struct Pull {
+    pub(super) head: (u64, String),
+    pub(super) base: String,
+    pub(super) draft: bool,
+    pub(super) created_at: UnixTime,
 }
 
 /// An issue.
@@ -60,6 +74,7 @@ pub(super) struct CheckRun {
     pub(super) conclusion: Option<String>,
     pub(super) title: Option<String>,
     pub(super) summary: Option<String>,
+    pub(super) annotations: Vec<serde_json::Value>,
     pub(super) started_at: UnixTime,
     pub(super) completed_at: Option<UnixTime>,
 }
@@ -77,8 +92,11 @@ impl Repository {
             check_runs: Vec::new(),
             created_at: now,
             pushed_at: now,
+            pulls: Vec::new(),
             branches: BTreeMap::new(),
             commits: BTreeMap::new(),
+            parents: BTreeMap::new(),
+            shown: None,
         }
     }
 
@@ -92,26 +110,63 @@ impl Repository {
     ) -> String {
         let parent =
             self.branches.get(branch).or_else(|| self.branches.get(&self.default_branch)).cloned();
-        let mut tree = parent
-            .as_ref()
-            .and_then(|commit| self.commits.get(commit))
-            .map(|tree| Tree::clone(tree));
-        let files = tree.get_or_insert_default();
-        match placed {
-            Some(placed) => drop(files.insert(path.into(), placed)),
-            None => drop(files.remove(path)),
+        self.commit_on(branch, parent, vec![(path.into(), placed)], now)
+    }
+
+    /// Moves a branch to a new commit: these changes to its parent, or to nothing.
+    pub(super) fn commit_on(
+        &mut self,
+        branch: &str,
+        parent: Option<String>,
+        changes: Vec<(String, Option<Placed>)>,
+        now: UnixTime,
+    ) -> String {
+        let tree = parent.as_ref().and_then(|commit| self.commits.get(commit));
+        let mut files = tree.map(|tree| Tree::clone(tree)).unwrap_or_default();
+        for (path, placed) in changes {
+            match placed {
+                Some(placed) => drop(files.insert(path, placed)),
+                None => drop(files.remove(&path)),
+            }
         }
         let text = format!(
-            "{}/{}/{branch}/{path}/{}",
+            "{}/{}/{branch}/{}",
             self.id,
-            parent.unwrap_or_default(),
+            parent.as_deref().unwrap_or_default(),
             self.commits.len()
         );
         let id = git_id("commit", text.as_bytes());
-        self.commits.insert(id.clone(), Arc::new(tree.unwrap_or_default()));
+        self.commits.insert(id.clone(), Arc::new(files));
+        self.parents.extend(parent.map(|parent| (id.clone(), parent)));
         self.branches.insert(branch.into(), id.clone());
         self.pushed_at = now;
         id
+    }
+
+    /// Knows the commits of a fork, as every repository of a network does.
+    pub(super) fn adopt(&mut self, fork: &Self) {
+        self.commits.extend(fork.commits.clone());
+        self.parents.extend(fork.parents.clone());
+    }
+
+    /// A commit and its ancestors, nearest first.
+    pub(super) fn ancestry<'a>(&'a self, commit: &'a str) -> impl Iterator<Item = &'a str> {
+        std::iter::successors(Some(commit), |commit| self.parents.get(*commit).map(String::as_str))
+    }
+
+    /// Every tree there is.
+    pub(super) fn trees(&self) -> impl Iterator<Item = &Arc<Tree>> {
+        self.commits.values()
+    }
+
+    /// Reads without a `ref` go on to see this commit, until `None`.
+    pub(super) fn show(&mut self, commit: Option<String>) {
+        self.shown = commit;
+    }
+
+    /// What reads without a `ref` see.
+    pub(super) fn default_reference(&self) -> &str {
+        self.shown.as_ref().unwrap_or(&self.default_branch)
     }
 
     /// Whether the repository has no commit yet.

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::{
     Call, Calls, GitHub, Permissions,
+    files::CheckRun,
     state::{State, Token, TokenKey, token_key},
 };
 use crate::{
@@ -35,6 +36,29 @@ pub struct TokenRecord {
     pub revoked: bool,
 }
 
+/// A check run as it is now.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CheckRunRecord {
+    /// The App that created it.
+    pub app: AppId,
+    /// The commit.
+    pub head_sha: String,
+    /// Its name.
+    pub name: String,
+    /// The creator's own reference.
+    pub external_id: String,
+    /// `queued`, `in_progress` or `completed`.
+    pub status: String,
+    /// How it ended.
+    pub conclusion: Option<String>,
+    /// The title of its output.
+    pub title: Option<String>,
+    /// The summary, in Markdown.
+    pub summary: Option<String>,
+    /// Its annotations.
+    pub annotations: Vec<Value>,
+}
+
 /// The present state of an installation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct InstallationState {
@@ -45,6 +69,26 @@ pub struct InstallationState {
 }
 
 impl GitHub {
+    /// The check runs of a repository, oldest first.
+    pub fn check_runs(&self, owner: &str, repo: &str) -> Vec<CheckRunRecord> {
+        let state = self.shared.lock();
+        let id = state.repository_id(owner, repo);
+        let repository = id.and_then(|id| state.repositories.get(&id));
+        let runs = repository.map(|repository| repository.check_runs.clone()).unwrap_or_default();
+        let record = |run: CheckRun| CheckRunRecord {
+            app: AppId(run.by_app),
+            head_sha: run.head_sha,
+            name: run.name,
+            external_id: run.external_id,
+            status: run.status,
+            conclusion: run.conclusion,
+            title: run.title,
+            summary: run.summary,
+            annotations: run.annotations,
+        };
+        runs.into_iter().map(record).collect()
+    }
+
     /// Number of requests by operation.
     pub fn calls(&self) -> Calls {
         self.shared.lock().record.calls.clone()

@@ -67,6 +67,8 @@ pub struct Options {
     /// Mints a minute for each App without a limit of its own; beyond that, the secondary limit.
     /// See [`super::GitHub::set_mints_per_minute`].
     pub mints_per_minute: Option<u32>,
+    /// Entries of a tree beyond which the reply is truncated; `None`: GitHub\'s own limit.
+    pub max_tree_entries: Option<usize>,
     /// The form of answers beyond a limit.
     pub limit_style: LimitStyle,
     /// The newer message where a level, not a permission, is missing.
@@ -83,6 +85,7 @@ impl Default for Options {
             hourly_limit: 5_000,
             anonymous_limit: 60,
             mints_per_minute: None,
+            max_tree_entries: None,
             limit_style: LimitStyle { status: 403, retry_after: false },
             level_wording: false,
         }

@@ -7,6 +7,7 @@ use super::{
     caller::{self, Caller},
     checks, contents,
     files::{Issue, Repository},
+    pulls,
     reply::{Answer, DOCS, Reply},
     route::{RepoAction, RepoRef, RouteKind},
     shapes,
@@ -48,9 +49,20 @@ pub(super) fn answer(
         }
         RepoAction::CreateIssue => create_issue(state, caller, id, request),
         RepoAction::Pulls => {
-            allowed(state, caller, id, ("pull_requests", "read"))?;
-            // There is nothing by which one could be opened.
-            Ok(Reply::json(200, json!([])))
+            let repository = allowed(state, caller, id, ("pull_requests", "read"))?;
+            Ok(Reply::json(200, pulls::list(state, repository)))
+        }
+        RepoAction::Pull(number) => {
+            let repository = allowed(state, caller, id, ("pull_requests", "read"))?;
+            pulls::get(state, repository, *number)
+        }
+        RepoAction::Compare(base, head) => {
+            let repository = allowed(state, caller, id, ("contents", "read"))?;
+            pulls::compare(state, repository, (base, head))
+        }
+        RepoAction::GitTree(sha) => {
+            let repository = allowed(state, caller, id, ("contents", "read"))?;
+            pulls::tree(state, repository, sha, request)
         }
         RepoAction::GitRef(name) => {
             git_ref(state, allowed(state, caller, id, ("contents", "read"))?, name)

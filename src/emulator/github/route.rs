@@ -36,8 +36,14 @@ pub enum RouteKind {
     CreateIssue,
     /// `GET /repos/{owner}/{repo}/pulls`
     Pulls,
+    /// `GET /repos/{owner}/{repo}/pulls/{number}`
+    Pull,
+    /// `GET /repos/{owner}/{repo}/compare/{base}...{head}`
+    Compare,
     /// `GET /repos/{owner}/{repo}/git/ref/{ref}`
     GitRef,
+    /// `GET /repos/{owner}/{repo}/git/trees/{sha}`
+    GitTree,
     /// `POST /repos/{owner}/{repo}/check-runs`
     CreateCheckRun,
     /// `PATCH /repos/{owner}/{repo}/check-runs/{id}`
@@ -88,7 +94,11 @@ pub(super) enum RepoAction {
     Issues,
     CreateIssue,
     Pulls,
+    Pull(u64),
+    /// Base and head.
+    Compare(String, String),
     GitRef(String),
+    GitTree(String),
     CreateCheckRun,
     UpdateCheckRun(u64),
 }
@@ -143,6 +153,13 @@ impl Route {
             ["issues"] if get => RepoAction::Issues,
             ["issues"] if method == Method::POST => RepoAction::CreateIssue,
             ["pulls"] if get => RepoAction::Pulls,
+            ["pulls", id] if get => RepoAction::Pull(number(id)?),
+            ["compare", range @ ..] if get => {
+                let range = joined(range)?;
+                let (base, head) = range.split_once("...")?;
+                RepoAction::Compare(base.into(), head.into())
+            }
+            ["git", "trees", sha] if get => RepoAction::GitTree(decoded(sha)?),
             ["git", "ref", name @ ..] if get => RepoAction::GitRef(joined(name)?),
             ["check-runs"] if method == Method::POST => RepoAction::CreateCheckRun,
             ["check-runs", id] if method == Method::PATCH => {
@@ -178,7 +195,10 @@ impl Route {
                 RepoAction::Issues => RouteKind::Issues,
                 RepoAction::CreateIssue => RouteKind::CreateIssue,
                 RepoAction::Pulls => RouteKind::Pulls,
+                RepoAction::Pull(_) => RouteKind::Pull,
+                RepoAction::Compare(..) => RouteKind::Compare,
                 RepoAction::GitRef(_) => RouteKind::GitRef,
+                RepoAction::GitTree(_) => RouteKind::GitTree,
                 RepoAction::CreateCheckRun => RouteKind::CreateCheckRun,
                 RepoAction::UpdateCheckRun(_) => RouteKind::UpdateCheckRun,
             },
@@ -204,7 +224,10 @@ impl Route {
             | RouteKind::Contents
             | RouteKind::Issues
             | RouteKind::Pulls
+            | RouteKind::Pull
+            | RouteKind::Compare
             | RouteKind::GitRef
+            | RouteKind::GitTree
             | RouteKind::Git
             | RouteKind::RateLimit
             | RouteKind::Meta => Audience::Anyone,
@@ -249,6 +272,9 @@ impl RouteKind {
             Self::Issues => "https://docs.github.com/rest/issues/issues#list-repository-issues",
             Self::CreateIssue => "https://docs.github.com/rest/issues/issues#create-an-issue",
             Self::Pulls => "https://docs.github.com/rest/pulls/pulls#list-pull-requests",
+            Self::Pull => "https://docs.github.com/rest/pulls/pulls#get-a-pull-request",
+            Self::Compare => "https://docs.github.com/rest/commits/commits#compare-two-commits",
+            Self::GitTree => "https://docs.github.com/rest/git/trees#get-a-tree",
             Self::GitRef => "https://docs.github.com/rest/git/refs#get-a-reference",
             Self::CreateCheckRun => "https://docs.github.com/rest/checks/runs#create-a-check-run",
             Self::UpdateCheckRun => "https://docs.github.com/rest/checks/runs#update-a-check-run",

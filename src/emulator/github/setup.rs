@@ -5,7 +5,9 @@
 use bytes::Bytes;
 
 use super::super::keys::{Alg, Lease, PublicKey};
-use super::{Fault, GitHub, Options, Permissions, Placed, Selection, Visibility, state::State};
+use super::{
+    Fault, GitHub, Options, Permissions, Placed, Selection, Visibility, files::Pull, state::State,
+};
 use crate::name::{AppId, InstallationId};
 
 impl GitHub {
@@ -108,6 +110,94 @@ impl GitHub {
             let branch = branch.map_or_else(|| repository.default_branch.clone(), str::to_owned);
             repository.commit(&branch, path, placed, now);
         }
+    }
+
+    /// Commits several changes to a branch, which begins at the default one if it is new: the
+    /// commit's id. `None` removes a file.
+    pub fn commit_files(
+        &self,
+        (owner, repo): (&str, &str),
+        branch: &str,
+        changes: &[(&str, Option<&str>)],
+    ) -> String {
+        let mut state = self.shared.lock();
+        let (id, now) = (state.repository_or_new(owner, repo), state.now());
+        let commit = state.repositories.get_mut(&id).map(|repository| {
+            let branches = repository.branches();
+            let parent = branches.get(branch).or_else(|| branches.get(&repository.default_branch));
+            let parent = parent.cloned();
+            repository.commit_on(branch, parent, placed(changes), now)
+        });
+        adopt_forks(&mut state);
+        commit.unwrap_or_default()
+    }
+
+    /// Puts a branch at a new commit without an ancestor.
+    pub fn orphan(
+        &self,
+        (owner, repo): (&str, &str),
+        branch: &str,
+        files: &[(&str, Option<&str>)],
+    ) -> String {
+        let mut state = self.shared.lock();
+        let (id, now) = (state.repository_or_new(owner, repo), state.now());
+        let repository = state.repositories.get_mut(&id);
+        repository
+            .map(|repository| repository.commit_on(branch, None, placed(files), now))
+            .unwrap_or_default()
+    }
+
+    /// The commit at the head of a branch.
+    pub fn head_of(&self, owner: &str, repo: &str, branch: &str) -> Option<String> {
+        let state = self.shared.lock();
+        let id = state.repository_id(owner, repo)?;
+        state.repositories.get(&id)?.branches().get(branch).cloned()
+    }
+
+    /// Opens a pull request from a branch, of this repository or of a fork, into a branch: its
+    /// number.
+    pub fn open_pull(
+        &self,
+        (owner, repo): (&str, &str),
+        head: (&str, &str, &str),
+        base: &str,
+    ) -> u64 {
+        let mut state = self.shared.lock();
+        let (id, now) = (state.repository_or_new(owner, repo), state.now());
+        let fork = state.repository_or_new(head.0, head.1);
+        let pull =
+            Pull { head: (fork, head.2.into()), base: base.into(), draft: false, created_at: now };
+        let number = state.repositories.get_mut(&id).map_or(0, |repository| {
+            repository.pulls.push(pull);
+            repository.pulls.len() as u64
+        });
+        adopt_forks(&mut state);
+        number
+    }
+
+    /// Changes the base of a pull request.
+    pub fn set_pull_base(&self, owner: &str, repo: &str, number: u64, base: &str) -> bool {
+        let mut changed = false;
+        self.on_repository(owner, repo, |repository| {
+            let at = usize::try_from(number).ok().and_then(|number| number.checked_sub(1));
+            if let Some(pull) = at.and_then(|at| repository.pulls.get_mut(at)) {
+                pull.base = base.into();
+                changed = true;
+            }
+        });
+        changed
+    }
+
+    /// Lets reads without a `ref` see the present state until [`GitHub::catch_up`], whatever is
+    /// committed: GitHub may lag behind a push.
+    pub fn lag_behind(&self, owner: &str, repo: &str) {
+        let head = self.head_of(owner, repo, "main");
+        self.on_repository(owner, repo, |repository| repository.show(head));
+    }
+
+    /// Ends what [`GitHub::lag_behind`] began.
+    pub fn catch_up(&self, owner: &str, repo: &str) {
+        self.on_repository(owner, repo, |repository| repository.show(None));
     }
 
     /// Makes a repository public or private.
@@ -267,4 +357,23 @@ impl GitHub {
 
 fn permissions_of(pairs: &[(&str, &str)]) -> Permissions {
     pairs.iter().map(|(name, level)| ((*name).to_owned(), (*level).to_owned())).collect()
+}
+
+fn placed(changes: &[(&str, Option<&str>)]) -> Vec<(String, Option<Placed>)> {
+    let file = |text: &str| Placed::File(Bytes::copy_from_slice(text.as_bytes()));
+    changes.iter().map(|(path, text)| ((*path).to_owned(), text.map(file))).collect()
+}
+
+/// Each repository knows the commits of the forks from which pull requests come.
+fn adopt_forks(state: &mut State) {
+    let pulls = state
+        .repositories
+        .values()
+        .flat_map(|repository| repository.pulls.iter().map(|pull| (repository.id, pull.head.0)));
+    for (id, fork) in pulls.filter(|(id, fork)| id != fork).collect::<Vec<_>>() {
+        let Some(fork) = state.repositories.get(&fork).cloned() else { continue };
+        if let Some(repository) = state.repositories.get_mut(&id) {
+            repository.adopt(&fork);
+        }
+    }
 }

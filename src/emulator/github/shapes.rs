@@ -46,7 +46,7 @@ pub(super) fn account(state: &State, account: &Account) -> Value {
     shape
 }
 
-fn account_by_id(state: &State, id: u64) -> Value {
+pub(super) fn account_by_id(state: &State, id: u64) -> Value {
     state.accounts.get(&id).map_or(Value::Null, |found| account(state, found))
 }
 
