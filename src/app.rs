@@ -244,6 +244,7 @@ impl App {
         let github = GitHub::new(settings.github, &egress, Arc::clone(&clock))?;
         await_keys(&github, settings.signer_patience, clock.as_ref()).await?;
         let oidc = Oidc::new(settings.oidc, egress, Arc::clone(&clock));
+        let rules = Arc::clone(&settings.store.rules);
         let store = Store::new(settings.store, github.clone(), Arc::clone(&clock));
         let audit = Audit::start(settings.audit, sink).map_err(io_error("the audit thread"))?;
         let exchange = settings.exchange.map(|settings| {
@@ -259,8 +260,9 @@ impl App {
         let webhook = settings.webhook.map(|settings| {
             let parts = webhook::Parts {
                 store: store.clone(),
+                github: github.clone(),
+                rules: Arc::clone(&rules),
                 audit: audit.clone(),
-                access: github.cloud().clone(),
                 clock: Arc::clone(&clock),
             };
             Webhook::new(settings, parts)

@@ -6,6 +6,7 @@
 //! [`TrustedIssuers`] is the organization's list of issuers, and [`gate`] asks list and policy
 //! together whether an unknown issuer may be contacted at all.
 
+mod access;
 mod compile;
 mod cost;
 mod coverage;
@@ -16,9 +17,11 @@ mod hint;
 pub mod lint;
 mod pattern_error;
 pub mod permission;
+pub mod review;
 mod slip;
 mod trusted_issuers;
 
+pub use access::{Access, Reach};
 pub use compile::{AppPin, Home, Policy, PolicyKind, Rules};
 use coverage::Coverage;
 pub use evaluate::{Context, Denied, Grant, Repositories};

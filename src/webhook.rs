@@ -8,11 +8,14 @@
 //! the reply, and decisions on them are void. Everything else is read from GitHub afterwards, in a
 //! queue for each owner.
 
+mod check;
 mod payload;
 mod queue;
+mod report;
 mod secret_names;
 mod seen;
 mod signature;
+mod verdict;
 
 use std::{sync::Arc, time::Duration};
 
@@ -22,16 +25,17 @@ use secrecy::SecretSlice;
 
 pub use self::secret_names::SecretName;
 pub use self::signature::{EVENT, Head, MAX_BODY, NotADelivery, Secrets, Signed};
-use self::{payload::Event, queue::Queue, seen::Seen};
+use self::{check::Checker, payload::Event, queue::Queue, seen::Seen};
 use crate::{
     audit::{
         Audit,
         record::{DeliveryOutcome, DeliveryRecord, cut},
     },
     clock::{Clock, Moment},
-    cloud::Access,
+    github::{self, GitHub},
     name::{Owner, RepoName},
-    store::Store,
+    policy::Rules,
+    store::{Change, Files, Push, Store},
     telemetry::{label, metric},
 };
 
@@ -57,10 +61,12 @@ pub struct Settings {
 pub struct Parts {
     /// Forgets what changed.
     pub store: Store,
+    /// Checks, and the way to clouds.
+    pub github: GitHub,
+    /// What the operator allows policies to say.
+    pub rules: Arc<Rules>,
     /// Records.
     pub audit: Audit,
-    /// The way to secret managers.
-    pub access: Access,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
 }
@@ -69,6 +75,10 @@ pub struct Parts {
 const SECRETS_EVERY: Duration = Duration::from_secs(3600);
 /// The first wait after secrets could not be read; it doubles up to [`SECRETS_EVERY`].
 const SECRETS_RETRY: Duration = Duration::from_secs(2);
+
+/// The wait before failed work is repeated; it grows fourfold up to the last.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LAST_RETRY: Duration = Duration::from_secs(256);
 
 /// What became of a delivery, for the reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -107,6 +117,7 @@ struct Inner {
     settings: Settings,
     secrets: Secrets,
     parts: Parts,
+    checker: Checker,
     seen: Seen,
     queue: Queue,
 }
@@ -118,15 +129,22 @@ impl Webhook {
             SecretSource::Values(values) => Secrets::new(values),
             SecretSource::Names(_) => Secrets::default(),
         };
+        let checker = Checker {
+            github: parts.github.clone(),
+            policy_repo: parts.store.policy_repo().clone(),
+            rules: Arc::clone(&parts.rules),
+            clock: Arc::clone(&parts.clock),
+        };
         let (seen, queue) = (Seen::default(), Queue::new());
-        Self { inner: Arc::new(Inner { settings, secrets, parts, seen, queue }) }
+        Self { inner: Arc::new(Inner { settings, secrets, parts, checker, seen, queue }) }
     }
 
     /// Reads named secrets, again every hour and sooner after a failure. The ones that are known
     /// stay in use until all have been read.
     pub async fn reload_secrets(self) {
         let SecretSource::Names(names) = &self.inner.settings.secrets else { return };
-        let Parts { access, clock, .. } = &self.inner.parts;
+        let Parts { github, clock, .. } = &self.inner.parts;
+        let access = github.cloud();
         let mut retry = SECRETS_RETRY;
         loop {
             let reads = names.iter().map(|name| name.read(access));
@@ -252,14 +270,63 @@ impl Inner {
         mut record: DeliveryRecord,
         began: Moment,
     ) {
+        match self.retried(&event, &mut record).await {
+            Ok(()) => {
+                record.result = DeliveryOutcome::Done;
+                self.seen.finish(digest);
+            }
+            Err(error) => {
+                tracing::warn!(%error, delivery = record.delivery, "the work on a delivery failed");
+                record.result = DeliveryOutcome::Failed;
+                record.cause = Some(cut(&error.to_string()));
+                self.seen.forget(digest);
+            }
+        }
+        self.record(record, began).await;
+    }
+
+    /// The work, again after an outage or a limit: GitHub does not redeliver what was accepted.
+    async fn retried(
+        &self,
+        event: &Event,
+        record: &mut DeliveryRecord,
+    ) -> Result<(), github::Error> {
+        let mut wait = FIRST_RETRY;
+        loop {
+            match self.attempt(event, record).await {
+                Err(error) if error.is_outage() && wait <= LAST_RETRY => {
+                    tracing::warn!(%error, delivery = record.delivery, "the work on a delivery is repeated");
+                    let wait_for = error.retry_after().unwrap_or_default().max(wait);
+                    self.parts.clock.sleep(wait_for).await;
+                    wait = wait.saturating_mul(4);
+                }
+                outcome => return outcome,
+            }
+        }
+    }
+
+    async fn attempt(
+        &self,
+        event: &Event,
+        record: &mut DeliveryRecord,
+    ) -> Result<(), github::Error> {
         if let Some(push) = event.push.as_ref().filter(|_| !event.changes.is_empty())
             && let Err(error) = self.parts.store.settle(push).await
         {
             tracing::warn!(%error, owner = %push.owner, repo = %push.repo, "the files of a push were not read");
         }
-        record.result = DeliveryOutcome::Done;
-        self.seen.finish(digest);
-        self.record(record, began).await;
+        for subject in &event.checks {
+            let Some(checked) = self.checker.check(subject).await? else { continue };
+            record.checks.push(checked.run);
+            // A merge changes files that none of its commits may list.
+            let is_missed = event.changes.is_empty() && !checked.changed.is_empty();
+            if let Some(push) = event.push.as_ref().filter(|_| is_missed) {
+                let files = Files::Paths(checked.changed);
+                let change = Change::Files(Push { files, ..push.clone() });
+                record.invalidated += self.parts.store.invalidate(&change);
+            }
+        }
+        Ok(())
     }
 
     /// Records a delivery that has come to its end. A flood of unsigned ones leaves half of the

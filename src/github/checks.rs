@@ -14,17 +14,19 @@ use super::{
     client::{ApiReply, Call, Endpoint},
     contents::{self, ReadToken},
     error::Error,
+    installation,
     limits::LimitKey,
     meaning::Meaning,
     replication, select,
 };
 use crate::{
+    cache::CallerTrust,
     name::{Owner, RepoName, Scope},
     policy::{Level, Permissions},
 };
 
 /// Annotations of one request.
-pub const MAX_ANNOTATIONS: usize = 50;
+const MAX_ANNOTATIONS: usize = 50;
 /// Bytes of a check run's summary. GitHub counts characters.
 pub const MAX_SUMMARY: usize = 65_535;
 
@@ -152,6 +154,20 @@ impl GitHub {
         ]);
         let token = contents::repository_token(&self.inner, &installation, repo, permissions);
         token.await.map(CheckToken)
+    }
+
+    /// What the owner's installations have, all of them together; `None` if GitHub does not say.
+    pub async fn granted(&self, owner: &Owner) -> Option<Permissions> {
+        let mut granted = Permissions::new();
+        for app in &self.inner.pool(owner).ok()?.apps {
+            let found = installation::find(&self.inner, app, owner, CallerTrust::Verified).await;
+            let Ok(found) = found else { continue };
+            for (name, level) in self.about_installation(&found).await.ok()?.permissions {
+                let held = granted.entry(name).or_insert(level);
+                *held = level.max(*held);
+            }
+        }
+        Some(granted)
     }
 
     /// How long checks should wait, so that exchanges have the rest of the installation's quota.

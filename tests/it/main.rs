@@ -26,6 +26,7 @@ mod harness;
 mod kubernetes;
 mod memory;
 mod operator;
+mod policy_checks;
 mod promises;
 mod secrets;
 mod seeds;

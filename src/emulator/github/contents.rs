@@ -202,14 +202,10 @@ fn directory(at: &RepositoryAt<'_>, tree: &Tree, path: &str, media: Media) -> An
 /// An id that changes with anything below the directory; not git's tree id.
 pub(super) fn tree_id(tree: &Tree, path: &str) -> String {
     let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
-    let below = tree.iter().filter(|(file, _)| file.starts_with(&prefix));
-    git_id(
-        "tree",
-        below
-            .map(|(file, placed)| format!("{file} {}\n", placed.sha()))
-            .collect::<String>()
-            .as_bytes(),
-    )
+    let below =
+        tree.iter().filter_map(|(file, placed)| Some((file.strip_prefix(&prefix)?, placed)));
+    let text: String = below.map(|(file, placed)| format!("{file} {}\n", placed.sha())).collect();
+    git_id("tree", text.as_bytes())
 }
 
 impl RepositoryAt<'_> {

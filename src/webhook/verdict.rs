@@ -1,0 +1,219 @@
+//! What is to be said about changed policy files: pure, from their bytes before and after.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+
+use super::payload::FOLDER;
+use crate::{
+    name::{Owner, PolicyName, RepoName},
+    policy::{
+        Access, Home, Permissions, PolicyKind, Rules, TrustedIssuers,
+        review::{Surroundings, review},
+    },
+    yaml::Errors,
+};
+
+pub(super) const SUFFIX: &str = ".sts.yaml";
+pub(super) const EXAMPLES: &str = ".sts.test.yaml";
+pub(super) const LIST: &str = "trusted-token-issuers.yaml";
+
+/// What stands at a path at one commit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Content {
+    /// Nothing.
+    Absent,
+    /// A file.
+    File(Bytes),
+    /// Something that is not a regular file, or is too large for one.
+    NotAFile,
+}
+
+/// A file that differs between two commits.
+#[derive(Debug, Clone)]
+pub(super) struct Changed {
+    pub(super) path: String,
+    pub(super) before: Content,
+    pub(super) after: Content,
+}
+
+/// The repository whose files changed.
+#[derive(Debug, Clone)]
+pub(super) struct Repository {
+    pub(super) owner: Owner,
+    pub(super) repo: RepoName,
+    /// The owner's policy repository.
+    pub(super) policy_repo: RepoName,
+    /// What the App's installation has there, if that is known.
+    pub(super) granted: Option<Permissions>,
+}
+
+/// One thing to say about a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Finding {
+    pub(super) path: String,
+    /// From 1; `None` is the whole file.
+    pub(super) line: Option<u32>,
+    pub(super) text: String,
+    /// What to write instead.
+    pub(super) fix: Option<String>,
+}
+
+/// What a policy gave before a change and gives after it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct AccessChange {
+    pub(super) path: String,
+    pub(super) before: Option<Access>,
+    pub(super) after: Option<Access>,
+}
+
+/// Everything that is to be said.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Verdict {
+    /// Policies and lists that changed.
+    pub(super) checked: usize,
+    pub(super) errors: Vec<Finding>,
+    pub(super) warnings: Vec<Finding>,
+    pub(super) access: Vec<AccessChange>,
+}
+
+/// What a file in the folder is, by its name.
+enum Role<'a> {
+    Policy(&'a str),
+    List,
+    Examples,
+    /// It looks like a policy and is not read as one.
+    Misnamed,
+    Other,
+}
+
+impl Repository {
+    fn kind(&self) -> PolicyKind {
+        if self.repo == self.policy_repo {
+            PolicyKind::Organization
+        } else {
+            PolicyKind::Repository
+        }
+    }
+
+    fn role<'a>(&self, path: &'a str) -> Role<'a> {
+        let Some(name) = path.strip_prefix(FOLDER) else { return Role::Other };
+        let is_yaml = name.ends_with(".yaml") || name.ends_with(".yml");
+        if name.eq_ignore_ascii_case(LIST) {
+            let is_list = self.kind() == PolicyKind::Organization && name == LIST;
+            return if is_list { Role::List } else { Role::Misnamed };
+        }
+        match name.strip_suffix(SUFFIX) {
+            _ if name.ends_with(EXAMPLES) => Role::Examples,
+            Some(name) => Role::Policy(name),
+            None if is_yaml => Role::Misnamed,
+            None => Role::Other,
+        }
+    }
+}
+
+impl Verdict {
+    /// Reads every changed file. This costs CPU, so call it off the threads that serve requests.
+    pub(super) fn of(changed: &[Changed], repository: &Repository, rules: &Rules) -> Self {
+        let mut verdict = Self::default();
+        for file in changed {
+            match repository.role(&file.path) {
+                Role::Policy(name) => verdict.policy(file, name, repository, rules),
+                Role::List => verdict.list(file),
+                Role::Misnamed if file.after != Content::Absent => verdict.misnamed(file),
+                Role::Misnamed | Role::Examples | Role::Other => {}
+            }
+        }
+        verdict
+    }
+
+    fn policy(&mut self, file: &Changed, name: &str, repository: &Repository, rules: &Rules) {
+        self.checked += 1;
+        let home = Home { kind: repository.kind(), owner: Some(&repository.owner) };
+        let surroundings =
+            Surroundings { home, repo: &repository.repo, granted: repository.granted.as_ref() };
+        let read = |bytes: &Bytes| review(bytes, surroundings, rules);
+        let before = match &file.before {
+            Content::File(bytes) => read(bytes).ok().map(|(policy, _)| policy.access()),
+            Content::Absent | Content::NotAFile => None,
+        };
+        let mut after = None;
+        match &file.after {
+            Content::Absent => {}
+            Content::NotAFile => self.error(&file.path, None, "not a file", None),
+            Content::File(bytes) => {
+                if let Err(error) = name.parse::<PolicyName>() {
+                    self.error(
+                        &file.path,
+                        None,
+                        &format!("no identity can have this name: {error}"),
+                        None,
+                    );
+                }
+                match read(bytes) {
+                    Ok((policy, warnings)) => {
+                        after = Some(policy.access());
+                        self.warnings.extend(warnings.into_iter().map(|warning| Finding {
+                            path: file.path.clone(),
+                            line: warning.mark.map(|mark| mark.line),
+                            text: warning.text,
+                            fix: None,
+                        }));
+                    }
+                    Err(errors) => self.errors(&file.path, &errors),
+                }
+            }
+        }
+        if before != after {
+            self.access.push(AccessChange { path: file.path.clone(), before, after });
+        }
+    }
+
+    fn list(&mut self, file: &Changed) {
+        self.checked += 1;
+        match &file.after {
+            Content::Absent => {}
+            Content::NotAFile => self.error(&file.path, None, "not a file", None),
+            Content::File(bytes) => {
+                if let Err(errors) = TrustedIssuers::parse(bytes) {
+                    self.errors(&file.path, &errors);
+                }
+            }
+        }
+    }
+
+    fn misnamed(&mut self, file: &Changed) {
+        let text = format!(
+            "this file is not read: policies are named NAME{SUFFIX}, and the trusted-issuer list is \
+             {LIST} in the organization's policy repository"
+        );
+        self.warnings.push(Finding { path: file.path.clone(), line: None, text, fix: None });
+    }
+
+    fn errors(&mut self, path: &str, errors: &Errors) {
+        for error in errors.iter() {
+            self.error(path, error.line(), error.rule(), error.fix());
+        }
+        if errors.has_more() {
+            self.error(path, None, "there are more errors", None);
+        }
+    }
+
+    fn error(&mut self, path: &str, line: Option<u32>, text: &str, fix: Option<&str>) {
+        let (path, text) = (path.to_owned(), text.to_owned());
+        self.errors.push(Finding { path, line, text, fix: fix.map(str::to_owned) });
+    }
+}
+
+/// Which paths differ, with the ids before and after.
+pub(super) fn difference(
+    before: &BTreeMap<String, String>,
+    after: &BTreeMap<String, String>,
+) -> Vec<(String, bool, bool)> {
+    let mut paths: Vec<&String> = before.keys().chain(after.keys()).collect();
+    paths.sort();
+    paths.dedup();
+    paths.retain(|path| before.get(*path) != after.get(*path));
+    let side = |side: &BTreeMap<String, String>, path: &String| side.contains_key(path);
+    paths.into_iter().map(|path| (path.clone(), side(before, path), side(after, path))).collect()
+}
