@@ -311,7 +311,13 @@ impl App {
             exchange.iter().for_each(|exchange| exchange.shut_down());
         });
         let webhook = self.webhook.clone();
-        let secrets = webhook.clone().map(|webhook| tokio::spawn(webhook.reload_secrets()));
+        let of_webhook: Vec<_> = webhook
+            .iter()
+            .flat_map(|webhook| {
+                let (secrets, sweep) = (webhook.clone(), webhook.clone());
+                [tokio::spawn(secrets.reload_secrets()), tokio::spawn(sweep.sweep())]
+            })
+            .collect();
         let parts = (self.exchange, self.webhook);
         let served = serve(listeners, parts, self.transport, self.clock, stop.clone()).await;
         // Where serving failed, the time for the rest begins now.
@@ -319,7 +325,7 @@ impl App {
         draining.abort();
         following.abort();
         reloading.abort();
-        secrets.iter().for_each(tokio::task::JoinHandle::abort);
+        of_webhook.iter().for_each(tokio::task::JoinHandle::abort);
         if let Some(webhook) = webhook
             && late.run_until_cancelled(webhook.close()).await.is_none()
         {

@@ -11,6 +11,7 @@ mod about;
 mod checks;
 mod client;
 mod contents;
+mod deliveries;
 mod drift;
 mod error;
 mod explain;
@@ -44,6 +45,7 @@ pub use self::{
     about::{AboutApp, AboutInstallation, Refused},
     checks::{Annotation, CheckRun, CheckToken, Folder, MAX_SUMMARY, Output, PullRequest},
     contents::{File, ReadToken},
+    deliveries::{Attempts, DeliveryAttempt, HookConfig},
     drift::WORTH_A_WARNING,
     error::{Cause, Error},
     installation::Installation,

@@ -15,6 +15,7 @@ mod report;
 mod secret_names;
 mod seen;
 mod signature;
+mod sweep;
 mod verdict;
 
 use std::{sync::Arc, time::Duration};
@@ -162,6 +163,12 @@ impl Webhook {
             };
             clock.sleep(wait).await;
         }
+    }
+
+    /// Has GitHub deliver again what was missed, at start and every five minutes.
+    pub async fn sweep(self) {
+        let Parts { github, clock, .. } = &self.inner.parts;
+        sweep::run(github.clone(), clock.as_ref()).await;
     }
 
     /// Whether there is a secret that deliveries can be verified with.

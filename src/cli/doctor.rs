@@ -10,6 +10,7 @@ mod github;
 mod here;
 mod issuers;
 mod scope;
+mod webhook;
 
 use std::{sync::Arc, time::Duration};
 
@@ -92,6 +93,9 @@ impl Parts {
 
     async fn look(&self, args: &DoctorArgs, config: &Config, report: &mut Report) {
         let is_app_in_order = github::look(&self.github, config, report).await;
+        if config.webhook.is_some() {
+            webhook::look(&self.github, self.clock.now(), report).await;
+        }
         let asked = |kind: IssuerKind| !(args.skip_built_in && kind.is_built_in());
         let now = self.clock.now();
         self.oidc

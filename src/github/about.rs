@@ -44,6 +44,8 @@ pub struct AboutApp {
     pub slug: String,
     /// What it requests where it is installed.
     pub permissions: Permissions,
+    /// The events that GitHub sends to its webhook.
+    pub events: Vec<String>,
 }
 
 /// An App's installation.
@@ -65,6 +67,8 @@ struct AppReply {
     slug: Option<String>,
     #[serde(default)]
     permissions: BTreeMap<String, String>,
+    #[serde(default)]
+    events: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -85,8 +89,8 @@ struct Account {
 pub(super) async fn app(inner: &Inner, app: &App) -> Result<AboutApp, Refused> {
     let reply =
         call(inner, app, "/app".to_owned()).await.map_err(Refused::Other)?.map_err(refused)?;
-    let AppReply { id, slug, permissions } = reply.json().map_err(Refused::Other)?;
-    Ok(AboutApp { id, slug: slug.unwrap_or_default(), permissions: known(permissions) })
+    let AppReply { id, slug, permissions, events } = reply.json().map_err(Refused::Other)?;
+    Ok(AboutApp { id, slug: slug.unwrap_or_default(), permissions: known(permissions), events })
 }
 
 /// As [`super::GitHub::installations`].

@@ -52,6 +52,7 @@ pub(super) enum Endpoint {
     Contents,
     Repository,
     Check,
+    Hook,
     Revoke,
 }
 
@@ -65,6 +66,7 @@ impl Endpoint {
             Self::Contents => "contents",
             Self::Repository => "repository",
             Self::Check => "check",
+            Self::Hook => "hook",
             Self::Revoke => "revoke",
         }
     }

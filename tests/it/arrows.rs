@@ -325,10 +325,32 @@ fn a_module_names_only_modules_above_it() {
 
 /// The files of the emulated GitHub, each before those that may name it. The last four implement
 /// the handle `GitHub` or answer for it, and may name what their parent declares.
-const EMULATOR: [&str; 23] = [
-    "route", "options", "reply", "versions", "files", "faults", "limits", "record", "state",
-    "app_jwt", "caller", "shapes", "apps", "tokens", "checks", "contents", "pulls", "repos",
-    "disk", "git", "pipeline", "observe", "setup",
+const EMULATOR: [&str; 25] = [
+    "route",
+    "options",
+    "reply",
+    "versions",
+    "files",
+    "faults",
+    "limits",
+    "record",
+    "deliveries",
+    "state",
+    "app_jwt",
+    "caller",
+    "shapes",
+    "apps",
+    "tokens",
+    "checks",
+    "contents",
+    "pulls",
+    "repos",
+    "disk",
+    "git",
+    "hooks",
+    "pipeline",
+    "observe",
+    "setup",
 ];
 
 #[test]

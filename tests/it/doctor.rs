@@ -582,3 +582,36 @@ async fn each_app_of_each_pool_is_checked() {
     }
     assert_eq!(said.code, Some(77), "{}", said.text);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_webhook_of_an_app_that_was_made_for_something_else() {
+    const EVENTS: [&str; 7] = [
+        "push",
+        "pull_request",
+        "check_run",
+        "check_suite",
+        "repository",
+        "organization",
+        "merge_group",
+    ];
+    let surroundings = Surroundings::new().await.with("GITHUB_WEBHOOK_SECRET", "s3cret");
+    let (github, app) = (surroundings.github.clone(), surroundings.app);
+    github.subscribe(app, &EVENTS);
+    let said = surroundings.said(&[]).await;
+    said.only(0, "warn", "webhook", &["GitHub does not show where it leads"]);
+
+    github.set_webhook(app, "https://sts.example.com/hook", "s3cret");
+    let said = surroundings.said(&[]).await;
+    assert_eq!(said.code, Some(0), "{}", said.text);
+    said.has("ok    webhook  leads to https://sts.example.com/hook");
+
+    github.subscribe(app, &EVENTS[2..]);
+    let words = ["push (changed policies take effect", "pull_request (pull requests get no check)"];
+    surroundings.said(&[]).await.only(0, "warn", "webhook", &words);
+    github.subscribe(app, &EVENTS);
+
+    github.lose(app, "push", json!({})).await;
+    let words = ["1 deliveries failed", "(push) with no answer"];
+    surroundings.said(&[]).await.only(0, "warn", "webhook", &words);
+    assert_eq!(github.unknown_requests(), [""; 0]);
+}

@@ -25,6 +25,7 @@ mod doctor;
 mod harness;
 mod kubernetes;
 mod memory;
+mod missed_deliveries;
 mod operator;
 mod policy_checks;
 mod promises;

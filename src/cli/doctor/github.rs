@@ -156,7 +156,7 @@ fn refusal(refused: &Refused, named: &Named<'_>) -> Option<Finding> {
 
 /// What GitHub says of the App.
 fn told(app: &AboutApp, named: &Named<'_>) -> Vec<Finding> {
-    let AboutApp { id, slug, permissions } = app;
+    let AboutApp { id, slug, permissions, .. } = app;
     if *id != named.app.id().0 {
         let words = format!("GitHub answered with another App, {slug} ({id})");
         return vec![Finding::fail(

@@ -8,7 +8,7 @@ use super::{
     Shared, apps,
     caller::{self, Caller},
     faults::{self, Instead},
-    git,
+    git, hooks,
     limits::{self, RateLimit},
     record::Call,
     reply::{Answer, Body, DOCS, Reply},
@@ -41,6 +41,7 @@ pub(super) async fn handle(shared: Shared, request: Request) -> Result<Response,
         Some(Instead::Answer(reply)) => (reply, None),
         None => answer(&mut shared.lock(), &request, route.as_ref()),
     };
+    hooks::send_again(&shared);
     if let Some(wait) = plan.wait.take() {
         faults::wait(wait, clock).await;
     }
@@ -188,6 +189,9 @@ fn dispatch(state: &mut State, request: &Request, route: &Route, caller: &Caller
     let forbidden = || Reply::error(403, "Resource not accessible by integration", DOCS);
     match (route, caller) {
         (Route::App, Caller::App(app)) => apps::app(state, *app),
+        (Route::HookConfig, Caller::App(app)) => hooks::config(state, *app),
+        (Route::Deliveries, Caller::App(app)) => hooks::deliveries(state, *app, request),
+        (Route::Redeliver(id), Caller::App(app)) => hooks::redeliver(state, *app, *id),
         (Route::Installations, Caller::App(app)) => apps::installations(state, *app, request),
         (Route::Installation(id), Caller::App(app)) => apps::installation(state, *app, *id),
         (Route::Mint(id), Caller::App(app)) => tokens::mint(state, *app, *id, request),

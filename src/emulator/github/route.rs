@@ -8,6 +8,12 @@ use percent_encoding::percent_decode_str;
 pub enum RouteKind {
     /// `GET /app`
     App,
+    /// `GET /app/hook/config`
+    HookConfig,
+    /// `GET /app/hook/deliveries`
+    Deliveries,
+    /// `POST /app/hook/deliveries/{id}/attempts`
+    Redeliver,
     /// `GET /app/installations`
     Installations,
     /// `GET /app/installations/{id}`
@@ -67,6 +73,9 @@ pub(super) enum RepoRef {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Route {
     App,
+    HookConfig,
+    Deliveries,
+    Redeliver(u64),
     Installations,
     Installation(u64),
     Mint(u64),
@@ -122,6 +131,11 @@ impl Route {
         let get = method == Method::GET || method == Method::HEAD;
         match segments.as_slice() {
             ["app"] if get => Some(Self::App),
+            ["app", "hook", "config"] if get => Some(Self::HookConfig),
+            ["app", "hook", "deliveries"] if get => Some(Self::Deliveries),
+            ["app", "hook", "deliveries", id, "attempts"] if method == Method::POST => {
+                Some(Self::Redeliver(number(id)?))
+            }
             ["app", "installations"] if get => Some(Self::Installations),
             ["app", "installations", id] if get => Some(Self::Installation(number(id)?)),
             ["app", "installations", id, "access_tokens"] if method == Method::POST => {
@@ -178,6 +192,9 @@ impl Route {
     pub(super) fn kind(&self) -> RouteKind {
         match self {
             Self::App => RouteKind::App,
+            Self::HookConfig => RouteKind::HookConfig,
+            Self::Deliveries => RouteKind::Deliveries,
+            Self::Redeliver(_) => RouteKind::Redeliver,
             Self::Installations => RouteKind::Installations,
             Self::Installation(_) => RouteKind::Installation,
             Self::Mint(_) => RouteKind::Mint,
@@ -208,6 +225,9 @@ impl Route {
     pub(super) fn audience(&self) -> Audience {
         match self.kind() {
             RouteKind::App
+            | RouteKind::HookConfig
+            | RouteKind::Deliveries
+            | RouteKind::Redeliver
             | RouteKind::Installations
             | RouteKind::Installation
             | RouteKind::Mint
@@ -240,6 +260,15 @@ impl RouteKind {
     pub(super) fn documentation(self) -> &'static str {
         match self {
             Self::App => "https://docs.github.com/rest/apps/apps#get-the-authenticated-app",
+            Self::HookConfig => {
+                "https://docs.github.com/rest/apps/webhooks#get-a-webhook-configuration-for-an-app"
+            }
+            Self::Deliveries => {
+                "https://docs.github.com/rest/apps/webhooks#list-deliveries-for-an-app-webhook"
+            }
+            Self::Redeliver => {
+                "https://docs.github.com/rest/apps/webhooks#redeliver-a-delivery-for-an-app-webhook"
+            }
             Self::Installations => {
                 "https://docs.github.com/rest/apps/apps#list-installations-for-the-authenticated-app"
             }

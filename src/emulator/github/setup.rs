@@ -34,6 +34,12 @@ impl GitHub {
         self.on_app(app, |app| app.keys.push(key))
     }
 
+    /// Subscribes an App's webhook to these events.
+    pub fn subscribe(&self, app: AppId, events: &[&str]) -> bool {
+        let events = events.iter().map(ToString::to_string).collect();
+        self.on_app(app, |app| app.events = events)
+    }
+
     /// Deletes an App's keys.
     pub fn remove_keys(&self, app: AppId) -> bool {
         self.on_app(app, |app| app.keys.clear())

@@ -207,7 +207,7 @@ pub(super) fn app(state: &State, app: &App) -> Value {
         "created_at": app.created_at.rfc3339(),
         "updated_at": app.created_at.rfc3339(),
         "permissions": app.permissions,
-        "events": [],
+        "events": app.events,
         "installations_count": state.installations.values().filter(|found| found.app == app.id).count(),
     })
 }

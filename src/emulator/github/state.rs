@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::super::keys::{Lease, PublicKey, sha256};
 use super::{
+    deliveries::{Attempt, Hook},
     faults::Faults,
     files::Repository,
     limits::{Quota, Window},
@@ -56,6 +57,8 @@ pub(super) struct App {
     pub(super) mints: Window,
     /// Mints a minute; `None`: as the options say.
     pub(super) mints_per_minute: Option<u32>,
+    /// The events that its webhook gets.
+    pub(super) events: Vec<String>,
     pub(super) created_at: UnixTime,
 }
 
@@ -131,6 +134,11 @@ pub(super) struct State {
     token_order: VecDeque<TokenKey>,
     pub(super) anonymous: Quota,
     pub(super) verified_jwt: Option<VerifiedJwt>,
+    pub(super) hooks: Vec<Hook>,
+    /// What was delivered, oldest first.
+    pub(super) attempts: Vec<Attempt>,
+    /// Deliveries to send again.
+    pub(super) to_send: Vec<u64>,
     pub(super) faults: Faults,
     pub(super) record: Record,
     /// The Apps' private keys: no other App in the process has the same.
@@ -157,6 +165,9 @@ impl State {
             token_order: VecDeque::new(),
             anonymous: Quota::default(),
             verified_jwt: None,
+            hooks: Vec::new(),
+            attempts: Vec::new(),
+            to_send: Vec::new(),
             faults: Faults::default(),
             record: Record::default(),
             leases: Vec::new(),
@@ -187,6 +198,7 @@ impl State {
             keys: Vec::new(),
             mints: Window::default(),
             mints_per_minute: None,
+            events: Vec::new(),
             created_at,
         };
         self.apps.insert(id, app);
