@@ -1,5 +1,6 @@
 // Octokit as an App: finds its installation, mints, reads and writes, revokes.
 import assert from "node:assert/strict";
+import { writeFileSync } from "node:fs";
 
 const { App } = await import(`${process.env.NODE_MODULES}/@octokit/app/dist-node/index.js`);
 const { Octokit } = await import(`${process.env.NODE_MODULES}/@octokit/core/dist-src/index.js`);
@@ -79,6 +80,21 @@ const { data: done } = await octokit.request("PATCH /repos/{owner}/{repo}/check-
   output: { title: "Valid", summary: "" },
 });
 assert.equal(done.status, "completed");
+
+// A pull request that breaks a policy, for the server's check.
+const main = await octokit.request("GET /repos/{owner}/{repo}/git/ref/{ref}", { ...hello, ref: "heads/main" });
+const proposal = { ...hello, branch: "proposal", path: ".github/chainguard/new.sts.yaml", message: "Add a policy" };
+await octokit.request("PUT /repos/{owner}/{repo}/contents/{path}", { ...proposal, content: Buffer.from("issuer: x\n").toString("base64") });
+const opened = await octokit.request("POST /repos/{owner}/{repo}/pulls", { ...hello, title: "Add a policy", head: "proposal", base: "main" });
+await assert.rejects(octokit.request("POST /repos/{owner}/{repo}/pulls", { ...hello, title: "x", head: "absent", base: "main" }), refused(422, /^Validation Failed$/));
+const pull = await octokit.request("GET /repos/{owner}/{repo}/pulls/{pull_number}", { ...hello, pull_number: opened.data.number });
+const compared = await octokit.request("GET /repos/{owner}/{repo}/compare/{basehead}", { ...hello, basehead: `main...${pull.data.head.sha}` });
+assert.equal(compared.data.merge_base_commit.sha, main.data.object.sha);
+assert.deepEqual(compared.data.files.map(({ filename }) => filename), [proposal.path]);
+const tree = await octokit.request("GET /repos/{owner}/{repo}/git/trees/{tree_sha}", { ...hello, tree_sha: pull.data.head.sha, recursive: "1" });
+assert.ok(tree.data.tree.some(({ path }) => path === proposal.path));
+writeFileSync(`${process.env.WORK}/pull`, JSON.stringify({ pull: pull.data, installation: installation.id }));
+
 await octokit.request("GET /rate_limit");
 await octokit.request("GET /meta");
 

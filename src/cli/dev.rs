@@ -5,6 +5,7 @@
 //! and the program ends with another code than 0. Then the server stays up to be tried.
 
 mod caller;
+mod deliveries;
 mod page;
 mod policies;
 mod sample;

@@ -134,6 +134,14 @@ impl Page {
         // As the caller sent it, without what a terminal would interpret.
         let plain = |text: &str| text.replace(char::is_control, "?");
         let text = |name: &str| plain(record.get(name).and_then(Value::as_str).unwrap_or("-"));
+        if text("operation") == "delivery" {
+            let (time, result, event) = (text("time"), text("result"), text("event"));
+            return self.line(format_args!(
+                "   {time}  webhook  {result}  {event} {}/{}",
+                text("owner"),
+                text("repository")
+            ));
+        }
         let granted = text("result") == "granted";
         let verdict =
             if granted { self.paint(32, "granted") } else { self.paint(31, text("result")) };

@@ -43,7 +43,9 @@ impl Tour<'_> {
         drop(self.world.record().await);
         as_expected &= self.over_grpc().await;
         drop(self.world.record().await);
-        as_expected & self.audited(&record)
+        as_expected &= self.audited(&record);
+        as_expected &= self.pull_request(index).await;
+        as_expected & self.deletion(index).await
     }
 
     /// Through policies of one's own: an exchange for each.
@@ -267,7 +269,11 @@ impl Tour<'_> {
     }
 
     /// A policy and a token that satisfies it, but for some claims.
-    fn workload(&self, index: usize, changes: &[(&str, &str)]) -> Option<(&PolicyFile, String)> {
+    pub(super) fn workload(
+        &self,
+        index: usize,
+        changes: &[(&str, &str)],
+    ) -> Option<(&PolicyFile, String)> {
         let file = self.world.policies.files.get(index)?;
         let mut claims = file.claims().ok()?;
         for (name, value) in changes {

@@ -9,7 +9,12 @@ use std::{
     path::Path,
 };
 
-use super::{super::workload::quoted, DevError, policies::DOMAIN, world::World};
+use super::{
+    super::workload::quoted,
+    DevError,
+    policies::DOMAIN,
+    world::{WEBHOOK_SECRET, World},
+};
 
 /// Writes the variables to a file; a new one is for its owner alone to read.
 pub(super) fn write(path: &Path, world: &World) -> Result<(), DevError> {
@@ -21,12 +26,13 @@ pub(super) fn write(path: &Path, world: &World) -> Result<(), DevError> {
     })
 }
 
-fn variables(world: &World) -> [(&'static str, String); 8] {
+fn variables(world: &World) -> [(&'static str, String); 9] {
     [
         ("STS_DOMAIN", DOMAIN.to_owned()),
         ("GITHUB_APP_IDS", world.app.to_string()),
         ("APP_SECRET_CERTIFICATE_ENV_VAR", world.key.trim_end().replace('\n', "\\n")),
         ("GITHUB_BASE_URL", world.github.url()),
+        ("GITHUB_WEBHOOK_SECRET", WEBHOOK_SECRET.to_owned()),
         ("OIDC_ISSUERS", world.issuers().join(",")),
         ("OIDC_ALLOW_PRIVATE_NETWORKS", "known".to_owned()),
         // Beside the server of `dev`, and others.

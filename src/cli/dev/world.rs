@@ -20,11 +20,14 @@ use crate::{
     clock::SystemClock,
     config::{Config, Environment},
     emulator::{GitHub, Issuer, Options, Selection, Visibility},
-    name::{self, AppId},
+    name::{self, AppId, InstallationId},
     oidc::PrivateNetworks,
     policy::PolicyKind,
     telemetry::{self, LogFormat},
 };
+
+/// Signs the emulated GitHub's deliveries. It opens nothing else.
+pub(super) const WEBHOOK_SECRET: &str = "octo-sts-dev";
 
 /// Everything that runs.
 pub(super) struct World {
@@ -36,6 +39,10 @@ pub(super) struct World {
     /// As they were written.
     pub(super) policies: Policies,
     pub(super) caller: Caller,
+    /// As they are in the emulated repositories.
+    pub(super) placed: Vec<String>,
+    /// The App's installation.
+    pub(super) installation: InstallationId,
     /// The App that mints, and its private key (PEM).
     pub(super) app: AppId,
     pub(super) key: String,
@@ -64,15 +71,18 @@ impl World {
         github
             .serve_git(std::env::temp_dir().join(format!("octo-sts-dev-{}", uuid::Uuid::new_v4())));
         let (app_id, key) = github.app("octo-sts-dev");
-        furnish(&github, app_id, &policies);
+        let installation = furnish(&github, app_id, &policies);
         let settings = settings(&github, (app_id, &key), &issuer, environment)?;
-        let policies = place(&github, &issuer, policies);
+        let (policies, placed) = place(&github, &issuer, policies);
         let (sender, audit) = unbounded_channel();
         let app = App::build(settings, Ambient { clock, sink: Box::new(Records(sender)) }).await;
         let app = app.map_err(|error| DevError::Internal(error.to_string()))?;
         let address = listener.local_addr().map_err(no_port)?;
+        github.set_webhook(app_id, &format!("http://{address}/webhook"), WEBHOOK_SECRET);
         let stop = CancellationToken::new();
         Ok(Self {
+            placed,
+            installation,
             server: format!("http://{address}"),
             github,
             issuer,
@@ -114,7 +124,7 @@ impl World {
 }
 
 /// The organization, its repositories, and the App installed in it.
-fn furnish(github: &GitHub, app: AppId, policies: &Policies) {
+fn furnish(github: &GitHub, app: AppId, policies: &Policies) -> InstallationId {
     github.org(ORG);
     github.repo(ORG, ".github", Visibility::Public);
     for name in ["hello", "website"] {
@@ -123,8 +133,12 @@ fn furnish(github: &GitHub, app: AppId, policies: &Policies) {
     for name in policies.files.iter().flat_map(|file| file.written.repository_names()) {
         github.repo(ORG, &name, Visibility::Private);
     }
-    let permissions: Vec<(&str, &str)> = policies.permissions().into_iter().collect();
-    github.install(app, ORG, &Selection::All, &permissions);
+    let mut permissions = policies.permissions();
+    // What checks need.
+    permissions.entry("checks").or_insert("write");
+    permissions.entry("pull_requests").or_insert("read");
+    let permissions: Vec<(&str, &str)> = permissions.into_iter().collect();
+    github.install(app, ORG, &Selection::All, &permissions)
 }
 
 /// The settings of a server that mints by the App.
@@ -139,6 +153,7 @@ fn settings(
         ("GITHUB_APP_IDS", app.to_string()),
         ("APP_SECRET_CERTIFICATE_ENV_VAR", key.to_owned()),
         ("GITHUB_BASE_URL", github.url()),
+        ("GITHUB_WEBHOOK_SECRET", WEBHOOK_SECRET.to_owned()),
         ("RUST_LOG", environment.text("RUST_LOG").unwrap_or("warn").to_owned()),
     ];
     let config = Config::read(&variables.into_iter().collect())
@@ -157,8 +172,9 @@ fn settings(
     Ok(settings)
 }
 
-/// Commits the policies, with the issuers that play those they name. Returns them as written.
-fn place(github: &GitHub, issuer: &Issuer, mut policies: Policies) -> Policies {
+/// Commits the policies, with the issuers that play those they name. Returns them as written, and
+/// the texts as committed.
+fn place(github: &GitHub, issuer: &Issuer, mut policies: Policies) -> (Policies, Vec<String>) {
     let written: Vec<String> = policies.files.iter().map(|file| file.text.clone()).collect();
     // Longer ones first: one issuer's name may be the start of another's.
     let mut issuers: Vec<String> = policies.issuers().into_iter().collect();
@@ -167,14 +183,16 @@ fn place(github: &GitHub, issuer: &Issuer, mut policies: Policies) -> Policies {
         policies.play(name, &player(issuer, name).url());
     }
     policies.play_owner();
+    let mut placed = Vec::new();
     for (file, written) in policies.files.iter_mut().zip(written) {
         let played = std::mem::replace(&mut file.text, written);
         github.put_file(ORG, file.repository(), &file.name.path(), &played);
+        placed.push(played);
     }
     if let Some(list) = &policies.list {
         github.put_file(ORG, ".github", ".github/chainguard/trusted-token-issuers.yaml", list);
     }
-    policies
+    (policies, placed)
 }
 
 /// GitHub Actions is the emulator's root, since the server knows that one; others are paths.

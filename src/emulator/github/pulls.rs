@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::super::server::Request;
 use super::{
+    caller::{self, Caller},
     contents,
     files::{Placed, Pull, Repository, Tree, git_id},
     reply::{Answer, Reply},
@@ -38,6 +39,31 @@ pub(super) fn get(state: &State, repository: &Repository, number: u64) -> Answer
         body.extend(full);
     }
     Ok(Reply::json(200, body))
+}
+
+/// `POST /repos/{owner}/{repo}/pulls`, from a branch of the same repository.
+pub(super) fn create(state: &mut State, caller: &Caller, id: u64, request: &Request) -> Answer {
+    let documentation = RouteKind::CreatePull.documentation();
+    let now = state.now();
+    let not_found = || Reply::not_found(documentation);
+    let repository = state.repositories.get(&id).ok_or_else(not_found)?;
+    caller::demand(state, caller, repository, &[("pull_requests", "write")])?;
+    let body: Value = serde_json::from_slice(&request.body)
+        .map_err(|_| Reply::error(400, "Problems parsing JSON", documentation))?;
+    let branch = |field: &'static str| {
+        let named = body.get(field).and_then(Value::as_str).unwrap_or_default();
+        let is_there = repository.branches().contains_key(named);
+        let invalid = || Reply::invalid("PullRequest", field, "invalid", documentation);
+        is_there.then(|| named.to_owned()).ok_or_else(invalid)
+    };
+    let draft = body.get("draft").and_then(Value::as_bool).unwrap_or_default();
+    let pull = Pull { head: (id, branch("head")?), base: branch("base")?, draft, created_at: now };
+    let repository = state.repositories.get_mut(&id).ok_or_else(not_found)?;
+    repository.pulls.push(pull);
+    let number = repository.pulls.len();
+    let repository = state.repositories.get(&id).ok_or_else(not_found)?;
+    let created = get(state, repository, number as u64)?;
+    Ok(Reply { status: 201, ..created })
 }
 
 /// The head of a pull request: its repository and commit.

@@ -52,6 +52,7 @@ pub(super) fn answer(
             let repository = allowed(state, caller, id, ("pull_requests", "read"))?;
             Ok(Reply::json(200, pulls::list(state, repository)))
         }
+        RepoAction::CreatePull => pulls::create(state, caller, id, request),
         RepoAction::Pull(number) => {
             let repository = allowed(state, caller, id, ("pull_requests", "read"))?;
             pulls::get(state, repository, *number)

@@ -42,6 +42,8 @@ pub enum RouteKind {
     CreateIssue,
     /// `GET /repos/{owner}/{repo}/pulls`
     Pulls,
+    /// `POST /repos/{owner}/{repo}/pulls`
+    CreatePull,
     /// `GET /repos/{owner}/{repo}/pulls/{number}`
     Pull,
     /// `GET /repos/{owner}/{repo}/compare/{base}...{head}`
@@ -103,6 +105,7 @@ pub(super) enum RepoAction {
     Issues,
     CreateIssue,
     Pulls,
+    CreatePull,
     Pull(u64),
     /// Base and head.
     Compare(String, String),
@@ -167,6 +170,7 @@ impl Route {
             ["issues"] if get => RepoAction::Issues,
             ["issues"] if method == Method::POST => RepoAction::CreateIssue,
             ["pulls"] if get => RepoAction::Pulls,
+            ["pulls"] if method == Method::POST => RepoAction::CreatePull,
             ["pulls", id] if get => RepoAction::Pull(number(id)?),
             ["compare", range @ ..] if get => {
                 let range = joined(range)?;
@@ -212,6 +216,7 @@ impl Route {
                 RepoAction::Issues => RouteKind::Issues,
                 RepoAction::CreateIssue => RouteKind::CreateIssue,
                 RepoAction::Pulls => RouteKind::Pulls,
+                RepoAction::CreatePull => RouteKind::CreatePull,
                 RepoAction::Pull(_) => RouteKind::Pull,
                 RepoAction::Compare(..) => RouteKind::Compare,
                 RepoAction::GitRef(_) => RouteKind::GitRef,
@@ -238,6 +243,7 @@ impl Route {
             | RouteKind::Revoke
             | RouteKind::PutContents
             | RouteKind::CreateIssue
+            | RouteKind::CreatePull
             | RouteKind::CreateCheckRun
             | RouteKind::UpdateCheckRun => Audience::Installation,
             RouteKind::Repository
@@ -301,6 +307,7 @@ impl RouteKind {
             Self::Issues => "https://docs.github.com/rest/issues/issues#list-repository-issues",
             Self::CreateIssue => "https://docs.github.com/rest/issues/issues#create-an-issue",
             Self::Pulls => "https://docs.github.com/rest/pulls/pulls#list-pull-requests",
+            Self::CreatePull => "https://docs.github.com/rest/pulls/pulls#create-a-pull-request",
             Self::Pull => "https://docs.github.com/rest/pulls/pulls#get-a-pull-request",
             Self::Compare => "https://docs.github.com/rest/commits/commits#compare-two-commits",
             Self::GitTree => "https://docs.github.com/rest/git/trees#get-a-tree",
