@@ -64,8 +64,10 @@ impl Head {
     /// # Errors
     /// What the request lacks.
     pub fn read(headers: &HeaderMap) -> Result<Self, NotADelivery> {
-        let is_event =
-            |text: &str| text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+        let is_event = |text: &str| {
+            text.bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'_')
+        };
         let is_id =
             |text: &str| text.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'-');
         let name = |name: &str, is_valid: &dyn Fn(&str) -> bool| {
@@ -259,6 +261,7 @@ mod tests {
         let charset = headers(&[("content-type", "Application/JSON; charset=utf-8")]);
         assert!(Head::read(&charset).is_ok());
         assert!(Head::read(&headers(&[("content-length", "26214400")])).is_ok());
+        assert!(Head::read(&headers(&[("x-github-event", "projects_v2_item")])).is_ok());
     }
 
     #[test]
