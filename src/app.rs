@@ -110,7 +110,7 @@ impl Settings {
             store: store_settings(config),
             audit: audit::Settings::default(),
             exchange: exchange_settings(config),
-            webhook: config.webhook.as_ref().map(|webhook| webhook.settings.clone()),
+            webhook: webhook_settings(config),
             transport: transport_settings(config),
             shutdown_timeout: config.shutdown.timeout,
             signer_patience: SIGNER_PATIENCE,
@@ -174,6 +174,15 @@ fn exchange_settings(config: &Config) -> Option<exchange::Settings> {
         owners: config.policies.owners.clone(),
         ..exchange::Settings::new(domain, config.github.host.clone())
     })
+}
+
+fn webhook_settings(config: &Config) -> Option<webhook::Settings> {
+    let names = webhook::Names {
+        domain: config.domain.as_ref().map(ToString::to_string),
+        github_host: config.github.host.clone(),
+    };
+    let settings = config.webhook.as_ref()?.settings.clone();
+    Some(webhook::Settings { names, ..settings })
 }
 
 fn transport_settings(config: &Config) -> transport::Settings {

@@ -12,6 +12,7 @@ mod cost;
 mod coverage;
 mod document;
 mod evaluate;
+pub mod examples;
 pub mod gate;
 mod hint;
 pub mod lint;

@@ -24,6 +24,7 @@ use bytes::Bytes;
 use futures_util::future::try_join_all;
 use secrecy::SecretSlice;
 
+pub use self::check::Names;
 pub use self::secret_names::SecretName;
 pub use self::signature::{EVENT, Head, MAX_BODY, NotADelivery, Secrets, Signed};
 use self::{check::Checker, payload::Event, queue::Queue, seen::Seen};
@@ -56,6 +57,8 @@ pub struct Settings {
     pub secrets: SecretSource,
     /// `GITHUB_WEBHOOK_ORGANIZATION_FILTER`: the owners whose deliveries count; all if empty.
     pub owners: Vec<Owner>,
+    /// How policies name this server, for their examples.
+    pub names: Names,
 }
 
 /// The parts that a delivery goes through.
@@ -133,6 +136,7 @@ impl Webhook {
         let checker = Checker {
             github: parts.github.clone(),
             policy_repo: parts.store.policy_repo().clone(),
+            names: settings.names.clone(),
             rules: Arc::clone(&parts.rules),
             clock: Arc::clone(&parts.clock),
         };

@@ -128,7 +128,8 @@ fn webhook(reader: &mut Reader<'_>) -> Option<Option<Webhook>> {
     } else {
         SecretSource::Values(webhook_secrets(reader)?)
     };
-    let settings = webhook::Settings { secrets, owners: owners?.unwrap_or_default() };
+    let (owners, names) = (owners?.unwrap_or_default(), webhook::Names::default());
+    let settings = webhook::Settings { secrets, owners, names };
     Some(Some(Webhook { settings, port: port? }))
 }
 

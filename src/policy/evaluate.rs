@@ -1,12 +1,12 @@
 //! Token × policy → grant or denial. Every condition is evaluated, so that a denial can say all
 //! that is wrong in one reply. A [`Grant`] is made here and nowhere else.
 
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::{AppPin, Permissions, Policy, PolicyKind, compile::Matcher, hint};
 use crate::{
     claim,
-    name::{Owner, RepoName, Scope},
+    name::{Audience, Issuer, Owner, RepoName, Scope, Subject},
     oidc::{IssuerKind, VerifiedToken},
     pattern::Pattern,
     reason::{Condition, Reason},
@@ -115,6 +115,31 @@ impl Denied {
     }
 }
 
+/// What a token says, as far as conditions compare it. Evaluating it makes no [`Grant`].
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Presented<'a> {
+    pub(super) issuer: &'a Issuer,
+    pub(super) issuer_kind: IssuerKind,
+    pub(super) subject: &'a Subject,
+    pub(super) audiences: &'a [Audience],
+    pub(super) claims: &'a Map<String, Value>,
+    /// Whether it speaks for a workload of a Kubernetes cluster.
+    pub(super) is_workload: bool,
+}
+
+impl<'a> Presented<'a> {
+    fn of(token: &'a VerifiedToken) -> Self {
+        Self {
+            issuer: token.issuer(),
+            issuer_kind: token.issuer_kind(),
+            subject: token.subject(),
+            audiences: token.audiences(),
+            claims: token.claims(),
+            is_workload: token.workload().is_some(),
+        }
+    }
+}
+
 /// What a policy is evaluated for, and the names of this server.
 #[derive(Debug, Clone, Copy)]
 pub struct Context<'a> {
@@ -135,7 +160,7 @@ impl Policy {
     /// [`Denied`] if any condition fails. So does a scope that this policy is not for, which
     /// callers that choose the policy by [`PolicyKind::of`] never see.
     pub fn evaluate(&self, token: &VerifiedToken, asked: &Context<'_>) -> Result<Grant, Denied> {
-        let mut conditions = self.conditions(token, asked);
+        let mut conditions = self.conditions(&Presented::of(token), asked);
         let Some(repositories) = self.coverage(asked) else {
             conditions.push(unfit_scope());
             return Err(Denied { conditions });
@@ -153,9 +178,9 @@ impl Policy {
     }
 
     /// Every condition, in the order of [`Denied::conditions`].
-    fn conditions(&self, token: &VerifiedToken, asked: &Context<'_>) -> Vec<Condition> {
+    pub(super) fn conditions(&self, token: &Presented<'_>, asked: &Context<'_>) -> Vec<Condition> {
         let mut conditions = Vec::with_capacity(3 + self.claims.len());
-        conditions.push(simple("issuer", &self.issuer, token.issuer().as_str()));
+        conditions.push(simple("issuer", &self.issuer, token.issuer.as_str()));
         conditions.push(self.subject_condition(token));
         conditions.push(match &self.audience {
             Some(wanted) => given_audience(wanted, token),
@@ -173,8 +198,8 @@ impl Policy {
         conditions
     }
 
-    fn subject_condition(&self, token: &VerifiedToken) -> Condition {
-        let subject = token.subject().as_str();
+    fn subject_condition(&self, token: &Presented<'_>) -> Condition {
+        let subject = token.subject.as_str();
         let mut condition = simple("subject", &self.subject, subject);
         if !condition.satisfied {
             condition.hint = hint::subject(&self.subject, subject)
@@ -185,7 +210,7 @@ impl Policy {
     }
 
     /// Which repositories the policy covers for a scope, or `None` if it is not for that scope.
-    fn coverage(&self, asked: &Context<'_>) -> Option<Repositories> {
+    pub(super) fn coverage(&self, asked: &Context<'_>) -> Option<Repositories> {
         if self.kind != PolicyKind::of(asked.scope, asked.policy_repo) {
             return None;
         }
@@ -193,8 +218,8 @@ impl Policy {
     }
 }
 
-fn claim_condition(name: &str, pattern: &Pattern, token: &VerifiedToken) -> Condition {
-    let value = claim::lookup(token.claims(), name);
+fn claim_condition(name: &str, pattern: &Pattern, token: &Presented<'_>) -> Condition {
+    let value = claim::lookup(token.claims, name);
     let satisfied = value.is_some_and(|value| claim::matches(value, |text| pattern.is_match(text)));
     Condition {
         field: format!("claim_pattern.{name}"),
@@ -205,10 +230,10 @@ fn claim_condition(name: &str, pattern: &Pattern, token: &VerifiedToken) -> Cond
     }
 }
 
-fn claim_hint(name: &str, pattern: &Pattern, token: &VerifiedToken) -> Option<String> {
-    match claim::lookup(token.claims(), name) {
+fn claim_hint(name: &str, pattern: &Pattern, token: &Presented<'_>) -> Option<String> {
+    match claim::lookup(token.claims, name) {
         Some(value) => hint::value(name, pattern, value),
-        None => hint::claim(token.claims(), name),
+        None => hint::claim(token.claims, name),
     }
 }
 
@@ -224,10 +249,10 @@ fn simple(field: &str, wanted: &Matcher, got: &str) -> Condition {
 }
 
 /// `audience` or `audience_pattern`: any of the token's audiences.
-fn given_audience(wanted: &Matcher, token: &VerifiedToken) -> Condition {
-    let satisfied = token.audiences().iter().any(|audience| wanted.is_match(audience.as_str()));
+fn given_audience(wanted: &Matcher, token: &Presented<'_>) -> Condition {
+    let satisfied = token.audiences.iter().any(|audience| wanted.is_match(audience.as_str()));
     // A token may have thousands; each costs a look.
-    let first = token.audiences().iter().take(MAX_HINTED);
+    let first = token.audiences.iter().take(MAX_HINTED);
     let hint =
         || first.into_iter().find_map(|got| hint::mismatch("audience", wanted, got.as_str()));
     Condition {
@@ -242,20 +267,20 @@ fn given_audience(wanted: &Matcher, token: &VerifiedToken) -> Condition {
 /// Neither is given: this server's domain, exactly. Kubernetes guides ask for tokens with the
 /// repository's URL, so for one repository that is accepted as well, but not from built-in
 /// issuers: a token of a shared issuer with that audience may be meant for another service.
-fn default_audience(token: &VerifiedToken, asked: &Context<'_>) -> Condition {
-    let has_domain = token.audiences().iter().any(|audience| audience.as_str() == asked.domain);
+fn default_audience(token: &Presented<'_>, asked: &Context<'_>) -> Condition {
+    let has_domain = token.audiences.iter().any(|audience| audience.as_str() == asked.domain);
     let repository = repository_url(token, asked);
     let has_repository = repository.as_ref().is_some_and(|url| url.is_audience_of(token));
     let satisfied = has_domain || has_repository;
     let hint = || match &repository {
-        _ if token.issuer_kind() == IssuerKind::Actions => {
+        _ if token.issuer_kind == IssuerKind::Actions => {
             Some(format!("ask for the token with the audience `{}`", asked.domain))
         }
-        Some(url) if token.workload().is_some() => Some(format!(
+        Some(url) if token.is_workload => Some(format!(
             "project the token with the audience `{}{}`, or name another in the policy",
             url.host, url.path
         )),
-        _ if token.workload().is_some() => Some(format!(
+        _ if token.is_workload => Some(format!(
             "project the token with the audience `{}`, or name another in the policy",
             asked.domain
         )),
@@ -280,27 +305,27 @@ struct RepositoryUrl {
 }
 
 impl RepositoryUrl {
-    fn is_audience_of(&self, token: &VerifiedToken) -> bool {
+    fn is_audience_of(&self, token: &Presented<'_>) -> bool {
         let is_path = |rest: &str| rest.eq_ignore_ascii_case(&self.path);
         token
-            .audiences()
+            .audiences
             .iter()
             .any(|audience| audience.as_str().strip_prefix(&self.host).is_some_and(is_path))
     }
 }
 
 /// The repository's URL, where it is an audience at all.
-fn repository_url(token: &VerifiedToken, asked: &Context<'_>) -> Option<RepositoryUrl> {
+fn repository_url(token: &Presented<'_>, asked: &Context<'_>) -> Option<RepositoryUrl> {
     let is_one_repository =
         PolicyKind::of(asked.scope, asked.policy_repo) == PolicyKind::Repository;
-    (is_one_repository && !token.issuer_kind().is_built_in()).then(|| RepositoryUrl {
+    (is_one_repository && !token.issuer_kind.is_built_in()).then(|| RepositoryUrl {
         host: format!("https://{}/", asked.github_host),
         path: asked.scope.to_string(),
     })
 }
 
-fn audiences(token: &VerifiedToken) -> Option<String> {
-    let texts: Vec<_> = token.audiences().iter().map(|audience| audience.as_str()).collect();
+fn audiences(token: &Presented<'_>) -> Option<String> {
+    let texts: Vec<_> = token.audiences.iter().map(|audience| audience.as_str()).collect();
     (!texts.is_empty()).then(|| cut(texts.join(", ")))
 }
 

@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     payload::{Against, Subject},
     report,
-    verdict::{Changed, Content, Repository, Verdict, difference},
+    verdict::{Changed, Content, Repository, Verdict, difference, partner},
 };
 use crate::{
     audit::record::CheckRecord,
@@ -25,11 +25,27 @@ const MAX_PAUSE: Duration = Duration::from_secs(2 * 60 * 60);
 /// How often a paused check looks whether it may go on.
 const PAUSE_STEP: Duration = Duration::from_secs(60);
 
+/// The names by which policies mean this server.
+#[derive(Debug, Clone, Default)]
+pub struct Names {
+    /// `STS_DOMAIN`, if exchanges are served here.
+    pub domain: Option<String>,
+    /// The host of the configured GitHub.
+    pub github_host: String,
+}
+
+/// Files that differ, and unchanged ones that belong to them.
+struct Difference {
+    changed: Vec<Changed>,
+    related: Vec<(String, Content)>,
+}
+
 /// What checks need.
 #[derive(Clone)]
 pub(super) struct Checker {
     pub(super) github: GitHub,
     pub(super) policy_repo: RepoName,
+    pub(super) names: Names,
     pub(super) rules: Arc<Rules>,
     pub(super) clock: Arc<dyn Clock>,
 }
@@ -55,9 +71,9 @@ impl Checker {
         }
         let Some(base) = self.base(&token, subject).await? else { return Ok(None) };
         let (run, changed) = match self.changed(&token, base.as_deref(), subject).await {
-            Ok(changed) => {
-                let paths = changed.iter().map(|file| file.path.clone()).collect();
-                (report::completed(&subject.commit, &self.verdict(changed, subject).await?), paths)
+            Ok(files) => {
+                let paths = files.changed.iter().map(|file| file.path.clone()).collect();
+                (report::completed(&subject.commit, &self.verdict(files, subject).await?), paths)
             }
             // GitHub answered, and the answer will not get better.
             Err(error @ github::Error::Unexpected(_)) => {
@@ -114,7 +130,7 @@ impl Checker {
         token: &CheckToken,
         base: Option<&str>,
         subject: &Subject,
-    ) -> Result<Vec<Changed>, github::Error> {
+    ) -> Result<Difference, github::Error> {
         let after = self.github.policy_folder(token, &subject.commit).await?;
         let before = match base {
             // The same commit: a branch without a commit of its own.
@@ -123,7 +139,7 @@ impl Checker {
             None => Folder::default(),
         };
         if before.id == after.id {
-            return Ok(Vec::new());
+            return Ok(Difference { changed: Vec::new(), related: Vec::new() });
         }
         let paths = difference(&before.files, &after.files);
         if paths.len() > MAX_FILES {
@@ -141,7 +157,15 @@ impl Checker {
             let after = self.content(token, &path, head).await?;
             changed.push(Changed { path, before, after });
         }
-        Ok(changed)
+        let is_new = |path: &String| !changed.iter().any(|file| file.path == *path);
+        let partners = changed.iter().filter_map(|file| partner(&file.path));
+        let partners = partners.filter(|path| after.files.contains_key(path) && is_new(path));
+        let mut related = Vec::new();
+        for path in partners.collect::<Vec<_>>() {
+            let content = self.content(token, &path, Some(&subject.commit)).await?;
+            related.push((path, content));
+        }
+        Ok(Difference { changed, related })
     }
 
     async fn content(
@@ -163,21 +187,23 @@ impl Checker {
 
     async fn verdict(
         &self,
-        changed: Vec<Changed>,
+        Difference { changed, related }: Difference,
         subject: &Subject,
     ) -> Result<Verdict, github::Error> {
         if changed.is_empty() {
             return Ok(Verdict::default());
         }
         let repository = Repository {
+            domain: self.names.domain.clone(),
+            github_host: self.names.github_host.clone(),
             owner: subject.owner.clone(),
             repo: subject.repo.clone(),
             policy_repo: self.policy_repo.clone(),
             granted: self.github.granted(&subject.owner).await,
+            rules: Arc::clone(&self.rules),
         };
-        let rules = Arc::clone(&self.rules);
         let verdict =
-            tokio::task::spawn_blocking(move || Verdict::of(&changed, &repository, &rules));
+            tokio::task::spawn_blocking(move || Verdict::of(&changed, &related, &repository));
         verdict.await.map_err(|_| github::Error::Unexpected("the policies were not checked".into()))
     }
 }

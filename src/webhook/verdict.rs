@@ -1,14 +1,15 @@
 //! What is to be said about changed policy files: pure, from their bytes before and after.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 
 use super::payload::FOLDER;
 use crate::{
-    name::{Owner, PolicyName, RepoName},
+    name::{Owner, PolicyName, RepoName, Scope},
     policy::{
-        Access, Home, Permissions, PolicyKind, Rules, TrustedIssuers,
+        Access, Home, Permissions, Policy, PolicyKind, Rules, TrustedIssuers,
+        examples::{ExampleContext, Examples},
         review::{Surroundings, review},
     },
     yaml::Errors,
@@ -37,15 +38,21 @@ pub(super) struct Changed {
     pub(super) after: Content,
 }
 
-/// The repository whose files changed.
+/// The repository whose files changed, and the server's names.
 #[derive(Debug, Clone)]
 pub(super) struct Repository {
+    /// `STS_DOMAIN`, if this process knows it.
+    pub(super) domain: Option<String>,
+    /// The host of the configured GitHub.
+    pub(super) github_host: String,
     pub(super) owner: Owner,
     pub(super) repo: RepoName,
     /// The owner's policy repository.
     pub(super) policy_repo: RepoName,
     /// What the App's installation has there, if that is known.
     pub(super) granted: Option<Permissions>,
+    /// What the operator allows policies to say.
+    pub(super) rules: Arc<Rules>,
 }
 
 /// One thing to say about a file.
@@ -114,11 +121,26 @@ impl Repository {
 
 impl Verdict {
     /// Reads every changed file. This costs CPU, so call it off the threads that serve requests.
-    pub(super) fn of(changed: &[Changed], repository: &Repository, rules: &Rules) -> Self {
+    /// `related` are files that did not change and belong to some that did: a policy to its
+    /// examples, and the other way around.
+    pub(super) fn of(
+        changed: &[Changed],
+        related: &[(String, Content)],
+        repository: &Repository,
+    ) -> Self {
         let mut verdict = Self::default();
+        let changed_now = changed.iter().map(|file| (&file.path, &file.after));
+        let now: BTreeMap<&String, &Content> =
+            changed_now.chain(related.iter().map(|(path, content)| (path, content))).collect();
+        for (path, content) in &now {
+            if let (true, Content::File(bytes)) = (path.ends_with(EXAMPLES), content) {
+                let policy = partner(path).and_then(|policy| now.get(&policy).copied());
+                verdict.examples(path, bytes, policy, repository);
+            }
+        }
         for file in changed {
             match repository.role(&file.path) {
-                Role::Policy(name) => verdict.policy(file, name, repository, rules),
+                Role::Policy(name) => verdict.policy(file, name, repository),
                 Role::List => verdict.list(file),
                 Role::Misnamed if file.after != Content::Absent => verdict.misnamed(file),
                 Role::Misnamed | Role::Examples | Role::Other => {}
@@ -127,12 +149,12 @@ impl Verdict {
         verdict
     }
 
-    fn policy(&mut self, file: &Changed, name: &str, repository: &Repository, rules: &Rules) {
+    fn policy(&mut self, file: &Changed, name: &str, repository: &Repository) {
         self.checked += 1;
         let home = Home { kind: repository.kind(), owner: Some(&repository.owner) };
         let surroundings =
             Surroundings { home, repo: &repository.repo, granted: repository.granted.as_ref() };
-        let read = |bytes: &Bytes| review(bytes, surroundings, rules);
+        let read = |bytes: &Bytes| review(bytes, surroundings, &repository.rules);
         let before = match &file.before {
             Content::File(bytes) => read(bytes).ok().map(|(policy, _)| policy.access()),
             Content::Absent | Content::NotAFile => None,
@@ -166,6 +188,44 @@ impl Verdict {
         }
         if before != after {
             self.access.push(AccessChange { path: file.path.clone(), before, after });
+        }
+    }
+
+    fn examples(
+        &mut self,
+        path: &str,
+        bytes: &Bytes,
+        policy: Option<&Content>,
+        repository: &Repository,
+    ) {
+        let examples = match Examples::parse(bytes) {
+            Ok(examples) => examples,
+            Err(error) => return self.errors(path, &error.into()),
+        };
+        let Some(Content::File(policy)) = policy else {
+            let text = "there is no policy that these tests are for".to_owned();
+            return self.warnings.push(Finding {
+                path: path.to_owned(),
+                line: None,
+                text,
+                fix: None,
+            });
+        };
+        let home = Home { kind: repository.kind(), owner: Some(&repository.owner) };
+        let scope = format!("{}/{}", repository.owner, repository.repo).parse::<Scope>();
+        // What is wrong with the policy is said of the policy.
+        let (Ok(policy), Ok(scope)) = (Policy::parse(policy, home, &repository.rules), scope)
+        else {
+            return;
+        };
+        let context = ExampleContext {
+            scope: &scope,
+            domain: repository.domain.as_deref(),
+            github_host: &repository.github_host,
+            policy_repo: &repository.policy_repo,
+        };
+        for surprise in examples.run(&policy, context) {
+            self.error(path, Some(surprise.mark.line), &surprise.text, None);
         }
     }
 
@@ -203,6 +263,14 @@ impl Verdict {
         let (path, text) = (path.to_owned(), text.to_owned());
         self.errors.push(Finding { path, line, text, fix: fix.map(str::to_owned) });
     }
+}
+
+/// The policy of an examples file, and the examples of a policy.
+pub(super) fn partner(path: &str) -> Option<String> {
+    if let Some(name) = path.strip_suffix(EXAMPLES) {
+        return Some(format!("{name}{SUFFIX}"));
+    }
+    path.strip_suffix(SUFFIX).map(|name| format!("{name}{EXAMPLES}"))
 }
 
 /// Which paths differ, with the ids before and after.

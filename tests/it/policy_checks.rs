@@ -367,3 +367,31 @@ async fn checks_use_one_app_and_a_token_that_can_do_nothing_else() {
     assert_eq!(token.repositories, Some(vec!["hello".to_owned()]));
     assert!(APP_PERMISSIONS.iter().any(|(name, _)| *name == "checks"));
 }
+
+#[tokio::test]
+async fn the_examples_of_a_policy_are_run_whichever_of_the_two_changed() {
+    const EXAMPLES: &str = ".github/chainguard/ci.sts.test.yaml";
+    let test = |expect: &str| {
+        format!(
+            "tests:\n  - name: main\n    claims:\n      iss: https://token.actions.githubusercontent.com\n      \
+             sub: repo:octo-org/hello:ref:refs/heads/main\n      aud: sts.example.com\n    expect: {expect}\n"
+        )
+    };
+    for (on_main, changes, conclusion) in [
+        (None, vec![(CI, VALID.to_owned()), (EXAMPLES, test("granted"))], "success"),
+        (None, vec![(CI, VALID.to_owned()), (EXAMPLES, test("denied"))], "failure"),
+        (Some(test("granted")), vec![(CI, VALID.replace("main", "release"))], "failure"),
+        (Some(test("denied")), vec![(CI, VALID.replace("main", "release"))], "success"),
+        (None, vec![(CI, VALID.to_owned()), (EXAMPLES, "tests: 1\n".to_owned())], "failure"),
+        (None, vec![(".github/chainguard/none.sts.test.yaml", test("granted"))], "success"),
+    ] {
+        let world = world().await;
+        if let Some(text) = &on_main {
+            world.github.put_file("octo-org", "hello", EXAMPLES, text);
+        }
+        let changes: Vec<(&str, Option<&str>)> =
+            changes.iter().map(|(path, text)| (*path, Some(text.as_str()))).collect();
+        let run = proposed_in(&world, REPO, &changes).await;
+        assert_eq!(run.conclusion.as_deref(), Some(conclusion), "{changes:?} {:?}", run.summary);
+    }
+}

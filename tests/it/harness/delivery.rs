@@ -4,7 +4,7 @@ use aws_lc_rs::hmac;
 use http::Method;
 use octo_sts::{
     clock::Clock,
-    webhook::{SecretSource, Settings},
+    webhook::{Names, SecretSource, Settings},
 };
 use serde_json::{Value, json};
 
@@ -17,7 +17,8 @@ pub const SECRET: &str = "It's a Secret to Everybody";
 pub fn webhook(secrets: &[&str], owners: &[&str]) -> Settings {
     let secrets = secrets.iter().map(|secret| secret.as_bytes().to_vec().into()).collect();
     let owners = owners.iter().map(|owner| owner.parse().unwrap()).collect();
-    Settings { secrets: SecretSource::Values(secrets), owners }
+    let names = Names { domain: Some(super::DOMAIN.into()), github_host: "github.com".into() };
+    Settings { secrets: SecretSource::Values(secrets), owners, names }
 }
 
 /// One delivery.
