@@ -24,6 +24,7 @@ use crate::{
     clock::{Clock, SystemClock},
     config::{self, Apps, Config, Interface},
     egress::{self, Egress},
+    events::Events,
     exchange::{self, Exchange},
     github::{self, GitHub, KeyProof, Refused, SignerErrorKind},
     oidc::{self, Oidc},
@@ -82,6 +83,8 @@ pub struct Settings {
     pub apps: Apps,
     /// Policies and lists.
     pub store: store::Settings,
+    /// The sink of CloudEvents, and the URL of this server in them.
+    pub events: Option<(http::Uri, String)>,
     /// Records.
     pub audit: audit::Settings,
     /// The core; `None` where only the webhook is served.
@@ -108,6 +111,7 @@ impl Settings {
             github: github_settings(config),
             apps: config.apps.clone(),
             store: store_settings(config),
+            events: event_settings(config),
             audit: audit::Settings::default(),
             exchange: exchange_settings(config),
             webhook: webhook_settings(config),
@@ -176,6 +180,11 @@ fn exchange_settings(config: &Config) -> Option<exchange::Settings> {
     })
 }
 
+fn event_settings(config: &Config) -> Option<(http::Uri, String)> {
+    let domain = config.domain.as_ref().map(ToString::to_string);
+    Some((config.event_sink.clone()?, format!("https://{}", domain.unwrap_or_default())))
+}
+
 fn webhook_settings(config: &Config) -> Option<webhook::Settings> {
     let names = webhook::Names {
         domain: config.domain.as_ref().map(ToString::to_string),
@@ -232,6 +241,7 @@ impl Ambient {
 pub struct App {
     exchange: Option<Arc<Exchange>>,
     webhook: Option<Webhook>,
+    events: Option<Events>,
     oidc: Oidc,
     store: Store,
     github: GitHub,
@@ -252,6 +262,9 @@ impl App {
         let egress = Egress::new(settings.egress).map_err(AppError::Egress)?;
         let github = GitHub::new(settings.github, &egress, Arc::clone(&clock))?;
         await_keys(&github, settings.signer_patience, clock.as_ref()).await?;
+        let events = settings
+            .events
+            .map(|(sink, source)| Events::start(sink, &source, &egress, github.cloud().clone()));
         let oidc = Oidc::new(settings.oidc, egress, Arc::clone(&clock));
         let rules = Arc::clone(&settings.store.rules);
         let store = Store::new(settings.store, github.clone(), Arc::clone(&clock));
@@ -262,6 +275,9 @@ impl App {
                 store: store.clone(),
                 github: github.clone(),
                 audit: audit.clone(),
+                reporter: events
+                    .clone()
+                    .map(|events| exchange::Reporter { events, code: transport::reply::code_name }),
                 clock: Arc::clone(&clock),
             };
             Arc::new(Exchange::new(settings, parts))
@@ -271,6 +287,7 @@ impl App {
                 store: store.clone(),
                 github: github.clone(),
                 rules: Arc::clone(&rules),
+                events: events.clone(),
                 audit: audit.clone(),
                 clock: Arc::clone(&clock),
             };
@@ -279,6 +296,7 @@ impl App {
         Ok(Self {
             exchange,
             webhook,
+            events,
             oidc,
             store,
             github,
@@ -354,7 +372,12 @@ impl App {
                 tracing::warn!("not all tokens could be revoked before the end");
             }
         };
-        tokio::join!(recorded, revoked);
+        let reported = async {
+            if let Some(events) = self.events {
+                late.run_until_cancelled(events.close(self.shutdown_timeout)).await;
+            }
+        };
+        tokio::join!(recorded, revoked, reported);
         served.map_err(io_error("serving"))
     }
 }

@@ -69,6 +69,8 @@ pub struct Config {
     pub refusal_step: Duration,
     /// Outbound connections.
     pub proxy: Proxy,
+    /// The sink of CloudEvents.
+    pub event_sink: Option<http::Uri>,
     /// The port for metrics, if they are served.
     pub metrics_port: Option<u16>,
     /// What is logged, and how.

@@ -38,6 +38,9 @@ pub enum AddressRule {
     /// Any address, over TLS or on loopback, through the proxy where one is set: for GitHub, whose
     /// address the operator configures.
     Any,
+    /// Any address, with TLS or without, through the proxy where one is set: for a sink of events,
+    /// whose address the operator configures and which may be next to this process.
+    Sink,
     /// Public addresses only, over TLS only: for issuers.
     Public,
     /// Private ones too, but never link-local and cloud metadata addresses; plain http on loopback
@@ -236,7 +239,8 @@ impl Egress {
         B: http_body::Body + Send,
         B::Data: Send,
     {
-        self.client_by(&Access { proxy: rule == AddressRule::Any, ..Access::by(rule) })
+        let proxy = matches!(rule, AddressRule::Any | AddressRule::Sink);
+        self.client_by(&Access { proxy, ..Access::by(rule) })
     }
 
     fn client_by<B>(&self, access: &Access) -> Client<Connector, B>
@@ -259,7 +263,9 @@ impl Egress {
             .http2_keep_alive_timeout(Duration::from_secs(10));
         // Issuers are many and asked rarely; GitHub is one and asked all the time.
         match access.rule {
-            AddressRule::Any => builder.pool_idle_timeout(Duration::from_secs(90)),
+            AddressRule::Any | AddressRule::Sink => {
+                builder.pool_idle_timeout(Duration::from_secs(90))
+            }
             AddressRule::Public | AddressRule::PrivateToo | AddressRule::Metadata => {
                 builder.pool_idle_timeout(Duration::from_secs(10)).pool_max_idle_per_host(1)
             }

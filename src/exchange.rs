@@ -15,7 +15,7 @@ mod disclosure;
 
 use std::{sync::Arc, time::Duration};
 
-pub use attempt::{Attempt, Caller, ParsedRequest, Terms};
+pub use attempt::{Attempt, Caller, ParsedRequest, Reporter, Terms};
 use attempt::{Checking, Issuing, Journal, Purpose};
 use decide::{Authorized, Decision};
 #[cfg(test)]
@@ -85,6 +85,8 @@ pub struct Parts {
     pub github: GitHub,
     /// Records.
     pub audit: Audit,
+    /// Where exchanges are sent as CloudEvents, if anywhere.
+    pub reporter: Option<Reporter>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
 }
@@ -206,7 +208,8 @@ impl Exchange {
 
     /// Opens the record of an attempt.
     fn journal<P: Purpose>(&self, attempt: &Attempt) -> Journal<'_, P> {
-        Journal::open(&self.parts.audit, self.parts.clock.as_ref(), attempt)
+        let Parts { audit, clock, reporter, .. } = &self.parts;
+        Journal::open(audit, clock.as_ref(), reporter.as_ref(), attempt)
     }
 
     /// Refreshes what a grant used, if its lifetime is nearly over. It is charged to nobody, and
@@ -345,6 +348,6 @@ impl Exchange {
         let oidc = Oidc::new(crate::oidc::Settings::new(issuer), egress, Arc::clone(&clock));
         let audit = Audit::start(Default::default(), Box::new(Nowhere)).unwrap();
         let settings = Settings::new("sts.example.com".into(), "github.com".into());
-        Arc::new(Self::new(settings, Parts { oidc, store, github, audit, clock }))
+        Arc::new(Self::new(settings, Parts { oidc, store, github, audit, reporter: None, clock }))
     }
 }

@@ -50,6 +50,7 @@ pub mod policy;
 pub mod github;
 pub mod store;
 pub mod audit;
+pub mod events;
 pub mod admission;
 pub mod exchange;
 pub mod webhook;

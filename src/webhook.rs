@@ -27,13 +27,14 @@ use secrecy::SecretSlice;
 pub use self::check::Names;
 pub use self::secret_names::SecretName;
 pub use self::signature::{EVENT, Head, MAX_BODY, NotADelivery, Secrets, Signed};
-use self::{check::Checker, payload::Event, queue::Queue, seen::Seen};
+use self::{check::Checker, payload::Event, queue::Queue, seen::Seen, verdict::PolicyChange};
 use crate::{
     audit::{
         Audit,
         record::{DeliveryOutcome, DeliveryRecord, cut},
     },
     clock::{Clock, Moment},
+    events::{Change as PolicyFileChange, ChangeAction, Events, PolicyEvent},
     github::{self, GitHub},
     name::{Owner, RepoName},
     policy::Rules,
@@ -71,6 +72,8 @@ pub struct Parts {
     pub rules: Arc<Rules>,
     /// Records.
     pub audit: Audit,
+    /// Where changed policies are sent as CloudEvents, if anywhere.
+    pub events: Option<Events>,
     /// Tells the time.
     pub clock: Arc<dyn Clock>,
 }
@@ -330,14 +333,46 @@ impl Inner {
             let Some(checked) = self.checker.check(subject).await? else { continue };
             record.checks.push(checked.run);
             // A merge changes files that none of its commits may list.
-            let is_missed = event.changes.is_empty() && !checked.changed.is_empty();
-            if let Some(push) = event.push.as_ref().filter(|_| is_missed) {
-                let files = Files::Paths(checked.changed);
+            let is_missed = event.changes.is_empty() && !checked.paths.is_empty();
+            let Some(push) = &event.push else { continue };
+            if is_missed {
+                let files = Files::Paths(checked.paths);
                 let change = Change::Files(Push { files, ..push.clone() });
                 record.invalidated += self.parts.store.invalidate(&change);
             }
+            self.report(event, push, &checked.policies);
         }
         Ok(())
+    }
+
+    /// Sends what a push changed as CloudEvents, if there is a sink.
+    fn report(&self, event: &Event, push: &Push, policies: &[PolicyChange]) {
+        let Some(events) = &self.parts.events else { return };
+        let host = &self.settings.names.github_host;
+        for (change_index, policy) in policies.iter().enumerate() {
+            let is_gone = policy.action == ChangeAction::Deleted;
+            let author = event.author.clone();
+            let event = PolicyEvent {
+                org: push.owner.to_string(),
+                repo: push.repo.to_string(),
+                r#ref: author.branch,
+                commit: push.after.clone(),
+                before: push.before.clone(),
+                installation_id: event.installation.unwrap_or_default(),
+                actor: author.actor,
+                actor_id: author.actor_id,
+                pusher: author.pusher,
+                forced: author.forced,
+                change: PolicyFileChange::new(&policy.path, policy.action),
+                detection: "snapshot",
+                change_index,
+                change_count: policies.len(),
+                valid: (!is_gone).then_some(policy.error.is_none()),
+                error: policy.error.clone(),
+                time: self.parts.clock.now().rfc3339_millis(),
+            };
+            events.send(event.into_event(host));
+        }
     }
 
     /// Records a delivery that has come to its end. A flood of unsigned ones leaves half of the

@@ -17,10 +17,11 @@ use url::Url;
 use zeroize::Zeroizing;
 
 use super::{
-    Access, Error, TokenFile,
+    Access, Error, IdentityToken, TokenFile,
     oauth::{self, AccessToken, access_token, endpoint},
     send,
 };
+use crate::egress::Answer;
 
 /// What tokens are requested for.
 const SCOPE: &str = "https://www.googleapis.com/auth/cloud-platform";
@@ -36,6 +37,7 @@ const ASSERTION_SECONDS: i64 = 300;
 
 /// The metadata server, unless `GCE_METADATA_HOST` names another.
 const MACHINE_HOST: &str = "169.254.169.254";
+const ENDPOINT: &str = "Google's token endpoint";
 const MACHINE: &str = "Google's metadata server";
 const KMS: &str = "Google Cloud KMS";
 const SECRETS: &str = "Google Secret Manager";
@@ -144,14 +146,10 @@ impl Access {
                 private_key_id,
                 token_uri,
             } => {
-                let url = url(token_uri.as_deref().unwrap_or(TOKEN_ENDPOINT))?;
-                let assertion =
-                    self.google_assertion(client_email, private_key, private_key_id, &url)?;
-                let parameters = [
-                    ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"),
-                    ("assertion", &*assertion),
-                ];
-                self.google_grant(&url, &parameters).await
+                let account = (client_email.as_str(), private_key.as_str(), private_key_id);
+                let purpose = ("scope", SCOPE);
+                let reply = self.google_key_grant(account, token_uri.as_deref(), purpose).await?;
+                access_token(ENDPOINT, &reply)
             }
             CredentialFile::AuthorizedUser { client_id, client_secret, refresh_token } => {
                 let parameters = [
@@ -198,14 +196,14 @@ impl Access {
     fn google_assertion(
         &self,
         email: &str,
-        private_key: &str,
-        key_id: &Option<String>,
+        (private_key, key_id): (&str, &Option<String>),
+        (purpose, value): (&str, &str),
         audience: &Url,
     ) -> Result<Zeroizing<String>, Error> {
         let now = self.network.clock.now().as_secs();
         let claims = json!({
             "iss": email,
-            "scope": SCOPE,
+            purpose: value,
             "aud": audience.as_str(),
             "iat": now,
             "exp": now.saturating_add(ASSERTION_SECONDS),
@@ -216,13 +214,28 @@ impl Access {
         jsonwebtoken::encode(&header, &claims, &key).map(Zeroizing::new).map_err(|_| unsound())
     }
 
+    /// The reply to what a service account's own key signs for a purpose (RFC 7523, section 2.1).
+    async fn google_key_grant(
+        &self,
+        (email, private_key, key_id): (&str, &str, &Option<String>),
+        token_uri: Option<&str>,
+        purpose: (&str, &str),
+    ) -> Result<Answer, Error> {
+        let url = url(token_uri.unwrap_or(TOKEN_ENDPOINT))?;
+        let assertion = self.google_assertion(email, (private_key, key_id), purpose, &url)?;
+        let parameters = [
+            ("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer"),
+            ("assertion", &*assertion),
+        ];
+        oauth::post_form(ENDPOINT, &url, &parameters, &self.network).await
+    }
+
     async fn google_grant(
         &self,
         url: &Url,
         parameters: &[(&str, &str)],
     ) -> Result<AccessToken, Error> {
-        let whom = "Google's token endpoint";
-        access_token(whom, &oauth::post_form(whom, url, parameters, &self.network).await?)
+        access_token(ENDPOINT, &oauth::post_form(ENDPOINT, url, parameters, &self.network).await?)
     }
 
     /// The token that an external account exchanges, from a file or from an address next to this
@@ -283,12 +296,71 @@ impl Access {
 
     /// The token of the machine's service account.
     async fn google_machine_token(&self) -> Result<AccessToken, Error> {
+        let answer = self.google_machine("token").await?;
+        access_token(MACHINE, &oauth::ok(MACHINE, answer)?)
+    }
+
+    /// An identity token of the machine's service account, or of the one whose key
+    /// `GOOGLE_APPLICATION_CREDENTIALS` names; `None` where neither is.
+    ///
+    /// # Errors
+    /// There is one of them, and it gives no token.
+    pub async fn google_identity(&self, audience: &str) -> Result<Option<IdentityToken>, Error> {
+        let token = match self.google_credential_file() {
+            Some(path) => self.google_identity_of(&read(&path)?, audience).await?,
+            None if self.is_on_google() => {
+                let query = form_urlencoded::Serializer::new(String::new())
+                    .append_pair("audience", audience)
+                    .append_pair("format", "full")
+                    .finish();
+                let answer = self.google_machine(&format!("identity?{query}")).await?;
+                Some(oauth::ok(MACHINE, answer)?.text().unwrap_or_default().to_owned())
+            }
+            None => None,
+        };
+        let parsed = token.map(|token| IdentityToken::parse(&token)).transpose();
+        parsed.map_err(|error| Error::unusable(format!("Google answered with {error}")))
+    }
+
+    /// Of credentials in a file, only the key of a service account gives identity tokens.
+    async fn google_identity_of(
+        &self,
+        file: &CredentialFile,
+        audience: &str,
+    ) -> Result<Option<String>, Error> {
+        #[derive(Deserialize)]
+        struct Reply {
+            id_token: String,
+        }
+        let CredentialFile::ServiceAccount { client_email, private_key, private_key_id, token_uri } =
+            file
+        else {
+            return Ok(None);
+        };
+        let account = (client_email.as_str(), private_key.as_str(), private_key_id);
+        let purpose = ("target_audience", audience);
+        let answer = self.google_key_grant(account, token_uri.as_deref(), purpose).await?;
+        let reply: Option<Reply> = serde_json::from_slice(&answer.body).ok();
+        reply
+            .map(|reply| Some(reply.id_token))
+            .ok_or_else(|| Error::unusable(format!("{ENDPOINT} gave no identity token")))
+    }
+
+    /// Whether the metadata server is Google's, as far as that is known without calling it.
+    fn is_on_google(&self) -> bool {
+        self.environment.has("GCE_METADATA_HOST")
+            || self.environment.has("K_SERVICE")
+            || super::firmware_says(&self.endpoints.firmware, "product_name", "Google")
+    }
+
+    /// What the metadata server says of the machine's service account.
+    async fn google_machine(&self, what: &str) -> Result<Answer, Error> {
         let host = match self.environment.text("GCE_METADATA_HOST").map(str::trim) {
             // Its names, which need not be resolved.
             None | Some("metadata.google.internal" | "metadata") => MACHINE_HOST,
             Some(host) => host,
         };
-        let path = "computeMetadata/v1/instance/service-accounts/default/token";
+        let path = format!("computeMetadata/v1/instance/service-accounts/default/{what}");
         let request = Request::get(format!("http://{host}/{path}"))
             .header(FLAVOR, GOOGLE)
             .body(Bytes::new())
@@ -300,7 +372,7 @@ impl Access {
                 "what answers at the address of {MACHINE} is not it"
             )));
         }
-        access_token(MACHINE, &oauth::ok(MACHINE, answer)?)
+        Ok(answer)
     }
 }
 

@@ -74,10 +74,12 @@ fn settings(reader: &mut Reader<'_>) -> Option<Config> {
     let step = Duration::ZERO..=MAX_REFUSAL_STEP;
     let refusal_step =
         reader.required(&var::STS_UNVERIFIED_REFUSAL_STEP, |text| value::duration(text, step));
+    let event_sink = reader.optional(&var::EVENT_INGRESS_URI, value::sink);
     let proxy = proxy(reader);
     roots(reader);
     let log = log(reader);
     Some(Config {
+        event_sink: event_sink?,
         domain: domain?,
         webhook: webhook?,
         apps: apps?,

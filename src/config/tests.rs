@@ -306,7 +306,14 @@ const CASES: Cases = &[
         &["8081", "0"],
         &[("8080", "must differ from PORT"), ("x", "must be a whole number from 0 to 65535")],
     ),
-    ("EVENT_INGRESS_URI", &["https://events.example", " "], &[]),
+    (
+        "EVENT_INGRESS_URI",
+        &["https://events.example", "http://broker.ns.svc/a/b?c", " "],
+        &[
+            ("events.example", "must be a URL, https:// or http://"),
+            ("ftp://events.example", "must be a URL, https:// or http://"),
+        ],
+    ),
     ("OTEL_EXPORTER_OTLP_ENDPOINT", &["http://otel:4317"], &[]),
     ("OTEL_TRACES_EXPORTER", &["none", "gcp", "otlp/NAME"], &[]),
     ("OTEL_METRICS_EXPORTER", &["none", "prometheus"], &[]),
@@ -584,7 +591,6 @@ fn settings_without_effect_are_accepted_with_a_warning() {
         ("OCTOSTS_STICKY_STORE", "memory"),
         ("OCTOSTS_STICKY_STORE_FIRESTORE_TTL", "never"),
         ("OCTOSTS_RATE_LIMIT", "5"),
-        ("EVENT_INGRESS_URI", "https://events.example"),
         ("STS_WEBHOOK_PORT", "8081"),
         ("OTEL_TRACES_EXPORTER", "gcp"),
         ("OTEL_LOGS_EXPORTER", "none"),
@@ -599,7 +605,6 @@ fn settings_without_effect_are_accepted_with_a_warning() {
     STS_WEBHOOK_PORT has no effect without GITHUB_WEBHOOK_SECRET
     GITHUB_BASE_URL has no path, and nothing is appended: the API of GitHub Enterprise Server is at https://HOST/api/v3
     OCTOSTS_STICKY_STORE_FIRESTORE_TTL has no effect
-    EVENT_INGRESS_URI is set, but has no effect: sending events is not built into this version
     OTEL_EXPORTER_OTLP_ENDPOINT is set, but has no effect: export by OpenTelemetry is not built into this version
     OTEL_TRACES_EXPORTER is set, but has no effect: export by OpenTelemetry is not built into this version
     STS_POLICY_TLL is not a variable of this server, see docs/configuration.md

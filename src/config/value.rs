@@ -179,6 +179,13 @@ pub(super) fn owners(text: &str) -> Parsed<Vec<Owner>> {
     }
 }
 
+/// The address of a sink of events.
+pub(super) fn sink(text: &str) -> Parsed<http::Uri> {
+    let uri = text.parse::<http::Uri>().ok();
+    let is_http = |uri: &http::Uri| matches!(uri.scheme_str(), Some("https" | "http"));
+    uri.filter(is_http).ok_or_else(|| "must be a URL, https:// or http://".to_owned())
+}
+
 /// Names of permissions, spelled as GitHub's API spells them.
 pub(super) fn permissions(text: &str) -> Parsed<Vec<String>> {
     let fits = |name: &str| {

@@ -73,6 +73,7 @@ variables! {
     ORG_POLICY_REPO = ".github", Shared, "The repository that holds an organization's own policies and its list of trusted issuers.";
     METRICS = "true", Shared, "Whether metrics are served for Prometheus.";
     METRICS_PORT = "2112", Shared, "The port for metrics.";
+    EVENT_INGRESS_URI, Shared, "Where exchanges and changed policies are sent as [CloudEvents](operations.md#cloudevents): an `https` or `http` URL.";
     OIDC_ISSUERS, Shared, "More issuers that are known, beside the built-in ones: exact URLs, comma separated.";
     OIDC_ISSUERS_FILE, Shared, "A file of issuers as objects: their keys, how these are reached, and rules for their tokens. A changed file is picked up.";
     OIDC_ALLOW_PRIVATE_NETWORKS, Shared, "Whose keys may be fetched from private addresses: `known` for known issuers, `all` for any. Unset: nobody's.";
@@ -125,7 +126,6 @@ variables! {
     STS_TOKEN_FILE, Client, "The file that holds the workload's own OIDC token.";
     STS_ID_TOKEN, Client, "That token itself.";
 
-    EVENT_INGRESS_URI, Ignored { feature: "sending events" }, "Where exchanges are reported as CloudEvents.";
 }
 
 /// `OTEL_EXPORTER_…`: endpoints and their details.

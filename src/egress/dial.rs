@@ -71,7 +71,7 @@ impl Dialer {
         // A name that merely resolves to loopback is not the operator's own machine by intent.
         let near = match rule {
             AddressRule::Public => false,
-            AddressRule::Metadata => true,
+            AddressRule::Metadata | AddressRule::Sink => true,
             AddressRule::Any | AddressRule::PrivateToo => name::is_loopback(&host),
         };
         if admits.plain && !near {
@@ -185,6 +185,7 @@ impl Admits {
     fn admits(&self, found: IpAddr) -> bool {
         match self.rule {
             AddressRule::Metadata => address::is_metadata(found),
+            AddressRule::Sink => true,
             _ if self.plain => address::is_loopback(found),
             AddressRule::Any => true,
             AddressRule::Public => address::is_public(found),

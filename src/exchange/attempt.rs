@@ -10,6 +10,7 @@ use crate::{
         record::{self, Operation, Outcome, PolicyRef, TokenRecord, cut},
     },
     clock::{Clock, Moment},
+    events::{Events, ExchangeEvent},
     github::{IssuedToken, MintCalls, Route},
     name::{PolicyName, RequestId, Scope, Subject},
     oidc::{Unverified, VerifiedToken},
@@ -130,12 +131,36 @@ pub(super) struct Journal<'a, P: Purpose> {
     record: Record,
     slot: Option<Slot>,
     mint_calls: MintCalls,
+    /// What is sent as a CloudEvent, and where to.
+    event: Option<(ExchangeEvent, &'a Reporter)>,
     written: bool,
     purpose: PhantomData<P>,
 }
 
+/// Where exchanges are sent as CloudEvents.
+pub struct Reporter {
+    /// The queue.
+    pub events: Events,
+    /// The name of a reason's gRPC code, as Go writes it.
+    pub code: fn(Reason) -> &'static str,
+}
+
+impl Reporter {
+    /// The error of an attempt that ended without an answer, or with this refusal.
+    fn error(&self, refusal: &Refusal) -> String {
+        format!("rpc error: code = {} desc = {}", (self.code)(refusal.reason), refusal.message)
+    }
+}
+
+const CANCELLED: &str = "rpc error: code = Canceled desc = context canceled";
+
 impl<'a, P: Purpose> Journal<'a, P> {
-    pub(super) fn open(audit: &'a Audit, clock: &'a dyn Clock, attempt: &Attempt) -> Self {
+    pub(super) fn open(
+        audit: &'a Audit,
+        clock: &'a dyn Clock,
+        reporter: Option<&'a Reporter>,
+        attempt: &Attempt,
+    ) -> Self {
         let Attempt { caller, scope, identity, .. } = attempt;
         let id = caller.request_id.to_string();
         let address = caller.address.to_string();
@@ -143,7 +168,11 @@ impl<'a, P: Purpose> Journal<'a, P> {
         record.user_agent = caller.user_agent.as_deref().map(cut);
         record.scope = scope.as_deref().map(record::name);
         record.identity = identity.as_deref().map(record::name);
+        // A check is not an exchange, and a request without one scope is neither.
+        let reporter = reporter.filter(|_| P::OPERATION == Operation::Exchange && scope.is_some());
+        let event = reporter.map(|reporter| (event(&record), reporter));
         Self {
+            event,
             audit,
             clock,
             began: clock.monotonic(),
@@ -179,6 +208,10 @@ impl<'a, P: Purpose> Journal<'a, P> {
         self.record.subject = Some(token.subject().as_str().to_owned());
         self.record.jti = token.id().map(cut);
         self.record.kubernetes = token.workload();
+        if let Some((event, _)) = &mut self.event {
+            event.actor.iss = token.issuer().as_str().to_owned();
+            event.actor.sub = token.subject().as_str().to_owned();
+        }
         let slot = self.audit.slot().await.map_err(|full| unrecorded().because(full))?;
         self.slot = Some(slot);
         Ok(Recorded(PhantomData))
@@ -196,6 +229,14 @@ impl<'a, P: Purpose> Journal<'a, P> {
                 None
             }
         };
+        if let (Some((event, _)), Some(file)) = (&mut self.event, file) {
+            let mut members = file.policy.members();
+            if self.record.scope.as_ref().is_some_and(|scope| scope.contains('/')) {
+                let repo = vec![serde_json::Value::from(located.repo.as_str())];
+                members.entry("repositories").or_insert(repo.into());
+            }
+            event.trust_policy = Some(members);
+        }
         self.record.policy = Some(PolicyRef {
             repository: format!("{}/{}", located.owner, located.repo),
             path: located.path.clone(),
@@ -204,16 +245,30 @@ impl<'a, P: Purpose> Journal<'a, P> {
         });
     }
 
-    pub(super) fn trusted_issuers(&mut self, verdict: &'static str) {
+    /// Notes that the issuer is not on the organization's list, which is enforced or only recorded.
+    pub(super) fn not_listed(&mut self, enforced: bool) {
+        let verdict = if enforced { "not listed" } else { "not listed, audit only" };
         self.record.trusted_issuers = Some(verdict);
+        if let Some((event, _)) = &mut self.event {
+            event.not_listed(enforced);
+        }
     }
 
     /// Notes each condition, satisfied or not.
     pub(super) fn evaluated(&mut self, outcome: &Result<Grant, Denied>) {
-        self.record.hold(match outcome {
+        let conditions = match outcome {
             Ok(grant) => grant.conditions(),
             Err(denied) => denied.conditions(),
-        });
+        };
+        self.record.hold(conditions);
+        let Some((event, _)) = &mut self.event else { return };
+        for condition in conditions {
+            if let Some(name) = condition.field.strip_prefix("claim_pattern.")
+                && let Some(got) = &condition.got
+            {
+                event.claim(name, got);
+            }
+        }
     }
 
     /// Writes the record. A refusal that finds no slot is answered as such; an issued token has
@@ -232,8 +287,9 @@ impl<'a, P: Purpose> Journal<'a, P> {
                     metrics::counter!(metric::ALL_REPOSITORIES).increment(1);
                 }
                 self.record.token = issued.map(token_record);
+                self.report(None);
             }
-            Err(refusal) => self.record.deny(refusal),
+            Err(refusal) => self.deny(refusal),
         }
         if self.slot.is_none() && !self.record.verified {
             self.slot = self.audit.slot_unverified().ok();
@@ -249,8 +305,29 @@ impl<'a, P: Purpose> Journal<'a, P> {
         }
     }
 
+    fn deny(&mut self, refusal: &Refusal) {
+        self.record.deny(refusal);
+        self.report(Some(refusal));
+    }
+
+    /// Sends the CloudEvent, if there is a sink: once, since it is taken.
+    fn report(&mut self, refusal: Option<&Refusal>) {
+        let Some((mut event, reporter)) = self.event.take() else { return };
+        if let Some(token) = &self.record.token {
+            event.installation_id = token.installation;
+            event.token_sha256.clone_from(&token.sha256);
+        }
+        event.error = match (self.record.result, refusal) {
+            (_, Some(refusal)) => Some(reporter.error(refusal)),
+            (Outcome::Granted, None) => None,
+            (Outcome::Denied | Outcome::Abandoned, None) => Some(CANCELLED.to_owned()),
+        };
+        reporter.events.send(event.into_event(reporter.events.source()));
+    }
+
     fn write(&mut self) {
         self.written = true;
+        self.report(None);
         let took = self.clock.monotonic().since(self.began);
         self.record.took(took);
         self.record.minting(self.mint_calls.made(), self.mint_calls.may_have_minted());
@@ -283,18 +360,30 @@ impl<P: Purpose> Drop for Journal<'_, P> {
         if !self.written {
             // The caller gets these answers from the layers around the core.
             if std::thread::panicking() {
-                self.record.deny(
+                self.deny(
                     &Refusal::new(Reason::Internal, "internal error")
                         .because("the handler panicked"),
                 );
             } else if self.expired.is_cancelled() {
-                self.record.deny(&deadline());
+                self.deny(&deadline());
             }
             if self.slot.is_none() {
                 self.slot = self.audit.slot_unverified().ok();
             }
             self.write();
         }
+    }
+}
+
+/// What is known of an attempt when it begins.
+fn event(record: &Record) -> ExchangeEvent {
+    ExchangeEvent {
+        scope: record.scope.clone().unwrap_or_default(),
+        identity: record.identity.clone().unwrap_or_default(),
+        user_agent: record.user_agent.clone().unwrap_or_default(),
+        time: record.time.clone(),
+        request_id: record.request_id.clone(),
+        ..ExchangeEvent::default()
     }
 }
 

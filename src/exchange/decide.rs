@@ -220,11 +220,11 @@ impl Exchange {
         match verdict.map_err(disclosure::cpu)? {
             Verdict::Listed => Ok(()),
             Verdict::Unlisted { enforced: false } => {
-                journal.trusted_issuers("not listed, audit only");
+                journal.not_listed(false);
                 Ok(())
             }
             Verdict::Unlisted { enforced: true } => {
-                journal.trusted_issuers("not listed");
+                journal.not_listed(true);
                 Err(Refusal::new(
                     Reason::IssuerNotPermitted,
                     "issuer not permitted by organization policy",

@@ -1,5 +1,7 @@
 //! What a policy gives, to whom and where: for people who review a change of it.
 
+use serde_json::{Map, Value};
+
 use super::{AppPin, Coverage, Permissions, Policy, PolicyKind, compile::Matcher};
 
 /// What a policy gives. Two policies that give the same are equal.
@@ -49,6 +51,36 @@ impl Policy {
                 AppPin::Pattern(pattern) => pattern.as_str().to_owned(),
             }),
         }
+    }
+
+    /// The policy's members as its file writes them; `repositories` only if it names some.
+    pub fn members(&self) -> Map<String, Value> {
+        let mut members = Map::new();
+        let matchers = [("issuer", Some(&self.issuer)), ("subject", Some(&self.subject))];
+        for (name, matcher) in matchers.into_iter().chain([("audience", self.audience.as_ref())]) {
+            let Some(matcher) = matcher else { continue };
+            let (name, value) = field(name, matcher);
+            members.insert(name, value.into());
+        }
+        if !self.claims.is_empty() {
+            let claims = self.claims.iter();
+            let claims = claims.map(|(name, pattern)| (name.clone(), pattern.as_str().into()));
+            members.insert("claim_pattern".into(), Value::Object(claims.collect()));
+        }
+        let permissions = self.permissions.iter();
+        let permissions = permissions.map(|(name, level)| (name.clone(), level.as_str().into()));
+        members.insert("permissions".into(), Value::Object(permissions.collect()));
+        if let Reach::These(names) = self.reach() {
+            members.insert("repositories".into(), names.into());
+        }
+        match &self.pin {
+            Some(AppPin::Exact(app)) => drop(members.insert("app".into(), app.clone().into())),
+            Some(AppPin::Pattern(pattern)) => {
+                members.insert("app_pattern".into(), pattern.as_str().into());
+            }
+            None => {}
+        }
+        members
     }
 
     pub(super) fn reach(&self) -> Reach {

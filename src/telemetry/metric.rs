@@ -51,6 +51,8 @@ pub const ISSUERS_FILE_OK: &str = "octosts_issuers_file_ok";
 pub const AUDIT_QUEUE_DEPTH: &str = "octosts_audit_queue_depth";
 /// Counter: attempts that ended without a place in the audit queue.
 pub const AUDIT_UNRECORDED: &str = "octosts_audit_unrecorded_total";
+/// CloudEvents, by outcome and the cause of a drop.
+pub const EVENTS: &str = "octosts_events_total";
 /// Webhook deliveries, by result.
 pub const DELIVERIES: &str = "octosts_webhook_deliveries_total";
 /// Counter: the agent's attempts to renew a token, by [`super::label::FILE`] and `OUTCOME`.

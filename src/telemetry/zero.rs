@@ -20,6 +20,10 @@ pub fn server() {
     }
     by(metric::GITHUB_REVOCATIONS, label::OUTCOME, &["done", "failed", "dropped"]);
     by(metric::ISSUER_FETCHES, label::OUTCOME, &["done", "failed"]);
+    for (outcome, cause) in [("sent", ""), ("dropped", "queue_full"), ("dropped", "not_accepted")] {
+        let labels = [(label::OUTCOME, outcome), (label::CAUSE, cause)];
+        metrics::counter!(metric::EVENTS, &labels).absolute(0);
+    }
     let received = ["accepted", "ignored", "replayed", "busy", "refused"];
     by(metric::DELIVERIES, label::RESULT, &received);
     by(metric::CONNECTIONS_ENDED, label::CAUSE, &["gave_way", "address"]);

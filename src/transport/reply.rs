@@ -81,6 +81,29 @@ pub(super) const fn code(reason: Reason) -> Code {
     wire(reason).0
 }
 
+/// The name of a reason's gRPC code, as Go's library writes it.
+pub fn code_name(reason: Reason) -> &'static str {
+    match code(reason) {
+        Code::Ok => "OK",
+        Code::Cancelled => "Canceled",
+        Code::Unknown => "Unknown",
+        Code::InvalidArgument => "InvalidArgument",
+        Code::DeadlineExceeded => "DeadlineExceeded",
+        Code::NotFound => "NotFound",
+        Code::AlreadyExists => "AlreadyExists",
+        Code::PermissionDenied => "PermissionDenied",
+        Code::ResourceExhausted => "ResourceExhausted",
+        Code::FailedPrecondition => "FailedPrecondition",
+        Code::Aborted => "Aborted",
+        Code::OutOfRange => "OutOfRange",
+        Code::Unimplemented => "Unimplemented",
+        Code::Internal => "Internal",
+        Code::Unavailable => "Unavailable",
+        Code::DataLoss => "DataLoss",
+        Code::Unauthenticated => "Unauthenticated",
+    }
+}
+
 /// Every reason with its gRPC code and HTTP status. Used to check the documentation.
 pub fn table() -> impl Iterator<Item = (Reason, i32, u16)> {
     Reason::ALL.iter().map(|reason| {

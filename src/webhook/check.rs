@@ -8,7 +8,7 @@ use std::{sync::Arc, time::Duration};
 use super::{
     payload::{Against, Subject},
     report,
-    verdict::{Changed, Content, Repository, Verdict, difference, partner},
+    verdict::{Changed, Content, PolicyChange, Repository, Verdict, difference, partner},
 };
 use crate::{
     audit::record::CheckRecord,
@@ -56,7 +56,9 @@ pub(super) struct Checked {
     /// For the record.
     pub(super) run: CheckRecord,
     /// The paths that changed.
-    pub(super) changed: Vec<String>,
+    pub(super) paths: Vec<String>,
+    /// The policies and lists among them.
+    pub(super) policies: Vec<PolicyChange>,
 }
 
 impl Checker {
@@ -70,21 +72,22 @@ impl Checker {
             token = self.github.check_token(&subject.owner, &subject.repo).await?;
         }
         let Some(base) = self.base(&token, subject).await? else { return Ok(None) };
-        let (run, changed) = match self.changed(&token, base.as_deref(), subject).await {
+        let (run, paths, policies) = match self.changed(&token, base.as_deref(), subject).await {
             Ok(files) => {
                 let paths = files.changed.iter().map(|file| file.path.clone()).collect();
-                (report::completed(&subject.commit, &self.verdict(files, subject).await?), paths)
+                let verdict = self.verdict(files, subject).await?;
+                (report::completed(&subject.commit, &verdict), paths, verdict.checked)
             }
             // GitHub answered, and the answer will not get better.
             Err(error @ github::Error::Unexpected(_)) => {
-                (report::failed(&subject.commit, &error.to_string()), Vec::new())
+                (report::failed(&subject.commit, &error.to_string()), Vec::new(), Vec::new())
             }
             Err(error) => return Err(error),
         };
         let id = self.github.write_check_run(&token, paused, &run).await?;
         let conclusion = run.conclusion.unwrap_or_default();
         let run = CheckRecord { id, commit: subject.commit.clone(), conclusion };
-        Ok(Some(Checked { run, changed }))
+        Ok(Some(Checked { run, paths, policies }))
     }
 
     /// Waits while the quota is low, with a check run that says so: its id.

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use serde_json::Value;
 
 use super::signature::{NotADelivery, Signed};
 use crate::{
@@ -101,6 +102,9 @@ struct Payload {
     action: Option<String>,
     repository: Option<Repository>,
     organization: Option<Account>,
+    /// For people only, so whatever it is.
+    sender: Value,
+    pusher: Value,
     account: Option<Account>,
     installation: Option<Installation>,
     changes: Changes,
@@ -182,6 +186,21 @@ pub(super) enum Against {
     DefaultBranch,
 }
 
+/// Who pushed, for people. Nothing is decided by it.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Author {
+    /// The account's name.
+    pub actor: String,
+    /// The account's id.
+    pub actor_id: u64,
+    /// The name that git gave.
+    pub pusher: String,
+    /// The branch, in full.
+    pub branch: String,
+    /// Whether history was rewritten.
+    pub forced: bool,
+}
+
 /// What a delivery comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Event {
@@ -197,6 +216,8 @@ pub(super) struct Event {
     pub changes: Vec<Change>,
     /// The push to the default branch, whether or not it names policies.
     pub push: Option<Push>,
+    /// Who made it.
+    pub author: Author,
     /// The commits that get a check run.
     pub checks: Vec<Subject>,
 }
@@ -226,6 +247,7 @@ pub(super) fn read(signed: &Signed, now: UnixTime) -> Result<Event, NotADelivery
         installation: payload.installation.as_ref().map(|installation| installation.id),
         changes: Vec::new(),
         push: None,
+        author: Author::of(&payload),
         checks: Vec::new(),
     };
     let is = |actions: &[&str]| payload.action.as_deref().is_some_and(|own| actions.contains(&own));
@@ -253,6 +275,21 @@ pub(super) fn read(signed: &Signed, now: UnixTime) -> Result<Event, NotADelivery
         _ => {}
     }
     Ok(event)
+}
+
+impl Author {
+    fn of(payload: &Payload) -> Self {
+        let text = |of: &Value, name: &str| {
+            of.get(name).and_then(Value::as_str).unwrap_or_default().to_owned()
+        };
+        Self {
+            actor: text(&payload.sender, "login"),
+            actor_id: payload.sender.get("id").and_then(Value::as_u64).unwrap_or_default(),
+            pusher: text(&payload.pusher, "name"),
+            branch: payload.r#ref.clone(),
+            forced: payload.forced,
+        }
+    }
 }
 
 impl Event {

@@ -78,7 +78,7 @@ fn annotations(verdict: &Verdict) -> Vec<Annotation> {
 
 fn summary(verdict: &Verdict) -> String {
     let mut text = errors(&verdict.errors);
-    if verdict.checked == 0 && verdict.warnings.is_empty() {
+    if verdict.checked.is_empty() && verdict.warnings.is_empty() {
         text.push_str("No trust policy changed.\n");
     }
     if !verdict.warnings.is_empty() {
@@ -91,7 +91,7 @@ fn summary(verdict: &Verdict) -> String {
     if !verdict.access.is_empty() {
         text.push_str("### Access\n\n| | policy | who | may | on |\n|---|---|---|---|---|\n");
         verdict.access.iter().for_each(|change| text.push_str(&rows(change)));
-    } else if verdict.checked > 0 && verdict.errors.is_empty() {
+    } else if !verdict.checked.is_empty() && verdict.errors.is_empty() {
         text.push_str("The access that the policies give does not change.\n");
     }
     cut(text)

@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use super::payload::FOLDER;
 use crate::{
+    events::ChangeAction,
     name::{Owner, PolicyName, RepoName, Scope},
     policy::{
         Access, Home, Permissions, Policy, PolicyKind, Rules, TrustedIssuers,
@@ -74,11 +75,19 @@ pub(super) struct AccessChange {
     pub(super) after: Option<Access>,
 }
 
+/// What happened to one policy or list, and why it is invalid now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PolicyChange {
+    pub(super) path: String,
+    pub(super) action: ChangeAction,
+    pub(super) error: Option<String>,
+}
+
 /// Everything that is to be said.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Verdict {
     /// Policies and lists that changed.
-    pub(super) checked: usize,
+    pub(super) checked: Vec<PolicyChange>,
     pub(super) errors: Vec<Finding>,
     pub(super) warnings: Vec<Finding>,
     pub(super) access: Vec<AccessChange>,
@@ -139,9 +148,16 @@ impl Verdict {
             }
         }
         for file in changed {
+            let errors = verdict.errors.len();
             match repository.role(&file.path) {
-                Role::Policy(name) => verdict.policy(file, name, repository),
-                Role::List => verdict.list(file),
+                Role::Policy(name) => {
+                    verdict.policy(file, name, repository);
+                    verdict.checked(file, errors);
+                }
+                Role::List => {
+                    verdict.list(file);
+                    verdict.checked(file, errors);
+                }
                 Role::Misnamed if file.after != Content::Absent => verdict.misnamed(file),
                 Role::Misnamed | Role::Examples | Role::Other => {}
             }
@@ -149,8 +165,18 @@ impl Verdict {
         verdict
     }
 
+    /// Notes a file of which the errors since the given number are.
+    fn checked(&mut self, file: &Changed, errors: usize) {
+        let action = match (&file.before, &file.after) {
+            (_, Content::Absent) => ChangeAction::Deleted,
+            (Content::Absent, _) => ChangeAction::Created,
+            _ => ChangeAction::Updated,
+        };
+        let error = self.errors.get(errors).map(|error| error.text.clone());
+        self.checked.push(PolicyChange { path: file.path.clone(), action, error });
+    }
+
     fn policy(&mut self, file: &Changed, name: &str, repository: &Repository) {
-        self.checked += 1;
         let home = Home { kind: repository.kind(), owner: Some(&repository.owner) };
         let surroundings =
             Surroundings { home, repo: &repository.repo, granted: repository.granted.as_ref() };
@@ -230,7 +256,6 @@ impl Verdict {
     }
 
     fn list(&mut self, file: &Changed) {
-        self.checked += 1;
         match &file.after {
             Content::Absent => {}
             Content::NotAFile => self.error(&file.path, None, "not a file", None),

@@ -162,9 +162,9 @@ async fn a_deployment_of_the_go_service_starts_unchanged_and_issues_tokens() {
         ("several-ids", vec![first, second, third], &[]),
         ("aws-kms", vec![first], &[]),
         ("google-kms", vec![first, third], &["KMS_KEYS"]),
-        ("terraform", vec![first, second], &["EVENT_INGRESS_URI"]),
-        ("terraform-pem", vec![first, second], &["EVENT_INGRESS_URI"]),
-        ("cloud-run", vec![first], &["EVENT_INGRESS_URI", "OTEL_TRACES_EXPORTER"]),
+        ("terraform", vec![first, second], &[]),
+        ("terraform-pem", vec![first, second], &[]),
+        ("cloud-run", vec![first], &["OTEL_TRACES_EXPORTER"]),
     ] {
         let folder = Folder::new();
         let environment = surroundings.environment(name, &folder);

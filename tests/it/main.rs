@@ -15,6 +15,7 @@ mod apps;
 mod arrows;
 mod client;
 mod checking;
+mod cloud_events;
 mod clouds;
 mod corpus;
 mod deploy;
