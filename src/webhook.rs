@@ -395,3 +395,36 @@ impl Inner {
 fn count(result: &'static str) {
     metrics::counter!(metric::DELIVERIES, label::RESULT => result).increment(1);
 }
+
+/// What is read of a delivery, for the fuzz targets.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    use super::payload::{self, Against};
+    use crate::clock::UnixTime;
+
+    /// What a delivery comes to.
+    pub struct Read {
+        /// Owners and repositories that changed or are checked.
+        pub names: Vec<String>,
+        /// Commits that are checked or compared with.
+        pub commits: Vec<String>,
+    }
+
+    /// What a signed body says, if it is an event.
+    pub fn delivery(event: &str, body: &[u8]) -> Option<Read> {
+        let event = payload::parse(event, body, UnixTime::from_secs(0)).ok()?;
+        let mut read = Read { names: Vec::new(), commits: Vec::new() };
+        for change in &event.changes {
+            read.names.push(change.owner().to_string());
+            read.names.extend(change.repo().map(ToString::to_string));
+        }
+        for check in event.checks {
+            read.names.extend([check.owner.to_string(), check.repo.to_string()]);
+            read.commits.push(check.commit);
+            if let Against::Commit(before) = check.against {
+                read.commits.push(before);
+            }
+        }
+        Some(read)
+    }
+}

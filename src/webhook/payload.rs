@@ -227,8 +227,15 @@ pub(super) struct Event {
 /// # Errors
 /// It is not JSON, or what it names cannot be on GitHub.
 pub(super) fn read(signed: &Signed, now: UnixTime) -> Result<Event, NotADelivery> {
-    let payload: Payload =
-        serde_json::from_slice(&signed.json).map_err(|_| NotADelivery::Payload)?;
+    parse(&signed.head.event, &signed.json, now)
+}
+
+pub(super) fn parse(
+    name_of_event: &str,
+    json: &[u8],
+    now: UnixTime,
+) -> Result<Event, NotADelivery> {
+    let payload: Payload = serde_json::from_slice(json).map_err(|_| NotADelivery::Payload)?;
     let name = |text: &str| text.parse::<Owner>().ok();
     let owner = match (&payload.repository, &payload.installation) {
         (Some(repository), _) => name(&repository.owner.login),
@@ -251,7 +258,7 @@ pub(super) fn read(signed: &Signed, now: UnixTime) -> Result<Event, NotADelivery
         checks: Vec::new(),
     };
     let is = |actions: &[&str]| payload.action.as_deref().is_some_and(|own| actions.contains(&own));
-    match signed.head.event.as_str() {
+    match name_of_event {
         "push" => event.pushed(&payload, now),
         "public" => event.repository_changed(&payload),
         "repository" if !is(&["edited"]) || payload.changes.default_branch.is_some() => {
