@@ -353,10 +353,9 @@ impl App {
         following.abort();
         reloading.abort();
         of_webhook.iter().for_each(tokio::task::JoinHandle::abort);
-        if let Some(webhook) = webhook
-            && late.run_until_cancelled(webhook.close()).await.is_none()
-        {
-            tracing::warn!("work on deliveries was left; they are redelivered at the next start");
+        if let Some(webhook) = webhook {
+            // Half of what is left for records and revocations.
+            webhook.close(time_for_records(self.shutdown_timeout) / 2).await;
         }
         self.store.close();
         let recorded = async {

@@ -386,6 +386,13 @@ impl GitHub {
         self.inner.installations.invalidate(&(installation.app_id(), owner.clone()));
     }
 
+    /// The owner's installations that are cached, however old.
+    pub fn cached_installations(&self, owner: &Owner) -> Vec<InstallationId> {
+        let Ok(pool) = self.inner.pool(owner) else { return Vec::new() };
+        let cached = pool.apps.iter().map(|app| installation::cached(&self.inner, app, owner));
+        cached.flatten().map(|found| found.id()).collect()
+    }
+
     /// Evicts what is cached of all the owner's Apps.
     pub fn forget_installations(&self, owner: &Owner) {
         self.inner.for_each_app(owner, |key| self.inner.installations.invalidate(&key));

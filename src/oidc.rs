@@ -34,7 +34,7 @@ pub use self::{
     claims::{IssuerKind, VerifiedToken},
     diagnose::{Diagnosis, UsableKeys},
     error::{Error, Fault, Unexpected, Unfit},
-    issuers::Admission,
+    issuers::{Admission, BUILT_IN},
     issuers_file::{IssuersFile, ListedIssuers, Pod},
     token::Unverified,
 };

@@ -141,6 +141,7 @@ impl Webhook {
             policy_repo: parts.store.policy_repo().clone(),
             names: settings.names.clone(),
             rules: Arc::clone(&parts.rules),
+            compiler: check::compiler(),
             clock: Arc::clone(&parts.clock),
         };
         let (seen, queue) = (Seen::default(), Queue::new());
@@ -251,9 +252,11 @@ impl Webhook {
         Received::Busy
     }
 
-    /// Finishes the work that is queued.
-    pub async fn close(&self) {
-        self.inner.queue.close().await;
+    /// Finishes the work that is queued within a time, and ends the rest then.
+    pub async fn close(&self, within: Duration) {
+        if !self.inner.queue.close(within).await {
+            tracing::warn!("work on deliveries was left; they are redelivered at the next start");
+        }
     }
 }
 

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// The built-in issuers beside that of GitHub Actions.
-const BUILT_IN: [&str; 5] = [
+pub const BUILT_IN: [&str; 5] = [
     "https://accounts.google.com",
     "https://gitlab.com",
     "https://agent.buildkite.com",

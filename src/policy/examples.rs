@@ -9,20 +9,13 @@ use serde_json::{Map, Value};
 use super::{Policy, evaluate::Context, evaluate::Presented};
 use crate::{
     name::{Audience, Issuer, RepoName, Scope, Subject},
-    oidc::IssuerKind,
+    oidc::{self, IssuerKind},
     yaml::{self, At, Invalid, Mark},
 };
 
 /// Examples of one file.
 const MAX_EXAMPLES: usize = 100;
 const ACTIONS: &str = "https://token.actions.githubusercontent.com";
-const BUILT_IN: [&str; 5] = [
-    "https://accounts.google.com",
-    "https://gitlab.com",
-    "https://agent.buildkite.com",
-    "https://app.terraform.io",
-    "https://issuer.enforce.dev",
-];
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -179,7 +172,7 @@ fn audiences(audience: Option<&Value>) -> Vec<Audience> {
 fn kind(issuer: &str) -> IssuerKind {
     match issuer {
         ACTIONS => IssuerKind::Actions,
-        _ if BUILT_IN.contains(&issuer) => IssuerKind::BuiltIn,
+        _ if oidc::BUILT_IN.contains(&issuer) => IssuerKind::BuiltIn,
         _ => IssuerKind::Configured,
     }
 }

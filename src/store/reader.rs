@@ -173,13 +173,12 @@ impl Reader {
         self.github.cached_account(owner)
     }
 
-    /// Gives up the tokens and the installations of an owner, or the tokens of one repository.
+    /// Gives up an owner's installations, and the tokens of one repository or of all.
     pub(super) fn forget(&self, owner: &Owner, repo: Option<&RepoName>) {
-        // Repositories of other owners with this name lose theirs too, which costs one mint each.
-        match repo {
-            Some(repo) => drop(self.tokens.invalidate_if(|(_, at)| at == repo)),
-            None => self.tokens.clear(),
-        }
+        let installations = self.github.cached_installations(owner);
+        drop(self.tokens.invalidate_if(|(installation, at)| {
+            installations.contains(installation) && repo.is_none_or(|repo| repo == at)
+        }));
         self.github.forget_installations(owner);
     }
 

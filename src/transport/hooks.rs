@@ -25,6 +25,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    begun,
     budget::{Budget, Charge, Taken},
     client_address::client_address,
     layers::{self, Peer},
@@ -107,6 +108,7 @@ impl Hooks {
         let (head, body) = request.into_parts();
         let delivery = Head::read(&head.headers).map_err(refused)?;
         let address = self.address(&head);
+        begun::charge(&head.headers, &head.extensions).map_err(|refusal| reply::rest(&refusal))?;
         let (body, _held) = self.read(body, head.extensions.get()).await?;
         self.webhook.receive(delivery, body, address.to_string()).await.map_err(refused)
     }

@@ -3,16 +3,17 @@
 //! Changed policies are found by comparing the folder at the commit with the one at the merge base,
 //! not from the delivery and not from a list of a pull request's files, which GitHub cuts.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use super::{
     payload::{Against, Subject},
     report,
-    verdict::{Changed, Content, PolicyChange, Repository, Verdict, difference, partner},
+    verdict::{Changed, Content, EXAMPLES, PolicyChange, Repository, Verdict, difference, partner},
 };
 use crate::{
     audit::record::CheckRecord,
     clock::Clock,
+    cpu_limiter::{self, CpuError, CpuLimiter},
     github::{self, CheckToken, File, Folder, GitHub},
     name::RepoName,
     policy::Rules,
@@ -20,6 +21,9 @@ use crate::{
 
 /// Files of one check that are read. Beyond that, it fails: nobody can review them.
 const MAX_FILES: usize = 500;
+/// Files that are compiled concurrently, one of each owner. A hostile one takes a second.
+const COMPILING: cpu_limiter::Limits =
+    cpu_limiter::Limits { concurrent: 1, per_owner: 4, total: 4096 };
 /// How long a check waits for quota at most.
 const MAX_PAUSE: Duration = Duration::from_secs(2 * 60 * 60);
 /// How often a paused check looks whether it may go on.
@@ -34,12 +38,6 @@ pub struct Names {
     pub github_host: String,
 }
 
-/// Files that differ, and unchanged ones that belong to them.
-struct Difference {
-    changed: Vec<Changed>,
-    related: Vec<(String, Content)>,
-}
-
 /// What checks need.
 #[derive(Clone)]
 pub(super) struct Checker {
@@ -47,7 +45,31 @@ pub(super) struct Checker {
     pub(super) policy_repo: RepoName,
     pub(super) names: Names,
     pub(super) rules: Arc<Rules>,
+    pub(super) compiler: Arc<CpuLimiter>,
     pub(super) clock: Arc<dyn Clock>,
+}
+
+/// The limiter of [`Checker::compiler`].
+pub(super) fn compiler() -> Arc<CpuLimiter> {
+    Arc::new(CpuLimiter::new(COMPILING))
+}
+
+/// One check under way.
+struct Check<'a> {
+    checker: &'a Checker,
+    token: CheckToken,
+    subject: &'a Subject,
+}
+
+/// With what a commit is compared.
+enum Base {
+    /// The files at this commit.
+    Commit(String),
+    /// Nothing: every file counts as new.
+    Nothing,
+    /// The commit is not the head of its pull request any more. The present one has a delivery of
+    /// its own.
+    Outdated,
 }
 
 /// What a check came to.
@@ -62,87 +84,67 @@ pub(super) struct Checked {
 }
 
 impl Checker {
-    /// Checks a commit and writes its check run. `None`: the pull request has another head by now,
-    /// which has a delivery of its own.
+    /// Checks a commit and writes its check run. `None`: there is no need any more.
     pub(super) async fn check(&self, subject: &Subject) -> Result<Option<Checked>, github::Error> {
-        let mut token = self.github.check_token(&subject.owner, &subject.repo).await?;
-        let paused = self.pause(&token, &subject.commit).await?;
+        let token = self.github.check_token(&subject.owner, &subject.repo).await?;
+        let mut check = Check { checker: self, token, subject };
+        let paused = check.pause().await?;
         if paused.is_some() {
             // A token lives for an hour.
-            token = self.github.check_token(&subject.owner, &subject.repo).await?;
+            check.token = self.github.check_token(&subject.owner, &subject.repo).await?;
         }
-        let Some(base) = self.base(&token, subject).await? else { return Ok(None) };
-        let (run, paths, policies) = match self.changed(&token, base.as_deref(), subject).await {
-            Ok(files) => {
-                let paths = files.changed.iter().map(|file| file.path.clone()).collect();
-                let verdict = self.verdict(files, subject).await?;
+        let (run, paths, policies) = match check.judge().await {
+            Ok(Some((paths, verdict))) => {
                 (report::completed(&subject.commit, &verdict), paths, verdict.checked)
             }
+            Ok(None) if paused.is_none() => return Ok(None),
+            Ok(None) => (report::outdated(&subject.commit), Vec::new(), Vec::new()),
             // GitHub answered, and the answer will not get better.
             Err(error @ github::Error::Unexpected(_)) => {
                 (report::failed(&subject.commit, &error.to_string()), Vec::new(), Vec::new())
             }
             Err(error) => return Err(error),
         };
-        let id = self.github.write_check_run(&token, paused, &run).await?;
+        let id = self.github.write_check_run(&check.token, paused, &run).await?;
         let conclusion = run.conclusion.unwrap_or_default();
         let run = CheckRecord { id, commit: subject.commit.clone(), conclusion };
         Ok(Some(Checked { run, paths, policies }))
     }
+}
 
+impl Check<'_> {
     /// Waits while the quota is low, with a check run that says so: its id.
-    async fn pause(&self, token: &CheckToken, commit: &str) -> Result<Option<u64>, github::Error> {
+    async fn pause(&self) -> Result<Option<u64>, github::Error> {
+        let Checker { github, clock, .. } = self.checker;
         let mut run = None;
-        let begun = self.clock.monotonic();
-        while let Some(wait) = self.github.check_pause(token) {
-            if self.clock.monotonic().since(begun) > MAX_PAUSE {
+        let begun = clock.monotonic();
+        while let Some(wait) = github.check_pause(&self.token) {
+            if clock.monotonic().since(begun) > MAX_PAUSE {
                 break;
             }
             if run.is_none() {
-                let queued = report::queued(commit);
-                run = Some(self.github.write_check_run(token, None, &queued).await?);
+                let queued = report::queued(&self.subject.commit);
+                run = Some(github.write_check_run(&self.token, None, &queued).await?);
             }
-            self.clock.sleep(wait.min(PAUSE_STEP)).await;
+            clock.sleep(wait.min(PAUSE_STEP)).await;
         }
         Ok(run)
     }
 
-    /// The commit to compare with; `Some(None)` if everything is new, `None` if there is nothing to
-    /// check.
-    async fn base(
-        &self,
-        token: &CheckToken,
-        subject: &Subject,
-    ) -> Result<Option<Option<String>>, github::Error> {
-        let base = match &subject.against {
-            Against::PullRequest(number) => {
-                let pull = self.github.pull_request(token, *number).await?;
-                if pull.head != subject.commit {
-                    return Ok(None);
-                }
-                pull.base
+    /// The paths that changed, and what is to be said of them.
+    async fn judge(&self) -> Result<Option<(Vec<String>, Verdict)>, github::Error> {
+        let github = &self.checker.github;
+        let after = github.policy_folder(&self.token, &self.subject.commit).await?;
+        let (base, before) = match self.base().await? {
+            Base::Outdated => return Ok(None),
+            Base::Nothing => (None, Folder::default()),
+            Base::Commit(base) => {
+                let before = github.policy_folder(&self.token, &base).await?;
+                (Some(base), before)
             }
-            Against::Commit(commit) => commit.clone(),
-            Against::DefaultBranch => self.github.default_branch(token).await?,
-        };
-        self.github.merge_base(token, &base, &subject.commit).await.map(Some)
-    }
-
-    async fn changed(
-        &self,
-        token: &CheckToken,
-        base: Option<&str>,
-        subject: &Subject,
-    ) -> Result<Difference, github::Error> {
-        let after = self.github.policy_folder(token, &subject.commit).await?;
-        let before = match base {
-            // The same commit: a branch without a commit of its own.
-            Some(base) if base != subject.commit => self.github.policy_folder(token, base).await?,
-            Some(_) => after.clone(),
-            None => Folder::default(),
         };
         if before.id == after.id {
-            return Ok(Difference { changed: Vec::new(), related: Vec::new() });
+            return Ok(Some((Vec::new(), Verdict::default())));
         }
         let paths = difference(&before.files, &after.files);
         if paths.len() > MAX_FILES {
@@ -152,33 +154,104 @@ impl Checker {
             );
             return Err(github::Error::Unexpected(text.into()));
         }
-        let mut changed = Vec::with_capacity(paths.len());
-        for (path, was, is) in paths {
-            let base = base.filter(|_| was);
-            let before = self.content(token, &path, base).await?;
-            let head = Some(subject.commit.as_str()).filter(|_| is);
-            let after = self.content(token, &path, head).await?;
-            changed.push(Changed { path, before, after });
-        }
-        let is_new = |path: &String| !changed.iter().any(|file| file.path == *path);
-        let partners = changed.iter().filter_map(|file| partner(&file.path));
-        let partners = partners.filter(|path| after.files.contains_key(path) && is_new(path));
-        let mut related = Vec::new();
-        for path in partners.collect::<Vec<_>>() {
-            let content = self.content(token, &path, Some(&subject.commit)).await?;
-            related.push((path, content));
-        }
-        Ok(Difference { changed, related })
+        let verdict = self.verdict(base.as_deref(), &paths, &after).await?;
+        Ok(Some((paths.into_iter().map(|(path, ..)| path).collect(), verdict)))
     }
 
-    async fn content(
+    async fn base(&self) -> Result<Base, github::Error> {
+        let (github, commit) = (&self.checker.github, &self.subject.commit);
+        let base = match &self.subject.against {
+            Against::PullRequest(number) => {
+                let pull = github.pull_request(&self.token, *number).await?;
+                if pull.head != *commit {
+                    return Ok(Base::Outdated);
+                }
+                pull.base
+            }
+            Against::Commit(commit) => commit.clone(),
+            Against::DefaultBranch => github.default_branch(&self.token).await?,
+        };
+        Ok(match github.merge_base(&self.token, &base, commit).await? {
+            // A commit of the default branch, compared with itself, would always be valid.
+            Some(base) if base == *commit && self.subject.against == Against::DefaultBranch => {
+                Base::Nothing
+            }
+            Some(base) => Base::Commit(base),
+            None => Base::Nothing,
+        })
+    }
+
+    /// Reads and judges one file after the other, so that few are in memory.
+    async fn verdict(
         &self,
-        token: &CheckToken,
-        path: &str,
-        commit: Option<&str>,
-    ) -> Result<Content, github::Error> {
+        base: Option<&str>,
+        paths: &[(String, bool, bool)],
+        after: &Folder,
+    ) -> Result<Verdict, github::Error> {
+        let repository = Arc::new(self.repository().await);
+        let mut verdict = Verdict::default();
+        let mut examples = BTreeSet::new();
+        for (path, was, is) in paths {
+            let head = Some(self.subject.commit.as_str());
+            let before = self.content(path, base.filter(|_| *was)).await?;
+            let now = self.content(path, head.filter(|_| *is)).await?;
+            let changed = Changed { path: path.clone(), before, after: now };
+            let repository = Arc::clone(&repository);
+            verdict = self
+                .compile(move || {
+                    verdict.add(&changed, &repository);
+                    verdict
+                })
+                .await?;
+            let path = if path.ends_with(EXAMPLES) { Some(path.clone()) } else { partner(path) };
+            examples.extend(path.filter(|path| after.files.contains_key(path)));
+        }
+        for path in examples {
+            let file = self.content(&path, Some(&self.subject.commit)).await?;
+            let policy = partner(&path).filter(|path| after.files.contains_key(path));
+            let policy = match policy {
+                Some(policy) => self.content(&policy, Some(&self.subject.commit)).await?,
+                None => Content::Absent,
+            };
+            let repository = Arc::clone(&repository);
+            verdict = self
+                .compile(move || {
+                    verdict.examples(&path, &file, &policy, &repository);
+                    verdict
+                })
+                .await?;
+        }
+        Ok(verdict)
+    }
+
+    async fn compile<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, github::Error> {
+        let done = self.checker.compiler.run(&self.subject.owner, work).await;
+        done.map_err(|error| match error {
+            CpuError::Overloaded => github::Error::unavailable(error.to_string()),
+            CpuError::Panicked => github::Error::Unexpected(error.to_string().into()),
+        })
+    }
+
+    async fn repository(&self) -> Repository {
+        let Checker { github, policy_repo, names, rules, .. } = self.checker;
+        Repository {
+            domain: names.domain.clone(),
+            github_host: names.github_host.clone(),
+            owner: self.subject.owner.clone(),
+            repo: self.subject.repo.clone(),
+            policy_repo: policy_repo.clone(),
+            granted: github.granted(&self.subject.owner).await,
+            rules: Arc::clone(rules),
+        }
+    }
+
+    async fn content(&self, path: &str, commit: Option<&str>) -> Result<Content, github::Error> {
         let Some(commit) = commit else { return Ok(Content::Absent) };
-        Ok(match self.github.file(token.reader(), path, Some(commit), None).await? {
+        let reader = self.token.reader();
+        Ok(match self.checker.github.file(reader, path, Some(commit), None).await? {
             File::Present { bytes, .. } => Content::File(bytes),
             File::NotAFile | File::Unchanged => Content::NotAFile,
             // The tree has it. A policy that was not read must not pass.
@@ -186,27 +259,5 @@ impl Checker {
                 return Err(github::Error::unavailable(format!("{path} is listed and not found")));
             }
         })
-    }
-
-    async fn verdict(
-        &self,
-        Difference { changed, related }: Difference,
-        subject: &Subject,
-    ) -> Result<Verdict, github::Error> {
-        if changed.is_empty() {
-            return Ok(Verdict::default());
-        }
-        let repository = Repository {
-            domain: self.names.domain.clone(),
-            github_host: self.names.github_host.clone(),
-            owner: subject.owner.clone(),
-            repo: subject.repo.clone(),
-            policy_repo: self.policy_repo.clone(),
-            granted: self.github.granted(&subject.owner).await,
-            rules: Arc::clone(&self.rules),
-        };
-        let verdict =
-            tokio::task::spawn_blocking(move || Verdict::of(&changed, &related, &repository));
-        verdict.await.map_err(|_| github::Error::Unexpected("the policies were not checked".into()))
     }
 }

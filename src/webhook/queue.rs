@@ -1,22 +1,22 @@
 //! Work after the reply: a bounded queue for each owner, worked off one after the other.
 //!
 //! Each owner with work has its own task, so an owner whose calls are slow delays only itself.
+//! Tasks mostly wait for GitHub; what costs CPU is limited where it is done.
 
 use std::{
     collections::{HashMap, VecDeque},
+    panic::AssertUnwindSafe,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
-use futures_util::future::BoxFuture;
-use tokio::sync::Semaphore;
-use tokio_util::task::TaskTracker;
+use futures_util::{FutureExt, future::BoxFuture};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::name::Owner;
 
 /// Work that may wait for one owner.
 const MAX_WAITING: usize = 256;
-/// Owners whose work runs concurrently.
-const CONCURRENT: usize = 32;
 
 /// One piece of work.
 pub(super) type Work = BoxFuture<'static, ()>;
@@ -25,17 +25,13 @@ pub(super) type Work = BoxFuture<'static, ()>;
 #[derive(Clone)]
 pub(super) struct Queue {
     waiting: Arc<Mutex<HashMap<Owner, VecDeque<Work>>>>,
-    running: Arc<Semaphore>,
     tasks: TaskTracker,
+    stop: CancellationToken,
 }
 
 impl Queue {
     pub(super) fn new() -> Self {
-        Self {
-            waiting: Arc::default(),
-            running: Arc::new(Semaphore::new(CONCURRENT)),
-            tasks: TaskTracker::new(),
-        }
+        Self { waiting: Arc::default(), tasks: TaskTracker::new(), stop: CancellationToken::new() }
     }
 
     /// Queues work for an owner; false if too much is waiting already.
@@ -52,16 +48,22 @@ impl Queue {
         true
     }
 
-    /// Waits until nothing is queued or under way.
-    pub(super) async fn close(&self) {
+    /// Finishes what is queued within a time, and ends the rest then: false if there was any.
+    pub(super) async fn close(&self, within: Duration) -> bool {
         self.tasks.close();
+        let is_finished = tokio::time::timeout(within, self.tasks.wait()).await.is_ok();
+        self.stop.cancel();
         self.tasks.wait().await;
+        is_finished
     }
 
     async fn run(self, owner: Owner) {
         while let Some(work) = self.next(&owner) {
-            let _permit = self.running.acquire().await;
-            work.await;
+            // A piece that panics must not keep the next ones from running.
+            let work = AssertUnwindSafe(work).catch_unwind();
+            if let Some(Err(_)) = self.stop.run_until_cancelled(work).await {
+                tracing::error!(%owner, "the work on a delivery panicked");
+            }
         }
     }
 
@@ -107,7 +109,19 @@ mod tests {
         assert!(queue.push(&quick, Box::pin(async move { done.send(()).unwrap() })));
         ended.await.unwrap();
         release.send(()).unwrap();
-        queue.close().await;
+        assert!(queue.close(Duration::from_secs(10)).await);
         assert!(queue.waiting().is_empty());
+    }
+
+    #[tokio::test]
+    async fn work_that_panics_does_not_keep_the_next_from_running_nor_work_that_hangs_the_end() {
+        let queue = Queue::new();
+        let owner: Owner = "o".parse().unwrap();
+        assert!(queue.push(&owner, Box::pin(async { panic!("on purpose") })));
+        let (done, ended) = oneshot::channel();
+        assert!(queue.push(&owner, Box::pin(async move { done.send(()).unwrap() })));
+        ended.await.unwrap();
+        assert!(queue.push(&owner, Box::pin(std::future::pending())));
+        assert!(!queue.close(Duration::from_millis(10)).await);
     }
 }

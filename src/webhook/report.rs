@@ -16,6 +16,7 @@ pub(super) const NAME: &str = "Trust Policy Validation";
 const VALID: &str = "Valid trust policy.";
 const INVALID: &str = "Invalid trust policy.";
 const QUEUED: &str = "Waiting for GitHub's rate limit.";
+const OUTDATED: &str = "Not checked.";
 /// Annotations of one check run. More lines help nobody.
 const MAX_ANNOTATIONS: usize = 200;
 
@@ -24,6 +25,13 @@ pub(super) fn queued(commit: &str) -> CheckRun {
     let summary = "The check runs when enough of the App's hourly quota is left.".to_owned();
     let output = Output { title: QUEUED, summary, annotations: Vec::new() };
     run(commit, "queued", None, output)
+}
+
+/// A check that nobody waits for any more.
+pub(super) fn outdated(commit: &str) -> CheckRun {
+    let summary = "The pull request has another head by now.".to_owned();
+    let output = Output { title: OUTDATED, summary, annotations: Vec::new() };
+    run(commit, "completed", Some("cancelled"), output)
 }
 
 /// A check that could not be made.
@@ -109,7 +117,7 @@ fn errors(errors: &[Finding]) -> String {
     let mut text = format!("Failed to validate trust policy.\n\n{count} occurred:\n");
     for Finding { path, line, text: why, .. } in errors {
         let line = line.map(|line| format!("line {line}: ")).unwrap_or_default();
-        let _ = writeln!(text, "\t* {path}: {line}{why}");
+        let _ = writeln!(text, "\t* {}: {line}{}", plain(path), plain(why));
     }
     text.push('\n');
     text
@@ -169,7 +177,9 @@ fn code(text: &str) -> String {
 /// mention or HTML.
 fn plain(text: &str) -> String {
     let text: String = text.chars().map(|it| if it.is_control() { ' ' } else { it }).collect();
-    text.replace('<', "&lt;").replace('@', "&#64;").replace("](", "]&#40;")
+    [("<", "&lt;"), ("@", "&#64;"), ("](", "]&#40;"), ("://", ":&#47;&#47;"), ("www.", "www&#46;")]
+        .iter()
+        .fold(text, |text, (from, to)| text.replace(from, to))
 }
 
 /// At most what GitHub takes.
@@ -198,6 +208,25 @@ mod tests {
             ("@octo-org/team <b>", "`@octo-org/team <b>`"),
         ] {
             assert_eq!(code(text), span);
+        }
+    }
+
+    #[test]
+    fn what_a_stranger_wrote_neither_links_nor_mentions_nor_is_markup() {
+        let hostile = "@octo-org/team <img src=x> [x](//e) https://e www.e.com ![x](y)";
+        let finding = Finding {
+            path: format!(".github/chainguard/{hostile}.sts.yaml"),
+            line: None,
+            text: format!("test {hostile:?}: no"),
+            fix: None,
+        };
+        let (errors, warnings) = (vec![finding.clone()], vec![finding]);
+        let verdict = Verdict { errors, warnings, ..Verdict::default() };
+        let summary = completed("a", &verdict).output.summary;
+        // What stands in code spans is text.
+        let outside: String = summary.split('`').step_by(2).collect();
+        for markup in ["@octo", "<img", "](", "://", "www."] {
+            assert!(!outside.contains(markup), "{markup}: {outside}");
         }
     }
 

@@ -129,40 +129,21 @@ impl Repository {
 }
 
 impl Verdict {
-    /// Reads every changed file. This costs CPU, so call it off the threads that serve requests.
-    /// `related` are files that did not change and belong to some that did: a policy to its
-    /// examples, and the other way around.
-    pub(super) fn of(
-        changed: &[Changed],
-        related: &[(String, Content)],
-        repository: &Repository,
-    ) -> Self {
-        let mut verdict = Self::default();
-        let changed_now = changed.iter().map(|file| (&file.path, &file.after));
-        let now: BTreeMap<&String, &Content> =
-            changed_now.chain(related.iter().map(|(path, content)| (path, content))).collect();
-        for (path, content) in &now {
-            if let (true, Content::File(bytes)) = (path.ends_with(EXAMPLES), content) {
-                let policy = partner(path).and_then(|policy| now.get(&policy).copied());
-                verdict.examples(path, bytes, policy, repository);
+    /// Reads a changed file. This costs CPU, so call it off the threads that serve requests.
+    pub(super) fn add(&mut self, file: &Changed, repository: &Repository) {
+        let errors = self.errors.len();
+        match repository.role(&file.path) {
+            Role::Policy(name) => {
+                self.policy(file, name, repository);
+                self.checked(file, errors);
             }
-        }
-        for file in changed {
-            let errors = verdict.errors.len();
-            match repository.role(&file.path) {
-                Role::Policy(name) => {
-                    verdict.policy(file, name, repository);
-                    verdict.checked(file, errors);
-                }
-                Role::List => {
-                    verdict.list(file);
-                    verdict.checked(file, errors);
-                }
-                Role::Misnamed if file.after != Content::Absent => verdict.misnamed(file),
-                Role::Misnamed | Role::Examples | Role::Other => {}
+            Role::List => {
+                self.list(file);
+                self.checked(file, errors);
             }
+            Role::Misnamed if file.after != Content::Absent => self.misnamed(file),
+            Role::Misnamed | Role::Examples | Role::Other => {}
         }
-        verdict
     }
 
     /// Notes a file of which the errors since the given number are.
@@ -217,18 +198,20 @@ impl Verdict {
         }
     }
 
-    fn examples(
+    /// Runs the examples in a file with the policy that they are for. This costs CPU too.
+    pub(super) fn examples(
         &mut self,
         path: &str,
-        bytes: &Bytes,
-        policy: Option<&Content>,
+        file: &Content,
+        policy: &Content,
         repository: &Repository,
     ) {
+        let Content::File(bytes) = file else { return };
         let examples = match Examples::parse(bytes) {
             Ok(examples) => examples,
             Err(error) => return self.errors(path, &error.into()),
         };
-        let Some(Content::File(policy)) = policy else {
+        let Content::File(policy) = policy else {
             let text = "there is no policy that these tests are for".to_owned();
             return self.warnings.push(Finding {
                 path: path.to_owned(),

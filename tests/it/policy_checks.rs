@@ -395,3 +395,39 @@ async fn the_examples_of_a_policy_are_run_whichever_of_the_two_changed() {
         assert_eq!(run.conclusion.as_deref(), Some(conclusion), "{changes:?} {:?}", run.summary);
     }
 }
+
+#[tokio::test]
+async fn a_commit_of_the_default_branch_that_is_checked_again_is_judged_whole() {
+    let world = world().await;
+    let head = world.github.commit_files(REPO, "main", &[(CI, Some("issuer: x\n"))]);
+    let run = json!({ "head_sha": head, "pull_requests": [] });
+    let again = json!({ "action": "rerequested", "check_run": run });
+    done(&world, &about(&world, "check_run", REPO, again)).await;
+    is(world.github.check_runs("octo-org", "hello").last().unwrap(), "failure");
+}
+
+#[tokio::test]
+async fn an_outdated_head_is_not_checked() {
+    let world = world().await;
+    let old = world.github.commit_files(REPO, "topic", &[(CI, Some("x"))]);
+    let number = world.github.open_pull(REPO, ("octo-org", "hello", "topic"), "main");
+    world.github.commit_files(REPO, "topic", &[(CI, Some(VALID))]);
+    let record = done(&world, &pull(&world, "synchronize", number, &old)).await;
+    assert_eq!((&record["result"], record.get("checks")), (&json!("done"), None));
+    assert_eq!(world.github.check_runs("octo-org", "hello"), []);
+}
+
+#[tokio::test]
+async fn an_event_of_one_owner_costs_the_others_nothing() {
+    let world = world().await;
+    assert_eq!(world.usual().await.rest.code, 0);
+    let mints = || world.github.calls().of(RouteKind::Mint);
+    let before = mints();
+    for action in ["suspend", "unsuspend", "deleted"] {
+        let installation = json!({ "id": 1, "account": { "login": "stranger" } });
+        let body = json!({ "action": action, "installation": installation });
+        assert_eq!(world.deliver(&Delivery::new("installation", body)).await.1, "accepted");
+    }
+    assert_eq!(world.usual().await.rest.code, 0);
+    assert_eq!(mints(), before + 2, "one for each wire, and none to read with");
+}
