@@ -17,6 +17,7 @@ mod seen;
 mod signature;
 mod sweep;
 mod verdict;
+mod work;
 
 use std::{sync::Arc, time::Duration};
 
@@ -27,18 +28,18 @@ use secrecy::SecretSlice;
 pub use self::check::Names;
 pub use self::secret_names::SecretName;
 pub use self::signature::{EVENT, Head, MAX_BODY, NotADelivery, Secrets, Signed};
-use self::{check::Checker, payload::Event, queue::Queue, seen::Seen, verdict::PolicyChange};
+use self::{check::Checker, payload::Event, queue::Queue, seen::Seen};
 use crate::{
     audit::{
         Audit,
         record::{DeliveryOutcome, DeliveryRecord, cut},
     },
     clock::{Clock, Moment},
-    events::{Change as PolicyFileChange, ChangeAction, Events, PolicyEvent},
-    github::{self, GitHub},
+    events::Events,
+    github::GitHub,
     name::{Owner, RepoName},
     policy::Rules,
-    store::{Change, Files, Push, Store},
+    store::Store,
     telemetry::{label, metric},
 };
 
@@ -83,10 +84,6 @@ const SECRETS_EVERY: Duration = Duration::from_secs(3600);
 /// The first wait after secrets could not be read; it doubles up to [`SECRETS_EVERY`].
 const SECRETS_RETRY: Duration = Duration::from_secs(2);
 
-/// The wait before failed work is repeated; it grows fourfold up to the last.
-const FIRST_RETRY: Duration = Duration::from_secs(1);
-const LAST_RETRY: Duration = Duration::from_secs(256);
-
 /// What became of a delivery, for the reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Received {
@@ -126,7 +123,10 @@ struct Inner {
     parts: Parts,
     checker: Checker,
     seen: Seen,
-    queue: Queue,
+    /// Work on pushes. It never waits for quota: a change that no commit lists is found by it.
+    pushes: Queue,
+    /// All other work.
+    others: Queue,
 }
 
 impl Webhook {
@@ -144,8 +144,9 @@ impl Webhook {
             compiler: check::compiler(),
             clock: Arc::clone(&parts.clock),
         };
-        let (seen, queue) = (Seen::default(), Queue::new());
-        Self { inner: Arc::new(Inner { settings, secrets, parts, checker, seen, queue }) }
+        let (seen, pushes, others) = (Seen::default(), Queue::new(), Queue::new());
+        let inner = Inner { settings, secrets, parts, checker, seen, pushes, others };
+        Self { inner: Arc::new(inner) }
     }
 
     /// Reads named secrets, again every hour and sooner after a failure. The ones that are known
@@ -240,8 +241,9 @@ impl Webhook {
         }
         let Some(owner) = event.owner.clone() else { return Received::Ignored };
         let (inner, mut rejected) = (Arc::clone(&self.inner), record.clone());
+        let queue = if event.push.is_some() { &self.inner.pushes } else { &self.inner.others };
         let work = async move { inner.work(digest, event, record, began).await };
-        if self.inner.queue.push(&owner, Box::pin(work)) {
+        if queue.push(&owner, Box::pin(work)) {
             count(Received::Accepted.as_str());
             return Received::Accepted;
         }
@@ -254,7 +256,9 @@ impl Webhook {
 
     /// Finishes the work that is queued within a time, and ends the rest then.
     pub async fn close(&self, within: Duration) {
-        if !self.inner.queue.close(within).await {
+        let Inner { pushes, others, .. } = self.inner.as_ref();
+        let (pushes, others) = tokio::join!(pushes.close(within), others.close(within));
+        if !(pushes && others) {
             tracing::warn!("work on deliveries was left; they are redelivered at the next start");
         }
     }
@@ -278,104 +282,6 @@ impl Inner {
             record.invalidated += self.parts.store.invalidate(change);
         }
         Received::Accepted
-    }
-
-    async fn work(
-        &self,
-        digest: seen::Digest,
-        event: Event,
-        mut record: DeliveryRecord,
-        began: Moment,
-    ) {
-        match self.retried(&event, &mut record).await {
-            Ok(()) => {
-                record.result = DeliveryOutcome::Done;
-                self.seen.finish(digest);
-            }
-            Err(error) => {
-                tracing::warn!(%error, delivery = record.delivery, "the work on a delivery failed");
-                record.result = DeliveryOutcome::Failed;
-                record.cause = Some(cut(&error.to_string()));
-                self.seen.forget(digest);
-            }
-        }
-        self.record(record, began).await;
-    }
-
-    /// The work, again after an outage or a limit: GitHub does not redeliver what was accepted.
-    async fn retried(
-        &self,
-        event: &Event,
-        record: &mut DeliveryRecord,
-    ) -> Result<(), github::Error> {
-        let mut wait = FIRST_RETRY;
-        loop {
-            match self.attempt(event, record).await {
-                Err(error) if error.is_outage() && wait <= LAST_RETRY => {
-                    tracing::warn!(%error, delivery = record.delivery, "the work on a delivery is repeated");
-                    let wait_for = error.retry_after().unwrap_or_default().max(wait);
-                    self.parts.clock.sleep(wait_for).await;
-                    wait = wait.saturating_mul(4);
-                }
-                outcome => return outcome,
-            }
-        }
-    }
-
-    async fn attempt(
-        &self,
-        event: &Event,
-        record: &mut DeliveryRecord,
-    ) -> Result<(), github::Error> {
-        if let Some(push) = event.push.as_ref().filter(|_| !event.changes.is_empty())
-            && let Err(error) = self.parts.store.settle(push).await
-        {
-            tracing::warn!(%error, owner = %push.owner, repo = %push.repo, "the files of a push were not read");
-        }
-        for subject in &event.checks {
-            let Some(checked) = self.checker.check(subject).await? else { continue };
-            record.checks.push(checked.run);
-            // A merge changes files that none of its commits may list.
-            let is_missed = event.changes.is_empty() && !checked.paths.is_empty();
-            let Some(push) = &event.push else { continue };
-            if is_missed {
-                let files = Files::Paths(checked.paths);
-                let change = Change::Files(Push { files, ..push.clone() });
-                record.invalidated += self.parts.store.invalidate(&change);
-            }
-            self.report(event, push, &checked.policies);
-        }
-        Ok(())
-    }
-
-    /// Sends what a push changed as CloudEvents, if there is a sink.
-    fn report(&self, event: &Event, push: &Push, policies: &[PolicyChange]) {
-        let Some(events) = &self.parts.events else { return };
-        let host = &self.settings.names.github_host;
-        for (change_index, policy) in policies.iter().enumerate() {
-            let is_gone = policy.action == ChangeAction::Deleted;
-            let author = event.author.clone();
-            let event = PolicyEvent {
-                org: push.owner.to_string(),
-                repo: push.repo.to_string(),
-                r#ref: author.branch,
-                commit: push.after.clone(),
-                before: push.before.clone(),
-                installation_id: event.installation.unwrap_or_default(),
-                actor: author.actor,
-                actor_id: author.actor_id,
-                pusher: author.pusher,
-                forced: author.forced,
-                change: PolicyFileChange::new(&policy.path, policy.action),
-                detection: "snapshot",
-                change_index,
-                change_count: policies.len(),
-                valid: (!is_gone).then_some(policy.error.is_none()),
-                error: policy.error.clone(),
-                time: self.parts.clock.now().rfc3339_millis(),
-            };
-            events.send(event.into_event(host));
-        }
     }
 
     /// Records a delivery that has come to its end. A flood of unsigned ones leaves half of the

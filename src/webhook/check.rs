@@ -84,11 +84,16 @@ pub(super) struct Checked {
 }
 
 impl Checker {
-    /// Checks a commit and writes its check run. `None`: there is no need any more.
-    pub(super) async fn check(&self, subject: &Subject) -> Result<Option<Checked>, github::Error> {
+    /// Checks a commit and writes its check run. `None`: there is no need any more. `may_wait`: it
+    /// waits while the quota is low.
+    pub(super) async fn check(
+        &self,
+        subject: &Subject,
+        may_wait: bool,
+    ) -> Result<Option<Checked>, github::Error> {
         let token = self.github.check_token(&subject.owner, &subject.repo).await?;
         let mut check = Check { checker: self, token, subject };
-        let paused = check.pause().await?;
+        let paused = if may_wait { check.pause().await? } else { None };
         if paused.is_some() {
             // A token lives for an hour.
             check.token = self.github.check_token(&subject.owner, &subject.repo).await?;
