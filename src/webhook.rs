@@ -142,6 +142,7 @@ impl Webhook {
             names: settings.names.clone(),
             rules: Arc::clone(&parts.rules),
             compiler: check::compiler(),
+            recent: check::Recent::default(),
             clock: Arc::clone(&parts.clock),
         };
         let (seen, pushes, others) = (Seen::default(), Queue::new(), Queue::new());

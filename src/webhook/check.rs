@@ -3,7 +3,11 @@
 //! Changed policies are found by comparing the folder at the commit with the one at the merge base,
 //! not from the delivery and not from a list of a pull request's files, which GitHub cuts.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use super::{
     payload::{Against, Subject},
@@ -12,15 +16,17 @@ use super::{
 };
 use crate::{
     audit::record::CheckRecord,
-    clock::Clock,
+    clock::{Clock, Moment},
     cpu_limiter::{self, CpuError, CpuLimiter},
     github::{self, CheckToken, File, Folder, GitHub},
-    name::RepoName,
+    name::{Owner, RepoName},
     policy::Rules,
 };
 
 /// Files of one check that are read. Beyond that, it fails: nobody can review them.
 const MAX_FILES: usize = 500;
+/// Within this time, the same commit is not checked again for another App's delivery.
+const SAME_EVENT: Duration = Duration::from_secs(60);
 /// Files that are compiled concurrently, one of each owner. A hostile one takes a second.
 const COMPILING: cpu_limiter::Limits =
     cpu_limiter::Limits { concurrent: 1, per_owner: 4, total: 4096 };
@@ -46,12 +52,37 @@ pub(super) struct Checker {
     pub(super) names: Names,
     pub(super) rules: Arc<Rules>,
     pub(super) compiler: Arc<CpuLimiter>,
+    pub(super) recent: Recent,
     pub(super) clock: Arc<dyn Clock>,
 }
 
 /// The limiter of [`Checker::compiler`].
 pub(super) fn compiler() -> Arc<CpuLimiter> {
     Arc::new(CpuLimiter::new(COMPILING))
+}
+
+/// Checks of the last minute. GitHub delivers an event to each App of a pool, and one check is
+/// enough.
+#[derive(Clone, Default)]
+pub(super) struct Recent(Arc<Mutex<HashMap<Made, Moment>>>);
+
+/// What was checked: owner, repository, commit, and with what it was compared.
+type Made = (Owner, RepoName, String, Against);
+
+impl Recent {
+    fn is_made(&self, subject: &Subject, now: Moment) -> bool {
+        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        made.retain(|_, at| now.since(*at) < SAME_EVENT);
+        !subject.again && made.contains_key(&Self::key(subject))
+    }
+
+    fn note(&self, subject: &Subject, now: Moment) {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(Self::key(subject), now);
+    }
+
+    fn key(Subject { owner, repo, commit, against, .. }: &Subject) -> Made {
+        (owner.clone(), repo.clone(), commit.clone(), against.clone())
+    }
 }
 
 /// One check under way.
@@ -91,6 +122,9 @@ impl Checker {
         subject: &Subject,
         may_wait: bool,
     ) -> Result<Option<Checked>, github::Error> {
+        if self.recent.is_made(subject, self.clock.monotonic()) {
+            return Ok(None);
+        }
         let token = self.github.check_token(&subject.owner, &subject.repo).await?;
         let mut check = Check { checker: self, token, subject };
         let paused = if may_wait { check.pause().await? } else { None };
@@ -111,6 +145,7 @@ impl Checker {
             Err(error) => return Err(error),
         };
         let id = self.github.write_check_run(&check.token, paused, &run).await?;
+        self.recent.note(subject, self.clock.monotonic());
         let conclusion = run.conclusion.unwrap_or_default();
         let run = CheckRecord { id, commit: subject.commit.clone(), conclusion };
         Ok(Some(Checked { run, paths, policies }))

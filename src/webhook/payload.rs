@@ -173,10 +173,12 @@ pub(super) struct Subject {
     pub commit: String,
     /// With which state it is compared.
     pub against: Against,
+    /// Whether it is made although it was made before.
+    pub again: bool,
 }
 
 /// With which state of the policies a commit is compared.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) enum Against {
     /// Where the pull request of this number left its base.
     PullRequest(u64),
@@ -271,7 +273,7 @@ pub(super) fn parse(
         "pull_request" => {
             let is_moved = is(&["edited"]) && payload.changes.base.is_some();
             if is(&["opened", "synchronize", "reopened"]) || is_moved {
-                event.check_pull_request(payload.pull_request.as_ref());
+                event.check_pull_request(payload.pull_request.as_ref(), is_moved);
             }
         }
         "check_suite" if is(&["rerequested"]) => event.check_again(payload.check_suite.as_ref()),
@@ -337,7 +339,8 @@ impl Event {
                 false => Against::Commit(before.clone()),
             };
             let commit = after.clone();
-            self.checks.push(Subject { owner, repo, installation, commit, against });
+            let again = false;
+            self.checks.push(Subject { owner, repo, installation, commit, against, again });
         }
         let push = Push { owner, repo, files, age, pushed_at, before, after };
         if push.files != Files::Paths(Vec::new()) {
@@ -379,9 +382,9 @@ impl Event {
         };
     }
 
-    fn check_pull_request(&mut self, pull_request: Option<&PullRequest>) {
+    fn check_pull_request(&mut self, pull_request: Option<&PullRequest>, again: bool) {
         let Some(PullRequest { number, head }) = pull_request else { return };
-        self.check(&head.sha, Against::PullRequest(*number));
+        self.check(&head.sha, Against::PullRequest(*number), again);
     }
 
     fn check_again(&mut self, check: Option<&Check>) {
@@ -390,10 +393,10 @@ impl Event {
         let pull_request = check.pull_requests.iter().chain(suite).next();
         let against =
             pull_request.map_or(Against::DefaultBranch, |it| Against::PullRequest(it.number));
-        self.check(&check.head_sha, against);
+        self.check(&check.head_sha, against, true);
     }
 
-    fn check(&mut self, commit: &str, against: Against) {
+    fn check(&mut self, commit: &str, against: Against, again: bool) {
         let (Some(owner), Some(repo), Some(installation)) =
             (self.owner.clone(), self.repo.clone(), self.installation)
         else {
@@ -401,7 +404,7 @@ impl Event {
         };
         if is_commit(commit) && !is_zero(commit) {
             let commit = commit.to_owned();
-            self.checks.push(Subject { owner, repo, installation, commit, against });
+            self.checks.push(Subject { owner, repo, installation, commit, against, again });
         }
     }
 }

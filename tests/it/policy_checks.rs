@@ -431,3 +431,17 @@ async fn an_event_of_one_owner_costs_the_others_nothing() {
     assert_eq!(world.usual().await.rest.code, 0);
     assert_eq!(mints(), before + 2, "one for each wire, and none to read with");
 }
+
+#[tokio::test]
+async fn deliveries_to_several_apps_of_a_pool_make_one_check() {
+    let world = world().await;
+    let head = world.github.commit_files(REPO, "topic", &[(CI, Some("x"))]);
+    let number = world.github.open_pull(REPO, ("octo-org", "hello", "topic"), "main");
+    for installation in [world.installation.0, 7, 8] {
+        let opened = pull(&world, "opened", number, &head);
+        let mut body: Value = serde_json::from_str(&opened.body).unwrap();
+        body["installation"]["id"] = json!(installation);
+        done(&world, &Delivery::new("pull_request", body)).await;
+    }
+    assert_eq!(world.github.check_runs("octo-org", "hello").len(), 1);
+}
