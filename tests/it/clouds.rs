@@ -305,3 +305,34 @@ async fn credentials_that_cannot_work_are_reported_at_start() {
         assert_eq!(own.calls(), [""; 0], "{what}");
     }
 }
+
+#[tokio::test]
+async fn an_event_for_an_https_sink_carries_googles_identity_token_where_there_is_one() {
+    for (is_on_google, authorization) in [(true, format!("Bearer {TOKEN}")), (false, String::new())]
+    {
+        let (mut setup, clouds) = usual("gcp", GCP_KEY).await;
+        let sink = "https://broker.example.com/events".parse().unwrap();
+        setup.settings.events = Some((sink, format!("https://{DOMAIN}")));
+        if !is_on_google {
+            // A key of a user, which gives no identity tokens.
+            let user = json!({
+                "type": "authorized_user", "client_id": "c", "client_secret": "s", "refresh_token": "refresh",
+            });
+            let path = clouds.file("user.json", &user.to_string());
+            let pairs = [("GOOGLE_APPLICATION_CREDENTIALS", path)];
+            setup.settings.github.environment = pairs.into_iter().collect();
+        }
+        let world = setup.start().await;
+        granted(&world, "gcp").await;
+        let mut calls = Vec::new();
+        let wait = async {
+            while calls.iter().filter(|call: &&String| call.starts_with("dev.octo")).count() < 2 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+                calls.extend(clouds.calls());
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap();
+        let expected = format!("dev.octo-sts.exchange {authorization}");
+        assert!(calls.contains(&expected), "{calls:?}");
+    }
+}

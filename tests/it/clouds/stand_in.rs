@@ -47,7 +47,8 @@ pub const SECRET: &str = "c10ud-s3cret";
 /// The webhook's secret, at each of the secret managers.
 pub const WEBHOOK_SECRET: &str = "webhook-s3cret";
 
-const HOSTS: [&str; 11] = [
+const HOSTS: [&str; 12] = [
+    "broker.example.com",
     "secretsmanager.us-east-1.amazonaws.com",
     "secretmanager.googleapis.com",
     "kms.us-east-1.amazonaws.com",
@@ -167,6 +168,10 @@ fn machine(heard: &Heard) -> crate::client::fake::Said {
             assert_eq!(heard.header("metadata-flavor"), "Google");
             (200, vec![("metadata-flavor", "Google".into())], token().to_string())
         }
+        "/computeMetadata/v1/instance/service-accounts/default/identity" => {
+            assert_eq!(heard.parameter("audience"), "https://broker.example.com/events");
+            (200, vec![("metadata-flavor", "Google".into())], TOKEN.to_owned())
+        }
         "/metadata/identity/oauth2/token" => {
             assert_eq!(heard.header("metadata"), "true");
             assert_eq!(heard.parameter("resource"), "https://vault.azure.net");
@@ -213,6 +218,11 @@ async fn answer(state: &State, request: Request<Incoming>) -> Response<Full<Byte
             assert!(header("authorization").contains("/us-east-1/secretsmanager/aws4_request"));
             assert_eq!(operation, "secretsmanager.GetSecretValue");
             aws_secret(&serde_json::from_slice(&body).unwrap())
+        }
+        "broker.example.com" => {
+            let mut calls = state.calls.lock().unwrap();
+            calls.push(format!("{} {}", header("ce-type"), header("authorization")));
+            (202, json!({}))
         }
         "secretmanager.googleapis.com" => {
             assert_eq!(header("authorization"), format!("Bearer {SECRET}"));
