@@ -24,9 +24,9 @@ use crate::{
 pub(super) const WINDOW: Duration = Duration::from_secs(10);
 /// A push is announced within seconds. After this long, GitHub shows its files everywhere.
 const LATE: Duration = Duration::from_secs(30);
-/// Repositories of one owner that are told apart. Beyond that, the owner as a whole has changed.
+/// Repositories of one owner that are distinguished. Beyond that, the owner as a whole has changed.
 const MAX_REPOSITORIES: usize = 64;
-/// Owners that are told apart. Beyond that, everything has changed.
+/// Owners that are distinguished. Beyond that, everything has changed.
 const MAX_OWNERS: usize = 4096;
 
 /// What has changed on GitHub.

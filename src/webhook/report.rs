@@ -1,6 +1,6 @@
 //! How a verdict reads on GitHub: a check run's conclusion, title, summary and annotations.
 //!
-//! Everything in it may come from a stranger's pull request, so values stand in code spans, which
+//! Everything in it may come from a pull request of anyone, so values stand in code spans, which
 //! neither link nor mention.
 
 use std::fmt::Write as _;
@@ -212,7 +212,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_stranger_wrote_neither_links_nor_mentions_nor_is_markup() {
+    fn what_the_author_wrote_neither_links_nor_mentions_nor_is_markup() {
         let hostile = "@octo-org/team <img src=x> [x](//e) https://e www.e.com ![x](y)";
         let finding = Finding {
             path: format!(".github/chainguard/{hostile}.sts.yaml"),

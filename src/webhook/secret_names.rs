@@ -4,6 +4,7 @@
 //! same way. A name is never used as the secret itself.
 
 use secrecy::SecretSlice;
+#[cfg(any(feature = "kms-aws", feature = "kms-gcp", feature = "kms-azure"))]
 use serde::Deserialize;
 
 use crate::{
@@ -202,6 +203,7 @@ async fn read_azure(
     found(Some(body.value.into_bytes()), "Azure Key Vault")
 }
 
+#[cfg(any(feature = "kms-aws", feature = "kms-gcp", feature = "kms-azure"))]
 fn found(secret: Option<Vec<u8>>, whom: &str) -> Result<SecretSlice<u8>, cloud::Error> {
     secret
         .filter(|secret| !secret.is_empty())

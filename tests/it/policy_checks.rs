@@ -190,9 +190,9 @@ async fn every_shape_of_a_history_is_compared_with_its_base() {
     let world = world().await;
     let broken = [(CI, Some("issuer: x\n"))];
     // A fork.
-    world.github.repo("stranger", "hello", octo_sts::emulator::Visibility::Public);
-    let head = world.github.commit_files(("stranger", "hello"), "patch", &broken);
-    let number = world.github.open_pull(REPO, ("stranger", "hello", "patch"), "main");
+    world.github.repo("outsider", "hello", octo_sts::emulator::Visibility::Public);
+    let head = world.github.commit_files(("outsider", "hello"), "patch", &broken);
+    let number = world.github.open_pull(REPO, ("outsider", "hello", "patch"), "main");
     done(&world, &pull(&world, "opened", number, &head)).await;
     // A branch without a common ancestor: everything in it is new.
     let head = world.github.orphan(REPO, "orphan", &broken);
@@ -424,7 +424,7 @@ async fn an_event_of_one_owner_costs_the_others_nothing() {
     let mints = || world.github.calls().of(RouteKind::Mint);
     let before = mints();
     for action in ["suspend", "unsuspend", "deleted"] {
-        let installation = json!({ "id": 1, "account": { "login": "stranger" } });
+        let installation = json!({ "id": 1, "account": { "login": "outsider" } });
         let body = json!({ "action": action, "installation": installation });
         assert_eq!(world.deliver(&Delivery::new("installation", body)).await.1, "accepted");
     }
