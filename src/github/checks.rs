@@ -30,6 +30,23 @@ const MAX_ANNOTATIONS: usize = 50;
 /// Bytes of a check run's summary. GitHub counts characters.
 pub const MAX_SUMMARY: usize = 65_535;
 
+/// The folder of policies, and the one above it.
+const FOLDER: &str = ".github/chainguard";
+const PARENT: &str = ".github";
+
+/// What it means that something is not there although a delivery is about it: GitHub may not show
+/// it to a fresh token yet.
+#[expect(
+    clippy::wildcard_enum_match_arm,
+    reason = "what has no special consequence here is decided in one place"
+)]
+fn not_shown(meaning: Meaning) -> Error {
+    match meaning {
+        Meaning::NotFound(cause) => Error::unavailable(format!("not shown (yet): {cause}")),
+        meaning => meaning.into(),
+    }
+}
+
 /// A token that reads one repository and writes its check runs. It is revoked when it is dropped.
 #[derive(Debug)]
 pub struct CheckToken(ReadToken);
@@ -177,26 +194,23 @@ impl GitHub {
         gate.quotas.below(token.0.installation(), floor, gate.clock.now())
     }
 
-    /// The files below `.github/chainguard` at a commit.
+    /// The files below `.github/chainguard` at a commit. GitHub answers 404 for a folder that is not
+    /// there, and also while it does not show the commit or the repository to a fresh token yet. So
+    /// the folder counts as missing only if GitHub shows the commit and then, again, no folder.
     ///
     /// # Errors
-    /// GitHub cannot be reached, or there are more files than it lists.
+    /// GitHub cannot be reached, does not show the commit, or does not list all files.
     pub async fn policy_folder(&self, token: &CheckToken, commit: &str) -> Result<Folder, Error> {
-        const PARENT: &str = ".github";
-        const FOLDER: &str = ".github/chainguard";
-        let commit = utf8_percent_encode(commit, NON_ALPHANUMERIC);
-        let path = format!("contents/{PARENT}?ref={commit}");
-        let entries: Vec<Entry> = match self.check_call(token, Method::GET, &path, None).await {
-            Ok(reply) => reply.json().unwrap_or_default(),
-            Err(Meaning::NotFound(_)) => Vec::new(),
-            Err(meaning) => return Err(meaning.into()),
-        };
-        let is_folder = |entry: &Entry| entry.path == FOLDER && entry.r#type == "dir";
-        let Some(folder) = entries.into_iter().find(is_folder) else {
-            return Ok(Folder::default());
-        };
-        let path = format!("git/trees/{}?recursive=1", folder.sha);
-        let reply = self.check_call(token, Method::GET, &path, None).await?;
+        let mut folder = self.folder_id(token, commit).await?;
+        if folder.is_none() {
+            let escaped = utf8_percent_encode(commit, NON_ALPHANUMERIC);
+            let path = format!("git/trees/{escaped}");
+            self.check_call(token, Method::GET, &path, None).await.map_err(not_shown)?;
+            folder = self.folder_id(token, commit).await?;
+        }
+        let Some(id) = folder else { return Ok(Folder::default()) };
+        let path = format!("git/trees/{id}?recursive=1");
+        let reply = self.check_call(token, Method::GET, &path, None).await.map_err(not_shown)?;
         let tree: Tree = reply.json()?;
         if tree.truncated {
             return Err(Error::Unexpected(
@@ -205,7 +219,21 @@ impl GitHub {
         }
         let files = tree.tree.into_iter().filter(|entry| entry.r#type != "tree");
         let files = files.map(|entry| (format!("{FOLDER}/{}", entry.path), entry.sha)).collect();
-        Ok(Folder { id: Some(folder.sha), files })
+        Ok(Folder { id: Some(id), files })
+    }
+
+    /// The id of the folder's tree, if GitHub shows one.
+    async fn folder_id(&self, token: &CheckToken, commit: &str) -> Result<Option<String>, Error> {
+        let commit = utf8_percent_encode(commit, NON_ALPHANUMERIC);
+        let path = format!("contents/{PARENT}?ref={commit}");
+        let entries: Vec<Entry> = match self.check_call(token, Method::GET, &path, None).await {
+            // A file of that name, or a link, is no folder.
+            Ok(reply) => reply.json().unwrap_or_default(),
+            Err(Meaning::NotFound(_)) => return Ok(None),
+            Err(meaning) => return Err(meaning.into()),
+        };
+        let is_folder = |entry: &Entry| entry.path == FOLDER && entry.r#type == "dir";
+        Ok(entries.into_iter().find(is_folder).map(|entry| entry.sha))
     }
 
     /// A pull request.
@@ -217,7 +245,8 @@ impl GitHub {
         token: &CheckToken,
         number: u64,
     ) -> Result<PullRequest, Error> {
-        let reply = self.check_call(token, Method::GET, &format!("pulls/{number}"), None).await?;
+        let path = format!("pulls/{number}");
+        let reply = self.check_call(token, Method::GET, &path, None).await.map_err(not_shown)?;
         let PullReply { head, base } = reply.json()?;
         Ok(PullRequest { head: head.sha, base: base.sha })
     }
@@ -250,7 +279,7 @@ impl GitHub {
         struct Reply {
             default_branch: String,
         }
-        let reply = self.check_call(token, Method::GET, "", None).await?;
+        let reply = self.check_call(token, Method::GET, "", None).await.map_err(not_shown)?;
         Ok(reply.json::<Reply>()?.default_branch)
     }
 

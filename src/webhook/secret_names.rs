@@ -44,17 +44,23 @@ impl SecretName {
             parts.map(|part| Self::parse(provider, part)).collect::<Result<_, _>>()?;
         #[cfg(feature = "kms-azure")]
         {
-            let vaults = names.iter().filter_map(|name| match &name.0 {
-                Name::Azure(item) => Some(item.vault()),
-                #[cfg(any(feature = "kms-aws", feature = "kms-gcp"))]
-                _ => None,
-            });
+            let vaults = names.iter().filter_map(Self::vault);
             let vaults: std::collections::BTreeSet<_> = vaults.collect();
             if vaults.len() > 1 {
                 return Err("names secrets of several vaults: all GITHUB_WEBHOOK_SECRET entries must be in the same vault".into());
             }
         }
         if names.is_empty() { Err("must name at least one secret".into()) } else { Ok(names) }
+    }
+
+    /// The vault of a secret that is in one.
+    #[cfg(feature = "kms-azure")]
+    fn vault(&self) -> Option<String> {
+        match &self.0 {
+            Name::Azure(item) => Some(item.vault()),
+            #[cfg(any(feature = "kms-aws", feature = "kms-gcp"))]
+            _ => None,
+        }
     }
 
     fn parse(provider: KmsProvider, text: &str) -> Result<Self, String> {

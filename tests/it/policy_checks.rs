@@ -445,3 +445,29 @@ async fn deliveries_to_several_apps_of_a_pool_make_one_check() {
     }
     assert_eq!(world.github.check_runs("octo-org", "hello").len(), 1);
 }
+
+#[tokio::test]
+async fn a_commit_that_github_does_not_show_yet_does_not_pass() {
+    let world = world().await;
+    // 404 for everything that a fresh token asks for at first.
+    for path in ["contents/.github", "git/trees", "/pulls/", "/compare/"] {
+        let fault = Fault::anything().path_with(path).times(1);
+        world.github.fault(fault.status(404));
+    }
+    let head = world.github.commit_files(REPO, "topic", &[(CI, Some("issuer: x\n"))]);
+    let number = world.github.open_pull(REPO, ("octo-org", "hello", "topic"), "main");
+    world.deliver(&pull(&world, "opened", number, &head)).await;
+    let wait = async {
+        while world.github.check_runs("octo-org", "hello").is_empty() {
+            world.clock.advance(Duration::from_secs(1));
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), wait).await.unwrap();
+    is(world.github.check_runs("octo-org", "hello").last().unwrap(), "failure");
+    // A repository without such a folder.
+    let world = self::world().await;
+    world.github.repo("octo-org", "plain", octo_sts::emulator::Visibility::Private);
+    let run = proposed_in(&world, ("octo-org", "plain"), &[("README.md", Some("x"))]).await;
+    is(&run, "success");
+}
