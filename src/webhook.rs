@@ -95,7 +95,8 @@ pub enum Received {
     Ignored,
     /// Its work is finished, or under way.
     Replayed,
-    /// Too much waits for this owner. GitHub is asked to redeliver it later.
+    /// Too much waits for this owner, or no secret has been read yet. GitHub is asked to redeliver
+    /// it later.
     Busy,
 }
 
@@ -196,6 +197,11 @@ impl Webhook {
         body: Bytes,
         client_address: String,
     ) -> Result<Received, NotADelivery> {
+        if self.inner.secrets.is_empty() {
+            // They have not been read yet. GitHub delivers again what is not accepted.
+            count(Received::Busy.as_str());
+            return Ok(Received::Busy);
+        }
         let began = self.inner.parts.clock.monotonic();
         let mut record = DeliveryRecord::begin(
             self.inner.parts.clock.now(),
