@@ -64,6 +64,15 @@ def aws_key():
     return made["Arn"]
 
 
+def aws_secrets():
+    """The webhook's secrets in moto's Secrets Manager: one as text, one as bytes."""
+    client = boto3.client(
+        "secretsmanager", region_name=REGION, endpoint_url=MOTO, aws_access_key_id="x", aws_secret_access_key="x"
+    )
+    client.create_secret(Name="octo-sts/webhook", SecretString="from Secrets Manager")
+    client.create_secret(Name="octo-sts/next", SecretBinary=b"the next one")
+
+
 # What STS gave out, by the id of the access key.
 given = {}
 access_tokens = {}
@@ -123,7 +132,8 @@ class Aws(Handler):
         body = self.body()
         target = self.headers["x-amz-target"]
         if target is not None:
-            if not is_signed(self, body, "kms"):
+            service = "secretsmanager" if target.startswith("secretsmanager.") else "kms"
+            if not is_signed(self, body, service):
                 return self.say(400, {"__type": "InvalidSignatureException"})
             return self.forward(body)
         form = dict(urllib.parse.parse_qsl(body.decode()))
@@ -271,5 +281,6 @@ class Others(Handler):
 
 
 server = ThreadingHTTPServer(("127.0.0.1", 0), Aws)
+aws_secrets()
 print(server.server_port, aws_key(), flush=True)
 server.serve_forever()
