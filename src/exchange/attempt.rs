@@ -14,7 +14,7 @@ use crate::{
     github::{IssuedToken, MintCalls, Route},
     name::{PolicyName, RequestId, Scope, Subject},
     oidc::{Unverified, VerifiedToken},
-    policy::{Denied, Grant, Permissions, Repositories},
+    policy::{Denied, Grant, Permissions, Reach, Repositories},
     reason::{Condition, Reason, Refusal, Workload},
     store::{Found, Located},
     telemetry::{label, metric},
@@ -231,9 +231,9 @@ impl<'a, P: Purpose> Journal<'a, P> {
         };
         if let (Some((event, _)), Some(file)) = (&mut self.event, file) {
             let mut members = file.policy.members();
-            if self.record.scope.as_ref().is_some_and(|scope| scope.contains('/')) {
+            if file.policy.access().reach == Reach::Own {
                 let repo = vec![serde_json::Value::from(located.repo.as_str())];
-                members.entry("repositories").or_insert(repo.into());
+                members.insert("repositories".to_owned(), repo.into());
             }
             event.trust_policy = Some(members);
         }
@@ -262,6 +262,8 @@ impl<'a, P: Purpose> Journal<'a, P> {
         };
         self.record.hold(conditions);
         let Some((event, _)) = &mut self.event else { return };
+        // It is decided again if a change was announced meanwhile.
+        event.actor.claims.clear();
         for condition in conditions {
             if let Some(name) = condition.field.strip_prefix("claim_pattern.")
                 && let Some(got) = &condition.got
