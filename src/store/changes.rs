@@ -298,3 +298,93 @@ impl Recent {
         self.superseded.extend(old.into_iter().filter(|(path, _)| push.files.contains(path)));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::clock::{ManualClock, UnixTime};
+
+    fn changes() -> (Changes, ManualClock) {
+        let clock = ManualClock::at(UnixTime::from_secs(0));
+        (Changes::new(Duration::from_secs(60), Arc::new(clock.clone())), clock)
+    }
+
+    fn name<T: std::str::FromStr>(text: &str) -> T {
+        text.parse().unwrap_or_else(|_| panic!("{text}"))
+    }
+
+    fn repository(owner: &str, repo: &str) -> Change {
+        Change::Repository(name(owner), name(repo))
+    }
+
+    fn is_current(changes: &Changes, owner: &str, repo: &str, as_of: AsOf) -> bool {
+        changes.is_current(&name(owner), [&name(repo), &name(".github")], as_of)
+    }
+
+    #[test]
+    fn a_change_voids_earlier_decisions_on_its_repository_and_no_others() {
+        let (changes, clock) = changes();
+        let before = changes.as_of();
+        changes.record(&repository("o", "r"), Vec::new());
+        assert!(!is_current(&changes, "O", "R", before));
+        assert!(is_current(&changes, "o", "other", before));
+        assert!(is_current(&changes, "other", "r", before));
+        assert!(is_current(&changes, "o", "r", changes.as_of()));
+        // The policy repository holds the list, and an owner has both.
+        changes.record(&repository("o", ".github"), Vec::new());
+        assert!(!is_current(&changes, "o", "other", before));
+        changes.record(&Change::Owner(name("p")), Vec::new());
+        assert!(!is_current(&changes, "p", "any", before));
+        // What matters for longer than any copy is used is forgotten.
+        clock.advance(Duration::from_secs(71));
+        changes.record(&repository("x", "y"), Vec::new());
+        assert!(is_current(&changes, "o", "r", before));
+    }
+
+    #[test]
+    fn beyond_the_bounds_more_counts_as_changed_and_never_less() {
+        let (changes, _) = changes();
+        let before = changes.as_of();
+        for n in 0..=MAX_REPOSITORIES {
+            changes.record(&repository("o", &format!("r{n}")), Vec::new());
+        }
+        for repo in ["r0", "r63", "untouched"] {
+            assert!(!is_current(&changes, "o", repo, before), "{repo}");
+        }
+        assert!(is_current(&changes, "p", "r0", before));
+        for n in 0..MAX_OWNERS {
+            changes.record(&repository(&format!("o{n}"), "r"), Vec::new());
+        }
+        for owner in ["o", "o0", "untouched"] {
+            assert!(!is_current(&changes, owner, "r", before), "{owner}");
+        }
+    }
+
+    #[test]
+    fn a_version_is_superseded_within_the_window_unless_the_latest_push_left_it() {
+        let (changes, clock) = changes();
+        let (owner, repo): (Owner, RepoName) = (name("o"), name("r"));
+        let push = |pushed_at: i64, files| Push {
+            owner: name("o"),
+            repo: name("r"),
+            files,
+            age: Duration::from_secs(1),
+            pushed_at,
+            before: "b".into(),
+            after: "a".into(),
+        };
+        let old = || vec![("p".to_owned(), "1".to_owned()), ("q".to_owned(), "1".to_owned())];
+        let superseded = |path: &str, blob: &str| changes.is_superseded(&owner, &repo, path, blob);
+        let first = push(5, Files::Paths(vec!["p".into()]));
+        changes.record(&Change::Files(first.clone()), old());
+        assert!(superseded("p", "1") && !superseded("q", "1") && !superseded("p", "2"));
+        // An older push says nothing of what is there now.
+        changes.record(&Change::Files(push(4, Files::Any)), vec![("p".into(), "2".into())]);
+        assert!(!superseded("p", "2"));
+        changes.confirm(&first, "p", Some("0".into()), Some("1".into()));
+        assert!(!superseded("p", "1"), "the same again");
+        assert!(superseded("p", "0"));
+        clock.advance(WINDOW);
+        assert!(!superseded("p", "0"));
+    }
+}

@@ -64,10 +64,8 @@ impl Inner {
         event: &Event,
         record: &mut DeliveryRecord,
     ) -> Result<(), github::Error> {
-        if let Some(push) = event.push.as_ref().filter(|_| !event.changes.is_empty())
-            && let Err(error) = self.parts.store.settle(push).await
-        {
-            tracing::warn!(%error, owner = %push.owner, repo = %push.repo, "the files of a push were not read");
+        if let Some(push) = event.push.as_ref().filter(|_| !event.changes.is_empty()) {
+            self.settle(push).await;
         }
         for subject in &event.checks {
             let Some(checked) = self.checker.check(subject, event.push.is_none()).await? else {
@@ -78,13 +76,21 @@ impl Inner {
             let is_missed = event.changes.is_empty() && !checked.paths.is_empty();
             let Some(push) = &event.push else { continue };
             if is_missed {
-                let files = Files::Paths(checked.paths);
-                let change = Change::Files(Push { files, ..push.clone() });
-                record.invalidated += self.parts.store.invalidate(&change);
+                let push = Push { files: Files::Paths(checked.paths), ..push.clone() };
+                record.invalidated += self.parts.store.invalidate(&Change::Files(push.clone()));
+                self.settle(&push).await;
             }
             self.report(event, push, &checked.policies);
         }
         Ok(())
+    }
+
+    /// Reads what a push left. Without it, a file that is the same again waits for ten seconds.
+    async fn settle(&self, push: &Push) {
+        if let Err(error) = self.parts.store.settle(push).await {
+            let (owner, repo) = (&push.owner, &push.repo);
+            tracing::warn!(%error, %owner, %repo, "the files of a push were not read");
+        }
     }
 
     /// Sends what a push changed as CloudEvents, if there is a sink.
