@@ -1,7 +1,7 @@
 //! The commands, their arguments, and how each ends.
 //!
 //! Without a command the program serves if it is configured to, because containers of the Go
-//! service start it so; else it shows its help.
+//! service start it so, those of its webhook too; else it shows its help.
 
 use std::{
     ffi::OsString,
@@ -26,7 +26,7 @@ mod exchange;
 mod generate;
 mod git_credential;
 mod help;
-#[cfg(feature = "emulator")]
+mod policy;
 mod policy_folder;
 mod probe;
 mod serve;
@@ -93,6 +93,9 @@ enum Command {
     /// Exchange this workload's own OIDC token for a GitHub token.
     #[command(after_help = help::exchange())]
     Exchange(exchange::ExchangeArgs),
+    /// Check trust policies on disk, before they are merged.
+    #[command(after_help = help::POLICY)]
+    Policy(policy::PolicyArgs),
     /// Test a running server by a file of exchanges and what is expected of them.
     ///
     /// The file has the format of the Go service's smoke test.
@@ -149,8 +152,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
 impl Cli {
     /// The command that is given, or meant where none is given.
     fn command_in(self, environment: &Environment) -> Option<Command> {
-        self.command
-            .or_else(|| environment.has(variables::STS_DOMAIN.name).then_some(Command::Serve))
+        let is_configured = [variables::STS_DOMAIN, variables::GITHUB_WEBHOOK_SECRET]
+            .iter()
+            .any(|variable| environment.has(variable.name));
+        self.command.or_else(|| is_configured.then_some(Command::Serve))
     }
 }
 
@@ -160,6 +165,7 @@ impl Command {
             Self::Serve => serve::serve(environment),
             Self::Doctor(args) => doctor::doctor(&args, environment),
             Self::Exchange(args) => exchange::exchange(&args, environment),
+            Self::Policy(args) => policy::policy(&args),
             Self::Probe(args) => probe::probe(&args, environment),
             Self::Agent(args) => agent::agent(&args, environment),
             Self::GitCredential(args) => git_credential::git_credential(&args, environment),

@@ -23,7 +23,7 @@ pub(super) fn version() -> String {
 
 /// Examples of the program as a whole.
 pub(super) const PROGRAM: &str = "\
-Without a command, it serves if STS_DOMAIN is set.
+Without a command, it serves if STS_DOMAIN or GITHUB_WEBHOOK_SECRET is set.
 
 Examples:
   octo-sts serve                        # configured by variables, see octo-sts serve --help
@@ -42,6 +42,12 @@ Examples:
   octo-sts doctor
   octo-sts doctor --scope your-org/your-repo --identity ci
   octo-sts doctor --json";
+
+pub(super) const POLICY: &str = "\
+Examples:
+  octo-sts policy lint                  # the checkout in this folder
+  octo-sts policy test .github/chainguard --domain octo-sts.example.com
+  octo-sts policy lint --organization ../dot-github";
 
 pub(super) const PROBE: &str = "\
 Examples:

@@ -41,20 +41,30 @@ pub(super) struct PolicyFolder {
 /// A valid policy.
 #[derive(Debug)]
 pub(super) struct PolicyFile {
+    pub(super) path: PathBuf,
     pub(super) kind: PolicyKind,
+    #[cfg_attr(not(feature = "emulator"), expect(dead_code, reason = "only dev serves it"))]
     pub(super) name: PolicyName,
     pub(super) text: String,
     /// What its author may not have meant.
     pub(super) warnings: Vec<String>,
 }
 
+impl PolicyFile {
+    /// Where its examples are, if it has any.
+    pub(super) fn examples_path(&self) -> PathBuf {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        self.path.with_file_name(name.replace(SUFFIX, EXAMPLES))
+    }
+}
+
 impl PolicyFolder {
-    /// Reads a folder and everything below it.
-    pub(super) fn read(folder: &Path) -> Self {
+    /// Reads a folder and everything below it, whose policies are of this kind.
+    pub(super) fn read(folder: &Path, kind: PolicyKind) -> Self {
         let mut read = Self::default();
         let checkout = folder.join(".github/chainguard");
         let folder = if checkout.is_dir() { checkout.as_path() } else { folder };
-        read.walk((PolicyKind::Repository, folder), folder, 0);
+        read.walk((kind, folder), folder, 0);
         if read.errors.is_empty() && read.policies.is_empty() {
             let none = format!(
                 "{} holds no policy: no file NAME{SUFFIX}, nor org/NAME{SUFFIX}",
@@ -134,7 +144,8 @@ impl PolicyFolder {
                     )
                 });
                 let text = String::from_utf8(bytes).unwrap_or_default();
-                self.policies.push(PolicyFile { kind, name, text, warnings: warnings.collect() });
+                let (path, warnings) = (path.to_owned(), warnings.collect());
+                self.policies.push(PolicyFile { path, kind, name, text, warnings });
             }
             Err(errors) => self.errors.extend(lines(path, &errors)),
         }
@@ -164,7 +175,8 @@ mod tests {
     use super::*;
 
     fn authored() -> PolicyFolder {
-        PolicyFolder::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/authored")))
+        let folder = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/authored"));
+        PolicyFolder::read(folder, PolicyKind::Repository)
     }
 
     /// What is said about a file, by the start of its name.

@@ -35,6 +35,7 @@ fn without_a_command_the_environment_decides() {
     assert!(asked(&[], &[]).is_none());
     assert!(asked(&[], &[("STS_DOMAIN", " ")]).is_none());
     assert!(matches!(asked(&[], &[("STS_DOMAIN", "sts.example.com")]), Some(Command::Serve)));
+    assert!(matches!(asked(&[], &[("GITHUB_WEBHOOK_SECRET", "s")]), Some(Command::Serve)));
 }
 
 #[test]

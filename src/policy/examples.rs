@@ -89,6 +89,16 @@ impl Examples {
         Ok(Self(tests))
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// The examples that do not come out as expected.
     pub fn run(&self, policy: &Policy, context: ExampleContext<'_>) -> Vec<Surprise> {
         let surprise = |test: &At<Case>| {

@@ -29,6 +29,7 @@ mod memory;
 mod missed_deliveries;
 mod operator;
 mod policy_checks;
+mod policy_command;
 mod promises;
 mod secrets;
 mod seeds;

@@ -85,7 +85,7 @@ impl Policies {
 
     /// Those of a folder; every error in it is reported.
     pub(super) fn read(folder: &Path) -> Result<Self, DevError> {
-        let folder = policy_folder::PolicyFolder::read(folder);
+        let folder = policy_folder::PolicyFolder::read(folder, PolicyKind::Repository);
         if !folder.errors.is_empty() {
             return Err(DevError::Usage(format!(
                 "the policies have errors\n{}",
