@@ -139,6 +139,8 @@ impl Hooks {
             }
             if length > LARGE && large.is_none() {
                 large = Arc::clone(&self.large).acquire_owned().await.ok();
+                // All of it, in place of growing to twice its length.
+                read.reserve(MAX_BODY.saturating_sub(read.len()));
             }
             taken.add(self.bodies.take_all(data.len()).ok_or_else(overloaded)?);
             read.extend_from_slice(&data);

@@ -3,9 +3,12 @@
 //! A delivery is believed in one thing only: that something changed, which is answered by reading
 //! GitHub again. What there is now, its files, pull requests and commits, is read from GitHub.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
-use serde::Deserialize;
+use serde::{
+    Deserialize, Deserializer,
+    de::{SeqAccess, Visitor},
+};
 use serde_json::Value;
 
 use super::signature::{NotADelivery, Signed};
@@ -63,12 +66,39 @@ struct NamedRepository {
     name: String,
 }
 
+/// The files below [`FOLDER`] that a commit changed. A push may name a hundred thousand others.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Commit {
+    #[serde(deserialize_with = "policy_paths")]
     added: Vec<String>,
+    #[serde(deserialize_with = "policy_paths")]
     modified: Vec<String>,
+    #[serde(deserialize_with = "policy_paths")]
     removed: Vec<String>,
+}
+
+fn policy_paths<'de, D: Deserializer<'de>>(paths: D) -> Result<Vec<String>, D::Error> {
+    struct PolicyPaths;
+
+    impl<'de> Visitor<'de> for PolicyPaths {
+        type Value = Vec<String>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of paths")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut paths: A) -> Result<Vec<String>, A::Error> {
+            let mut kept = Vec::new();
+            while let Some(path) = paths.next_element::<String>()? {
+                if path.starts_with(FOLDER) {
+                    kept.push(path);
+                }
+            }
+            Ok(kept)
+        }
+    }
+    paths.deserialize_seq(PolicyPaths)
 }
 
 #[derive(Debug, Deserialize)]
@@ -322,7 +352,6 @@ impl Event {
         let paths = commits
             .iter()
             .flat_map(|commit| commit.added.iter().chain(&commit.modified).chain(&commit.removed));
-        let paths = paths.filter(|path| path.starts_with(FOLDER));
         let files = match shows_all {
             true => Files::Paths(paths.cloned().collect()),
             false => Files::Any,
