@@ -62,7 +62,7 @@ impl Hooks {
 
 /// The routes that a port with other routes gets.
 pub(super) fn routes(hooks: Arc<Hooks>) -> Router {
-    Router::new().route(PATH, post(deliver)).route("/", post(deliver)).with_state(hooks)
+    Router::new().route(PATH, post(deliver)).route("/", post(front)).with_state(hooks)
 }
 
 /// Every route of a port that takes nothing but deliveries; `ready` says whether they should be
@@ -79,10 +79,22 @@ pub(super) fn alone(
         .with_state(hooks)
 }
 
+/// The front page takes deliveries, and no other POST.
+async fn front(State(hooks): State<Arc<Hooks>>, request: Request) -> Response {
+    if is_delivery(&request) {
+        deliver(State(hooks), request).await
+    } else {
+        reply::method_not_allowed(pages::METHODS)
+    }
+}
+
+fn is_delivery(request: &Request) -> bool {
+    *request.method() == Method::POST && request.headers().contains_key(EVENT)
+}
+
 /// A path without a route: a delivery all the same, or not found.
 pub(super) async fn unrouted(State(hooks): State<Arc<Hooks>>, request: Request) -> Response {
-    let is_delivery = *request.method() == Method::POST && request.headers().contains_key(EVENT);
-    if is_delivery || request.uri().path() == PATH {
+    if is_delivery(&request) || request.uri().path() == PATH {
         deliver(State(hooks), request).await
     } else {
         pages::not_found(request).await

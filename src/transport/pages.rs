@@ -19,20 +19,20 @@ const PAGE: &str = include_str!("pages/index.html");
 /// OpenAPI 3.1, written by hand; tests hold it against the routes and the table of reasons.
 pub(super) const OPENAPI: &str = include_str!("pages/openapi.json");
 const MESSAGE: &str = r#"{"msg": "a Security Token Service for GitHub: GET /sts/exchange?scope=OWNER/REPO&identity=NAME with an OIDC token as bearer"}"#;
+/// What these routes allow.
+pub(super) const METHODS: &str = "GET, HEAD";
 const JSON: (HeaderName, HeaderValue) =
     (header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
 
 /// The routes of these pages.
 pub(super) fn routes(app: Arc<Serving>) -> Router {
-    // With a webhook, `/` takes deliveries too.
-    let allowed = if app.hooks.is_some() { "GET, HEAD, POST" } else { "GET, HEAD" };
     Router::new()
         .route("/", get(front))
         .route("/openapi.json", get(async || ([JSON], OPENAPI)))
         .route("/livez", get(live))
         .route("/healthcheck", get(live))
         .route("/readyz", get(ready))
-        .method_not_allowed_fallback(async move || reply::method_not_allowed(allowed))
+        .method_not_allowed_fallback(async || reply::method_not_allowed(METHODS))
         .with_state(app)
 }
 

@@ -30,6 +30,7 @@ pub(super) async fn run(github: GitHub, clock: &dyn Clock) {
     let start = clock.now();
     let mut is_first = true;
     loop {
+        let next = clock.monotonic().plus(EVERY);
         for app in github.apps() {
             let swept = sweep(&github, &app, start, is_first, &mut requested).await;
             match swept {
@@ -44,7 +45,7 @@ pub(super) async fn run(github: GitHub, clock: &dyn Clock) {
             }
         }
         is_first = false;
-        clock.sleep(EVERY).await;
+        clock.sleep(next.since(clock.monotonic())).await;
     }
 }
 
@@ -69,9 +70,13 @@ async fn sweep(
         if *requests >= MAX_REQUESTS || !seen.insert(attempt.guid.clone()) {
             continue;
         }
+        match github.redeliver(app, &attempt).await {
+            Ok(()) => count += 1,
+            // GitHub answers about this delivery, which it may have deleted. Others follow.
+            Err(Error::Refused(_)) => {}
+            Err(error) => return Err(error),
+        }
         *requests += 1;
-        github.redeliver(app, &attempt).await?;
-        count += 1;
     }
     Ok(count)
 }

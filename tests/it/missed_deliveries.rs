@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use octo_sts::emulator::RouteKind;
+use octo_sts::emulator::{Fault, RouteKind};
 use serde_json::{Value, json};
 
 use crate::harness::{
@@ -66,16 +66,18 @@ async fn what_failed_is_delivered_again_within_five_minutes_and_only_until_it_ar
     let world = world().await;
     let guid = world.github.lose(world.app, "push", removed(1)).await;
     let fine = world.github.deliver(world.app, "push", removed(2)).await;
-    sweep(&world).await;
-    until(|| world.github.delivery_statuses(&guid) == [0, 200]).await;
-    let record = world.audit.find(|record| record["delivery"] == guid.as_str()).await;
-    assert_eq!(record["result"], "done");
-    for _ in 0..5 {
-        sweep(&world).await;
-    }
     // The first attempt stays on GitHub's list of failures. It is replayed twice more, and changes
     // nothing.
-    until(|| world.github.delivery_statuses(&guid) == [0, 200, 200, 200]).await;
+    for statuses in [&[0, 200][..], &[0, 200, 200], &[0, 200, 200, 200]] {
+        sweep(&world).await;
+        until(|| world.github.delivery_statuses(&guid) == statuses).await;
+    }
+    let record = world.audit.find(|record| record["delivery"] == guid.as_str()).await;
+    assert_eq!(record["result"], "done");
+    for _ in 0..3 {
+        sweep(&world).await;
+    }
+    assert_eq!(world.github.delivery_statuses(&guid).len(), 4);
     assert_eq!(world.github.delivery_statuses(&fine), [200]);
     let records = world.audit.at_least(4).await;
     let of = |result: &str| {
@@ -84,6 +86,31 @@ async fn what_failed_is_delivered_again_within_five_minutes_and_only_until_it_ar
         records.iter().filter(is).count()
     };
     assert_eq!((of("done"), of("replayed")), (1, 2));
+}
+
+#[tokio::test]
+async fn what_github_will_not_deliver_again_does_not_stop_the_rest() {
+    let world = world().await;
+    let forgotten = world.github.lose(world.app, "push", removed(1)).await;
+    let lost = world.github.lose(world.app, "push", removed(2)).await;
+    world.github.fault(Fault::on(RouteKind::Redeliver).status(404).times(1));
+    sweep(&world).await;
+    until(|| world.github.delivery_statuses(&lost) == [0, 200]).await;
+    assert_eq!(world.github.delivery_statuses(&forgotten), [0]);
+}
+
+#[tokio::test]
+async fn an_outage_uses_up_no_request() {
+    let world = world().await;
+    let lost = world.github.lose(world.app, "push", removed(1)).await;
+    world.github.fault(Fault::on(RouteKind::Redeliver).status(503));
+    for _ in 0..5 {
+        sweep(&world).await;
+    }
+    assert_eq!(world.github.delivery_statuses(&lost), [0]);
+    world.github.heal();
+    sweep(&world).await;
+    until(|| world.github.delivery_statuses(&lost).starts_with(&[0, 200])).await;
 }
 
 #[tokio::test]

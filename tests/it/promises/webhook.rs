@@ -284,9 +284,16 @@ async fn any_path_without_a_route_takes_deliveries_and_a_port_of_their_own_too()
         ("POST", "/hook", 404),
         ("POST", "/webhook", 400),
         ("GET", "/livez", 200),
+        ("POST", "/livez", 405),
+        ("POST", "/", 405),
     ] {
         let reply = world.client.send(method.parse().unwrap(), path, &[], "").await;
         assert_eq!(reply.status, status, "{method} {path}");
+    }
+    for path in ["/", "/livez", "/readyz", "/openapi.json"] {
+        let reply = world.client.send("OPTIONS".parse().unwrap(), path, &[], "").await;
+        assert_eq!(reply.status, 405, "{path}");
+        assert_eq!(reply.headers["allow"], "GET, HEAD", "{path}");
     }
     let exchange = Delivery::new("push", touched()).path("/sts/exchange");
     assert_eq!(world.deliver(&exchange).await.0, 401);
