@@ -1,4 +1,5 @@
-//! What the unit tests of several modules share: a folder for files, gone with the value.
+//! What the tests of several modules share: a folder for files, gone with the value, and a process
+//! for a test that must be alone.
 
 use std::{
     fs,
@@ -30,4 +31,21 @@ impl Drop for Folder {
     fn drop(&mut self) {
         fs::remove_dir_all(&self.0).ok();
     }
+}
+
+/// Runs this test in a process of its own, and tells whether this is that process.
+///
+/// `tracing` decides once for the whole process whether anyone wants a span or an event, and may do
+/// so on the thread of another test, which wants none. A test that counts them must be alone.
+pub(crate) fn alone(test: &str) -> bool {
+    let arguments = ["--exact", test, "--nocapture"];
+    if std::env::args().skip(1).eq(arguments) {
+        return true;
+    }
+    let mut this = std::process::Command::new(std::env::current_exe().unwrap());
+    let run = this.args(arguments).output().unwrap();
+    let (text, errors) =
+        (String::from_utf8_lossy(&run.stdout), String::from_utf8_lossy(&run.stderr));
+    assert!(run.status.success() && text.contains(" 1 passed"), "{text}{errors}");
+    false
 }

@@ -6,7 +6,7 @@
 mod client;
 pub mod delivery;
 #[path = "../../src/tests.rs"]
-mod folder;
+mod shared;
 pub mod tls;
 
 use std::{
@@ -30,7 +30,7 @@ use tokio::{net::TcpListener, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
 pub use client::{Answer, Ask, Check, Client, Outcome, Reply};
-pub(crate) use folder::Folder;
+pub(crate) use shared::{Folder, alone};
 
 /// The audience that tokens have by default.
 pub const DOMAIN: &str = "sts.example.com";

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use octo_sts::{emulator::Selection, telemetry::Metrics};
 use serde_json::{Value, json};
 
-use crate::harness::{APP_PERMISSIONS, Ask, DOMAIN, POLICY, Setup};
+use crate::harness::{APP_PERMISSIONS, Ask, DOMAIN, POLICY, Setup, alone};
 
 /// Serves these owners only.
 async fn serving(owners: &[&str]) -> Setup {
@@ -147,6 +147,9 @@ async fn each_step_of_an_exchange_has_its_span() {
     use octo_sts::telemetry::trace;
     use tracing_subscriber::layer::SubscriberExt;
 
+    if !alone("operator::each_step_of_an_exchange_has_its_span") {
+        return;
+    }
     let spans = Spans::default();
     let subscriber = tracing_subscriber::registry().with(spans.clone());
     let _guard = tracing::subscriber::set_default(subscriber);
