@@ -23,6 +23,7 @@ use crate::{
     audit::{self, Audit, AuditSink, Stdout},
     clock::{Clock, SystemClock},
     config::{self, Apps, Config, Interface},
+    deny_file::Denials,
     egress::{self, Egress},
     events::Events,
     exchange::{self, Exchange},
@@ -85,6 +86,8 @@ pub struct Settings {
     pub store: store::Settings,
     /// The sink of CloudEvents, and the URL of this server in them.
     pub events: Option<(http::Uri, String)>,
+    /// What the operator denies.
+    pub denials: Denials,
     /// Records.
     pub audit: audit::Settings,
     /// The core; `None` where only the webhook is served.
@@ -112,6 +115,7 @@ impl Settings {
             apps: config.apps.clone(),
             store: store_settings(config),
             events: event_settings(config),
+            denials: config.denials.clone(),
             audit: audit::Settings::default(),
             exchange: exchange_settings(config),
             webhook: webhook_settings(config),
@@ -246,6 +250,7 @@ pub struct App {
     store: Store,
     github: GitHub,
     apps: Apps,
+    denials: Denials,
     audit: Audit,
     transport: transport::Settings,
     shutdown_timeout: Duration,
@@ -269,10 +274,12 @@ impl App {
         let rules = Arc::clone(&settings.store.rules);
         let store = Store::new(settings.store, github.clone(), Arc::clone(&clock));
         let audit = Audit::start(settings.audit, sink).map_err(io_error("the audit thread"))?;
+        let denials = settings.denials;
         let exchange = settings.exchange.map(|settings| {
             let parts = exchange::Parts {
                 oidc: oidc.clone(),
                 store: store.clone(),
+                denials: denials.clone(),
                 github: github.clone(),
                 audit: audit.clone(),
                 reporter: events
@@ -301,6 +308,7 @@ impl App {
             store,
             github,
             apps: settings.apps,
+            denials,
             audit,
             transport: settings.transport,
             shutdown_timeout: settings.shutdown_timeout,
@@ -328,6 +336,7 @@ impl App {
         let following = tokio::spawn(self.oidc.reload_issuers_file());
         let reloading =
             tokio::spawn(reload::run(self.apps, self.github.clone(), Arc::clone(&self.clock)));
+        let denying = tokio::spawn(self.denials.reload(Arc::clone(&self.clock)));
         let late = after(
             stop.clone(),
             self.shutdown_timeout.saturating_sub(time_for_log(self.shutdown_timeout)),
@@ -352,6 +361,7 @@ impl App {
         draining.abort();
         following.abort();
         reloading.abort();
+        denying.abort();
         of_webhook.iter().for_each(tokio::task::JoinHandle::abort);
         if let Some(webhook) = webhook {
             // Half of what is left for records and revocations.

@@ -15,6 +15,7 @@ use secrecy::SecretString;
 
 use crate::{
     admission,
+    deny_file::Denials,
     egress::Origin,
     github::Routing,
     name::{Audience, Issuer, Owner, RepoName},
@@ -62,6 +63,8 @@ pub struct Config {
     pub policies: Policies,
     /// What tokens may be.
     pub tokens: Tokens,
+    /// What the operator denies.
+    pub denials: Denials,
     /// What attempts may cost before they are authorized.
     pub rates: admission::Settings,
     /// When a refusal that depends on what exists is sent: at the next whole step after its

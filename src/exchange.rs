@@ -30,6 +30,7 @@ use crate::{
     cache::CallerTrust,
     clock::Clock,
     cpu_limiter::{self, CpuLimiter},
+    deny_file::Denials,
     github::{self, GitHub, Installation, IssuedToken, MintCalls},
     name::Owner,
     oidc::{Oidc, Unverified},
@@ -81,6 +82,8 @@ pub struct Parts {
     pub oidc: Oidc,
     /// Which policy.
     pub store: Store,
+    /// The operator's denials.
+    pub denials: Denials,
     /// Mints.
     pub github: GitHub,
     /// Records.
@@ -153,8 +156,8 @@ impl Exchange {
             .within_deadline(&attempt, async |asked| {
                 let mut account =
                     self.admission.open(attempt.caller.address, &asked.scope, &asked.identity);
-                // Again, if the owner's name changed hands since the policy was read, or GitHub
-                // announced a change to it.
+                // Again, if the owner's name changed hands since the policy was read, GitHub announced
+                // a change to it, or the operator changed what is denied.
                 for _ in 0..MAX_DECISIONS {
                     let decision = self.decide(asked, &mut account, &mut journal).await?;
                     let minted = self.mint(asked, decision, &calls);
@@ -165,7 +168,7 @@ impl Exchange {
                     }
                 }
                 Err(Refusal::new(Reason::GithubUnavailable, "GitHub is unavailable")
-                    .because("the owner or the policy changed again and again during the exchange")
+                    .because("the owner, the policy or the deny file changed again and again during the exchange")
                     .retry_after(Duration::from_secs(1)))
             })
             .await;
@@ -243,8 +246,8 @@ impl Exchange {
 
     /// Mints by a decision. If the chosen App cannot mint for a reason of its own, and nothing was
     /// minted, the next App of the pool does, unless the token is bound to one App. `None`: the
-    /// owner's name belongs to another account now, or a change was announced, and the decision is
-    /// void.
+    /// owner's name belongs to another account now, a change was announced, or the deny file changed,
+    /// and the decision is void.
     async fn mint(
         &self,
         asked: &ParsedRequest,
@@ -283,9 +286,11 @@ impl Exchange {
         }
     }
 
-    /// Whether no change was announced since the decision began.
+    /// Whether no change was announced since the decision began, and the operator denies the same
+    /// as then.
     fn stands(&self, asked: &ParsedRequest, authorized: &Authorized) -> bool {
         self.parts.store.is_current(&asked.scope, authorized.policy.as_of)
+            && self.parts.denials.is_current(&authorized.denials)
     }
 
     /// Mints through an installation of the very account whose policy decided. If GitHub no longer
@@ -348,6 +353,17 @@ impl Exchange {
         let oidc = Oidc::new(crate::oidc::Settings::new(issuer), egress, Arc::clone(&clock));
         let audit = Audit::start(Default::default(), Box::new(Nowhere)).unwrap();
         let settings = Settings::new("sts.example.com".into(), "github.com".into());
-        Arc::new(Self::new(settings, Parts { oidc, store, github, audit, reporter: None, clock }))
+        Arc::new(Self::new(
+            settings,
+            Parts {
+                oidc,
+                store,
+                denials: Denials::default(),
+                github,
+                audit,
+                reporter: None,
+                clock,
+            },
+        ))
     }
 }

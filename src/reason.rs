@@ -53,6 +53,7 @@ reasons! {
     PolicyForbidden = "POLICY_FORBIDDEN",
     PermissionRefused = "PERMISSION_REFUSED",
     RepositoryRefused = "REPOSITORY_REFUSED",
+    DeniedByOperator = "DENIED_BY_OPERATOR",
     TrustedIssuersInvalid = "TRUSTED_ISSUERS_INVALID",
     AppPinUnsatisfied = "APP_PIN_UNSATISFIED",
     GithubRateLimited = "GITHUB_RATE_LIMITED",

@@ -17,6 +17,7 @@ use secrecy::SecretSlice;
 
 use crate::{
     admission::{self, Rate},
+    deny_file::{Denials, DenyFile},
     github::Routing,
     oidc::Pod,
     webhook::{self, SecretName, SecretSource},
@@ -70,6 +71,7 @@ fn settings(reader: &mut Reader<'_>) -> Option<Config> {
     let github = github(reader);
     let policies = policies(reader);
     let tokens = tokens(reader, token_bytes);
+    let denials = denials(reader);
     let rates = rates(reader);
     let step = Duration::ZERO..=MAX_REFUSAL_STEP;
     let refusal_step =
@@ -91,6 +93,7 @@ fn settings(reader: &mut Reader<'_>) -> Option<Config> {
         github: github?,
         policies: policies?,
         tokens: tokens?,
+        denials: denials?,
         rates: rates?,
         refusal_step: refusal_step?,
         proxy: proxy?,
@@ -314,6 +317,17 @@ fn tokens(reader: &mut Reader<'_>, max_bytes: Option<usize>) -> Option<Tokens> {
         max_bytes: max_bytes?,
         leeway: leeway?,
     })
+}
+
+fn denials(reader: &mut Reader<'_>) -> Option<Denials> {
+    let read = |path: &str| {
+        let file = DenyFile { path: PathBuf::from(path) };
+        match file.load() {
+            Ok(list) => Ok(Denials::new(file, list)),
+            Err(invalid) => Err(format!("names a file with an error: {invalid}")),
+        }
+    };
+    Some(reader.optional(&var::STS_DENY_FILE, read)?.unwrap_or_default())
 }
 
 fn issuers_file(

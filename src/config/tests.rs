@@ -331,6 +331,7 @@ const APART: &[&str] = &[
     "OIDC_ISSUERS_FILE",
     "KUBERNETES_SERVICE_HOST",
     "KUBERNETES_SERVICE_PORT",
+    "STS_DENY_FILE",
     "STS_TLS_CERT_FILE",
     "STS_TLS_KEY_FILE",
 ];
@@ -724,4 +725,23 @@ fn bytes_that_are_no_text_are_a_mistake() {
     let value = std::ffi::OsString::from_vec(vec![b'a', 0xff]);
     let errors = Config::read(&[("STS_DOMAIN", value)].into_iter().collect()).unwrap_err();
     assert_eq!(errors.0[0].to_string(), "STS_DOMAIN is not UTF-8");
+}
+
+#[test]
+fn a_deny_file_is_read_at_start() {
+    let folder = Folder::new();
+    let good = folder.file("deny.yaml", "deny:\n  - {owner: a, reason: b}\n");
+    assert_eq!(read(&[("STS_DENY_FILE", &good)]).unwrap().denials.current().len(), 1);
+    assert!(read(&[]).unwrap().denials.current().is_empty());
+    let bad = folder.file("bad.yaml", "deny:\n  - {owner: a}\n");
+    assert_eq!(
+        read(&[("STS_DENY_FILE", &bad)]).unwrap_err(),
+        ["STS_DENY_FILE names a file with an error: line 2, column 5: expected `reason`"]
+    );
+    let missing = folder.path().join("missing.yaml");
+    let errors = read(&[("STS_DENY_FILE", missing.to_str().unwrap())]).unwrap_err();
+    assert!(
+        errors[0].starts_with("STS_DENY_FILE names a file with an error: the file cannot be read"),
+        "{errors:?}"
+    );
 }

@@ -97,6 +97,7 @@ variables! {
     STS_TLS_KEY_FILE, Own, "The private key of that certificate (PEM).";
     STS_TRUSTED_PROXY_HOPS = "0", Own, "How many proxies in front of the server add to `X-Forwarded-For`; the client's address is taken from that far back.";
     STS_OWNERS, Own, "The owners that this server serves, comma separated; unset, all that have the App installed. Anyone can install a public App and then use this server.";
+    STS_DENY_FILE, Own, "A file of [what is denied](operations.md#kill-switches) for now, whatever policies say: issuers, keys, subjects, owners, repositories, policies. A change is in force within a second.";
     STS_REPOSITORY_POLICY_ORG_PERMISSIONS, Own, "Permissions that a repository's own policy may grant beyond `read` although they govern the organization, or are not in the table of permissions; comma separated. Anyone who can write to any repository can then give themselves these.";
     STS_REQUIRE_REPOSITORIES = "false", Own, "Whether organization policies must list `repositories`. If so, a policy without the list, or with an empty one, is invalid.";
     STS_MAX_TOKEN_BYTES = "32768", Own, "The largest token that is taken.";

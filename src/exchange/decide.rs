@@ -16,13 +16,14 @@ use crate::{
     admission::Account,
     cache::CallerTrust,
     clock::Moment,
+    deny_file::{DeniedByOperator, DenyList, Facts, PolicyAt},
     github::{Installation, Scarce},
     name::{AccountId, Owner, PolicyName, Scope, Subject},
     oidc::VerifiedToken,
     policy::{self, Denied, Grant, TrustedIssuers, Verdict},
     reason::{Reason, Refusal, Workload},
     store::{AsOf, Found, Located, PolicyFile},
-    telemetry::trace,
+    telemetry::{metric, trace},
 };
 
 /// A token may be issued: by which grant, through which installation.
@@ -31,6 +32,7 @@ pub(super) struct Decision<P> {
     installation: Installation,
     subject: Subject,
     policy: PolicyProof,
+    denials: Arc<DenyList>,
     audience: Audience,
     workload: Option<Workload>,
     recorded: Recorded<P>,
@@ -53,6 +55,8 @@ pub(super) struct Authorized {
     pub(super) installation: Installation,
     pub(super) subject: Subject,
     pub(super) policy: PolicyProof,
+    /// What the operator denied when the decision began.
+    pub(super) denials: Arc<DenyList>,
     /// Nothing is minted without.
     _recorded: Recorded<Issuing>,
 }
@@ -60,8 +64,8 @@ pub(super) struct Authorized {
 impl Decision<Issuing> {
     /// Gives out what a mint needs.
     pub(super) fn authorized(self) -> Authorized {
-        let Self { grant, installation, subject, policy, recorded, .. } = self;
-        Authorized { grant, installation, subject, policy, _recorded: recorded }
+        let Self { grant, installation, subject, policy, denials, recorded, .. } = self;
+        Authorized { grant, installation, subject, policy, denials, _recorded: recorded }
     }
 }
 
@@ -86,10 +90,18 @@ impl Exchange {
         journal: &mut Journal<'_, P>,
     ) -> Result<Decision<P>, Refusal> {
         journal.claims(&asked.token);
-        let as_of = self.parts.store.as_of();
+        let (as_of, denials) = (self.parts.store.as_of(), self.parts.denials.current());
         let identified = self.identify(asked, account, journal);
         let (token, passed) = identified.instrument(debug_span!(trace::IDENTIFY)).await?;
         let recorded = journal.verified(&token).await?;
+        let (subject, key_id) = (token.subject().clone(), token.key_id().map(str::to_owned));
+        let known = Facts {
+            key_id: key_id.as_deref(),
+            subject: Some(&subject),
+            policy: Some(self.policy_at(asked)),
+            ..Facts::of(&asked.token)
+        };
+        self.not_denied(&known).map_err(|denied| disclosure::denied_by_operator(&denied))?;
         self.served(asked.scope.owner())?;
         let (list, located) = match passed {
             Some(passed) => (passed.list, Some(passed.located)),
@@ -107,16 +119,34 @@ impl Exchange {
         journal.policy(&located);
         let file = present(&located, audience, &asked.identity)?;
         let workload = token.workload();
-        let subject = token.subject().clone();
         let evaluated = self.evaluate(file, token, &asked.scope);
         let evaluated = evaluated.instrument(debug_span!(trace::EVALUATE)).await?;
         journal.evaluated(&evaluated);
         let grant = evaluated
             .map_err(|denied| disclosure::mismatch(&denied, audience, workload.clone()))?;
+        let reached = Facts { repositories: Some(grant.repositories()), ..known };
+        self.not_denied(&reached).map_err(|denied| disclosure::denied_by_operator(&denied))?;
         let installation = self.minter(&grant, asked, &subject).await?;
         let (account, proven_at) = (located.account, located.proven_at);
         let policy = PolicyProof { account, proven_at, as_of };
-        Ok(Decision { grant, installation, subject, policy, audience, workload, recorded })
+        Ok(Decision { grant, installation, subject, policy, denials, audience, workload, recorded })
+    }
+
+    /// Whether the deny file says nothing against an attempt, as far as it is known.
+    pub(super) fn not_denied(&self, facts: &Facts<'_>) -> Result<(), DeniedByOperator> {
+        let denials = self.parts.denials.current();
+        denials.check(facts, self.parts.clock.now()).inspect_err(|_| {
+            metrics::counter!(metric::DENIALS).increment(1);
+        })
+    }
+
+    /// Where the policy of a request is.
+    pub(super) fn policy_at<'a>(&'a self, asked: &'a ParsedRequest) -> PolicyAt<'a> {
+        PolicyAt {
+            owner: asked.scope.owner(),
+            repo: asked.scope.repo().unwrap_or_else(|| self.parts.store.policy_repo()),
+            name: &asked.identity,
+        }
     }
 
     /// Whether this server serves the owner. Decided before anything is looked up at GitHub.

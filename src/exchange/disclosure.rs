@@ -10,6 +10,7 @@ use crate::{
     admission::Empty,
     audit::record::cut,
     cpu_limiter::CpuError,
+    deny_file::DeniedByOperator,
     github,
     name::{Owner, PolicyName, Scope},
     oidc::{self, IssuerKind, VerifiedToken},
@@ -66,6 +67,11 @@ pub(super) fn cpu(error: CpuError) -> Refusal {
 /// The operator did not list the owner in `STS_OWNERS`.
 pub(super) fn not_served(owner: &Owner) -> Refusal {
     github(&github::Error::NoApp, owner).because("the owner is not listed in STS_OWNERS")
+}
+
+/// The operator denies it. What the deny file says is for the operator alone.
+pub(super) fn denied_by_operator(denied: &DeniedByOperator) -> Refusal {
+    Refusal::new(Reason::DeniedByOperator, "denied by the operator of this server").because(denied)
 }
 
 /// A bucket is empty. The answer is the same for every owner.

@@ -14,6 +14,7 @@ use super::{
 use crate::{
     admission::Account,
     cache::CallerTrust,
+    deny_file::Facts,
     github::Scarce,
     oidc::{self, CachedVerification, VerifiedToken},
     policy::{self, TrustedIssuers},
@@ -39,6 +40,7 @@ impl Exchange {
         let oidc = &self.parts.oidc;
         let known = oidc.known(&asked.token).map_err(|error| disclosure::oidc(&error))?;
         let (token, passed) = if let Some(admission) = known {
+            self.not_denied(&Facts::of(&asked.token)).map_err(disclosure::not_trusted)?;
             let verified = oidc.verify(&asked.token, &admission).await;
             (verified.map_err(|error| disclosure::oidc(&error))?, None)
         } else {
@@ -88,6 +90,8 @@ impl Exchange {
         let not_served =
             |refusal: Refusal| disclosure::not_trusted(refusal.cause.unwrap_or_default());
         self.served(asked.scope.owner()).map_err(not_served)?;
+        let known = Facts { policy: Some(self.policy_at(asked)), ..Facts::of(&asked.token) };
+        self.not_denied(&known).map_err(disclosure::not_trusted)?;
         match &cached {
             Some(token) if is_proven => {
                 account.identified(token.issuer(), token.subject());

@@ -70,6 +70,7 @@ pub(super) struct Demands<'a> {
 #[derive(Debug, Clone)]
 pub struct VerifiedToken {
     issuer: Issuer,
+    key_id: Option<Box<str>>,
     origin: TokenOrigin,
     subject: Subject,
     audiences: Vec<Audience>,
@@ -106,6 +107,7 @@ impl VerifiedToken {
         demands.rules.check(token.algorithm(), &claims, life).map_err(Error::Unfit)?;
         Ok(Self {
             issuer: token.issuer().clone(),
+            key_id: signed.key_id().map(Box::from),
             origin,
             subject,
             audiences,
@@ -117,6 +119,11 @@ impl VerifiedToken {
     /// `iss`
     pub fn issuer(&self) -> &Issuer {
         &self.issuer
+    }
+
+    /// The id of the key that signed, if its issuer gives it one.
+    pub fn key_id(&self) -> Option<&str> {
+        self.key_id.as_deref()
     }
 
     /// How the issuer came to be trusted to sign.
@@ -187,6 +194,7 @@ impl VerifiedToken {
             issuer: text("iss").parse().unwrap(),
             origin: TokenOrigin { kind, is_single_tenant: false },
             subject: text("sub").parse().unwrap(),
+            key_id: None,
             audiences,
             expires_at: UnixTime::from_secs(
                 claims.get("exp").and_then(Value::as_i64).unwrap_or(i64::MAX / 2_000_000),

@@ -36,12 +36,18 @@ pub(super) struct KeySet {
 #[derive(Debug)]
 pub(super) struct Signed {
     token: Unverified,
+    key_id: Option<Box<str>>,
 }
 
 impl Signed {
     /// The token that was signed.
     pub(super) fn token(&self) -> &Unverified {
         &self.token
+    }
+
+    /// The id of the key that signed, as its issuer publishes it. A token need not name one.
+    pub(super) fn key_id(&self) -> Option<&str> {
+        self.key_id.as_deref()
     }
 }
 
@@ -145,8 +151,8 @@ impl KeySet {
     pub(super) fn verify(&self, token: &Unverified, now: UnixTime) -> Result<Signed, NotSigned> {
         let (signed, signature) = token.signed_and_signature();
         let is_signer = |key: &&Key| key.verifies(token.algorithm(), signed.as_bytes(), signature);
-        if self.candidates(token, now)?.iter().any(is_signer) {
-            return Ok(Signed { token: token.clone() });
+        if let Some(key) = self.candidates(token, now)?.into_iter().find(is_signer) {
+            return Ok(Signed { token: token.clone(), key_id: key.id.clone() });
         }
         Err(if token.key_id().is_some() {
             NotSigned::Invalid(Mismatch::Signature)

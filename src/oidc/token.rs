@@ -82,7 +82,7 @@ impl Unverified {
     }
 
     /// Which key the header names.
-    pub(super) fn key_id(&self) -> Option<&str> {
+    pub fn key_id(&self) -> Option<&str> {
         self.parts.key_id.as_deref()
     }
 

@@ -47,6 +47,12 @@ pub const CLOCK_DRIFT: &str = "octosts_clock_drift_seconds";
 pub const ISSUER_FETCHES: &str = "octosts_issuer_fetches_total";
 /// Gauge: 1 while the current issuers file is in use, 0 after an error in it.
 pub const ISSUERS_FILE_OK: &str = "octosts_issuers_file_ok";
+/// Gauge: 1 while the current deny file is in force, 0 after an error in it.
+pub const DENY_FILE_OK: &str = "octosts_deny_file_ok";
+/// Gauge: entries of the deny file in force, expired ones included.
+pub const DENY_ENTRIES: &str = "octosts_deny_file_entries";
+/// Counter: attempts that the deny file refused.
+pub const DENIALS: &str = "octosts_operator_denials_total";
 /// Gauge: audit records that wait to be written.
 pub const AUDIT_QUEUE_DEPTH: &str = "octosts_audit_queue_depth";
 /// Counter: attempts that ended without a place in the audit queue.

@@ -65,6 +65,7 @@ const COUNTERS: &[(&str, &str)] = &[
     (metric::GITHUB_REQUESTS, "Calls to GitHub, by kind and status"),
     (metric::GITHUB_REVOCATIONS, "Tokens given back to GitHub, by outcome"),
     (metric::ISSUER_FETCHES, "Fetches from issuers, by outcome"),
+    (metric::DENIALS, "Attempts that the deny file refused"),
     (metric::AUDIT_UNRECORDED, "Attempts without a place in the audit queue"),
     (
         metric::DELIVERIES,
@@ -96,6 +97,11 @@ const GAUGES: &[(&str, &str)] = &[
         metric::APPS_FILE_OK,
         "0 while the file of Apps, or of their key, is invalid and the previous ones stay in use",
     ),
+    (
+        metric::DENY_FILE_OK,
+        "0 while the deny file is missing or invalid and the previous entries stay in force",
+    ),
+    (metric::DENY_ENTRIES, "Entries of the deny file in force, expired ones included"),
     (metric::APP_JWT_SIGNED, "When the App's JWT in use was signed, in seconds since 1970"),
     (
         metric::QUOTA_REPORTED,

@@ -55,7 +55,8 @@ const fn wire(reason: Reason) -> (Code, StatusCode) {
         | R::InstallationSuspended
         | R::PolicyForbidden
         | R::PermissionRefused
-        | R::RepositoryRefused => (Code::PermissionDenied, StatusCode::FORBIDDEN),
+        | R::RepositoryRefused
+        | R::DeniedByOperator => (Code::PermissionDenied, StatusCode::FORBIDDEN),
         R::NoApp
         | R::NotInstalled
         | R::RepositoryNotAccessible

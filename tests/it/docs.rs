@@ -16,6 +16,7 @@ use octo_sts::{
     client::ambient::{Places, SourceKind},
     clock::UnixTime,
     config::variables::{ALL, Origin},
+    deny_file::DenyList,
     name::{PolicyName, Scope},
     oidc::{IssuersFile, Pod},
     policy::{Policy, PolicyKind, Rules, TrustedIssuers},
@@ -132,6 +133,19 @@ fn every_use_of_the_action_is_of_a_release_that_has_its_inputs() {
         }
     }
     assert!(count > 0);
+}
+
+#[test]
+fn every_deny_file_is_valid() {
+    let examples = blocks(&read("docs/operations.md"), "yaml");
+    assert!(!examples.is_empty());
+    for text in examples {
+        let list = DenyList::read(text.as_bytes());
+        assert!(
+            list.as_ref().is_ok_and(|list| list.len() == text.matches("reason:").count()),
+            "{list:?}"
+        );
+    }
 }
 
 #[test]

@@ -18,6 +18,7 @@ mod checking;
 mod cloud_events;
 mod clouds;
 mod corpus;
+mod deny_file;
 mod deploy;
 mod deployments;
 mod dev;

@@ -45,6 +45,13 @@ pub(super) fn look(config: &Config, clock: &dyn Clock) -> Vec<Finding> {
             format_args!("{} has no errors{only}", file.path.display()),
         ));
     }
+    if let Some(file) = config.denials.file() {
+        let entries = config.denials.current().len();
+        findings.push(Finding::ok(
+            "deny file",
+            format_args!("{} has no errors; entries: {entries}", file.path.display()),
+        ));
+    }
     findings
 }
 
