@@ -26,10 +26,9 @@ pub use self::{
 };
 use self::{keeper::Keeper, schedule::Failure};
 use crate::{
-    client::{self, Class, Client, ambient::Source},
+    client::{self, Class, Client, Target, ambient::Source},
     clock::{Clock, UnixTime},
     egress::Egress,
-    name::{PolicyName, Scope},
 };
 
 /// At least so long after an exchange that may have led to a token there is no other.
@@ -38,10 +37,8 @@ const AFTER_LOST_TOKEN: Duration = Duration::from_secs(15);
 /// One token and where it is kept.
 #[derive(Debug, Clone)]
 pub struct Token {
-    /// What it is for.
-    pub scope: Scope,
-    /// The policy by which it is granted.
-    pub identity: PolicyName,
+    /// What it is for, and how much of that.
+    pub target: Target,
     /// Its file.
     pub out: PathBuf,
     /// Who may read the file.

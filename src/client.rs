@@ -8,6 +8,7 @@ pub mod ambient;
 mod error;
 mod github;
 mod reply;
+mod target;
 
 use std::{fmt, path::PathBuf, sync::Arc, time::Duration};
 
@@ -21,13 +22,14 @@ pub use self::{
     error::{Class, Error},
     github::GitHubApi,
     reply::{Checked, Issued},
+    target::{Target, TargetError},
 };
 pub use crate::cloud::{IdentityToken, NotAnIdentityToken};
 use crate::{
     clock::Clock,
     config::Proxy,
     egress::{self, AddressRule, Answer, BoundedClient, Egress},
-    name::{Audience, PolicyName, Scope, is_loopback},
+    name::{Audience, is_loopback},
 };
 
 /// Attempts after the first.
@@ -94,10 +96,8 @@ impl Server {
         self.host.parse().ok()
     }
 
-    fn at(&self, path: &str, scope: &Scope, identity: &PolicyName) -> String {
-        let mut query = form_urlencoded::Serializer::new(String::new());
-        query.append_pair("scope", &scope.to_string()).append_pair("identity", identity.as_str());
-        format!("{}{path}?{}", self.root, query.finish())
+    fn at(&self, path: &str, target: &Target) -> String {
+        format!("{}{path}?{}", self.root, target.query())
     }
 }
 
@@ -146,21 +146,15 @@ impl Client {
         &self.server
     }
 
-    /// Exchanges `token` for a GitHub token by the policy `identity` in `scope`. After a failed
-    /// connection and 502 to 504 there are two more attempts, unless the server asks for a
+    /// Exchanges `token` for a GitHub token for `target`. After a failed connection and 502 to 504 there are two more attempts, unless the server asks for a
     /// longer wait than two seconds. Nothing is repeated that may have led to a token: not an
     /// exchange of which the server says so, and not a request whose connection broke after it
     /// was sent.
     ///
     /// # Errors
     /// A refusal as the server words it, or why there is no answer.
-    pub async fn exchange(
-        &self,
-        token: &IdentityToken,
-        scope: &Scope,
-        identity: &PolicyName,
-    ) -> Result<Issued, Error> {
-        let url = self.server.at("/sts/exchange", scope, identity);
+    pub async fn exchange(&self, token: &IdentityToken, target: &Target) -> Result<Issued, Error> {
+        let url = self.server.at("/sts/exchange", target);
         // By hand: what backon makes of this the compiler does not let go to another thread.
         let mut pauses = ExponentialBuilder::new()
             .with_min_delay(FIRST_BACKOFF)
@@ -194,13 +188,8 @@ impl Client {
     /// # Errors
     /// A fault, or that the token itself is not taken. A token that is taken and would not be
     /// granted is not an error. The message says if the server does not offer checks.
-    pub async fn check(
-        &self,
-        token: &IdentityToken,
-        scope: &Scope,
-        identity: &PolicyName,
-    ) -> Result<Checked, Error> {
-        let url = self.server.at("/sts/check", scope, identity);
+    pub async fn check(&self, token: &IdentityToken, target: &Target) -> Result<Checked, Error> {
+        let url = self.server.at("/sts/check", target);
         let answer = self.ask(&url, token).await.map_err(|error| match error.code {
             _ if error.reason.is_some() => error,
             5 | 12 => error.saying(12, "this server cannot check without minting"),

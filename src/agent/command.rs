@@ -8,8 +8,8 @@ use std::{path::Path, process::Stdio, sync::Arc, time::Duration};
 use tokio::process;
 
 use crate::{
+    client::Target,
     clock::{Clock, UnixTime},
-    name::{PolicyName, Scope},
     telemetry::{label, metric},
 };
 
@@ -43,8 +43,7 @@ impl Command {
 /// What the command learns about the token, from environment variables.
 pub(super) struct Renewed<'a> {
     pub(super) file: &'a Path,
-    pub(super) scope: &'a Scope,
-    pub(super) identity: &'a PolicyName,
+    pub(super) target: &'a Target,
     pub(super) ends_at: UnixTime,
 }
 
@@ -67,8 +66,8 @@ pub(super) fn run(
     process
         .args(&command.arguments)
         .env("OCTO_STS_TOKEN_FILE", renewed.file)
-        .env("OCTO_STS_SCOPE", renewed.scope.to_string())
-        .env("OCTO_STS_IDENTITY", renewed.identity.as_str())
+        .env("OCTO_STS_SCOPE", renewed.target.scope().to_string())
+        .env("OCTO_STS_IDENTITY", renewed.target.identity().as_str())
         .env("OCTO_STS_EXPIRES_AT", renewed.ends_at.rfc3339())
         .stdin(Stdio::null())
         .kill_on_drop(true);

@@ -170,7 +170,7 @@ impl Keeper {
             Ok(()) => {
                 self.in_file = None;
                 tracing::error!(
-                    { field::SCOPE } = %self.wanted.scope, { field::IDENTITY } = %self.wanted.identity,
+                    { field::SCOPE } = %self.wanted.target.scope(), { field::IDENTITY } = %self.wanted.target.identity(),
                     { field::FILE } = %self.file.path().display(),
                     "the token ended before there was a new one; its file is removed"
                 );
@@ -247,8 +247,7 @@ impl Keeper {
     fn run_command(&self, held: &HeldToken) -> impl Future<Output = ()> + use<> {
         let renewed = Renewed {
             file: self.file.path(),
-            scope: &self.wanted.scope,
-            identity: &self.wanted.identity,
+            target: &self.wanted.target,
             ends_at: held.life.ends_at(),
         };
         let clock = Arc::clone(&self.shared.clock);
@@ -310,7 +309,7 @@ impl Keeper {
     fn tell_success(&self, held: &HeldToken, next: Option<UnixTime>) {
         self.count("done");
         tracing::info!(
-            { field::SCOPE } = %self.wanted.scope, { field::IDENTITY } = %self.wanted.identity,
+            { field::SCOPE } = %self.wanted.target.scope(), { field::IDENTITY } = %self.wanted.target.identity(),
             { field::FILE } = %self.file.path().display(),
             expires_at = held.life.ends_at().rfc3339(), renews_at = next.map(UnixTime::rfc3339),
             "a new token is in its file"
@@ -320,7 +319,7 @@ impl Keeper {
     fn tell_failure(&self, failed: &Failed, pause: Option<Duration>) {
         self.count(failed.outcome());
         tracing::warn!(
-            { field::SCOPE } = %self.wanted.scope, { field::IDENTITY } = %self.wanted.identity,
+            { field::SCOPE } = %self.wanted.target.scope(), { field::IDENTITY } = %self.wanted.target.identity(),
             { field::FILE } = %self.file.path().display(), { field::CAUSE } = %failed,
             failures = self.failures, next_in_s = pause.map(|pause| pause.as_secs_f64()),
             file_holds_a_token = self.in_file.is_some(),
@@ -371,11 +370,8 @@ async fn ask_once(shared: Arc<Shared>, wanted: Arc<Token>) -> Result<HeldToken, 
     let identity = wanted.source.token(&wanted.audience, &shared.egress, &shared.clock).await;
     let identity = identity.map_err(Failed::Identity)?;
     let asked_at = shared.clock.now();
-    let issued = shared
-        .client
-        .exchange(&identity, &wanted.scope, &wanted.identity)
-        .await
-        .map_err(Failed::Exchange)?;
+    let issued =
+        shared.client.exchange(&identity, &wanted.target).await.map_err(Failed::Exchange)?;
     match Life::new(asked_at, issued.expires_at) {
         Some(life) => {
             Ok(HeldToken { token: issued.token, life, renew_at: life.renewal(fastrand::f64()) })

@@ -3,14 +3,17 @@
 //! Strict YAML. Relative paths start at the file's own folder. What the file leaves out, the
 //! command line or the environment may say, except about a single token.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
 
 use serde::Deserialize;
 
 use super::{Command, Mode};
 use crate::{
-    client::{Server, ambient::SourceKind},
-    name::{Audience, PolicyName, Scope},
+    client::{Server, Target, ambient::SourceKind},
+    name::Audience,
     yaml::{self, At, Invalid},
 };
 
@@ -29,6 +32,8 @@ struct Document {
 struct Entry {
     scope: At<String>,
     identity: At<String>,
+    permissions: Option<At<BTreeMap<String, String>>>,
+    repositories: Option<At<Vec<String>>>,
     out: At<String>,
     mode: Option<At<String>>,
     audience: Option<At<String>>,
@@ -54,10 +59,8 @@ pub struct File {
 /// One token as the file has it.
 #[derive(Debug, Clone)]
 pub struct FileToken {
-    /// What it is for.
-    pub scope: Scope,
-    /// The policy by which it is granted.
-    pub identity: PolicyName,
+    /// What it is for, and how much of that.
+    pub target: Target,
     /// Its file.
     pub out: PathBuf,
     /// Who may read it.
@@ -110,14 +113,37 @@ fn token(entry: &Entry, folder: &Path) -> Result<FileToken, Invalid> {
         Command::new(words.value.iter().cloned()).map_err(|e| words.refuse(e.to_string()))
     };
     Ok(FileToken {
-        scope: parsed(&entry.scope, str::parse)?,
-        identity: parsed(&entry.identity, str::parse)?,
+        target: target(entry)?,
         out: path(&entry.out, folder)?,
         mode: optional(entry.mode.as_ref(), str::parse)?.unwrap_or_default(),
         audience: optional(entry.audience.as_ref(), str::parse)?,
         token_file: entry.token_file.as_ref().map(|file| path(file, folder)).transpose()?,
         on_renewal: entry.on_renewal.as_ref().map(command).transpose()?,
     })
+}
+
+fn target(entry: &Entry) -> Result<Target, Invalid> {
+    let mut target =
+        Target::new(parsed(&entry.scope, str::parse)?, parsed(&entry.identity, str::parse)?);
+    // One after the other, so that an error has its place.
+    if let Some(list) = &entry.repositories {
+        let names = list.value.iter().map(String::as_str);
+        target = target.narrowed([], names).map_err(|error| list.refuse(error.to_string()))?;
+        if list.value.is_empty() {
+            return Err(list.refuse("expected at least one repository"));
+        }
+    }
+    if let Some(map) = &entry.permissions {
+        let entries: Vec<_> =
+            map.value.iter().map(|(name, level)| format!("{name}:{level}")).collect();
+        target = target
+            .with_permissions(entries.iter().map(String::as_str))
+            .map_err(|error| map.refuse(error.to_string()))?;
+        if map.value.is_empty() {
+            return Err(map.refuse("expected at least one permission"));
+        }
+    }
+    Ok(target)
 }
 
 fn parsed<T, E: std::fmt::Display>(
@@ -162,7 +188,7 @@ mod tests {
         let file = parse(ONE).unwrap();
         let [token] = &file.tokens[..] else { panic!("{file:?}") };
         assert_eq!(
-            (token.scope.to_string(), token.identity.as_str()),
+            (token.target.scope().to_string(), token.target.identity().as_str()),
             ("octo-org/hello".into(), "ci")
         );
         assert_eq!(
@@ -192,6 +218,17 @@ mod tests {
     }
 
     #[test]
+    fn a_token_can_be_for_less_than_the_policy_grants() {
+        let less =
+            "permissions: {contents: read, issues: write}\n    repositories: [a, octo-org/b]";
+        let text = ONE.replace("octo-org/hello", "octo-org").replace("out: hello", less);
+        let file = parse(&format!("{text}    out: hello\n")).unwrap();
+        let expected = Target::new("octo-org".parse().unwrap(), "ci".parse().unwrap())
+            .narrowed(["contents:read", "issues:write"], ["a", "b"]);
+        assert_eq!(Ok(&file.tokens[0].target), expected.as_ref());
+    }
+
+    #[test]
     fn each_error_names_its_place() {
         let with = |line: &str| format!("{ONE}    {line}\n");
         let cases = [
@@ -201,6 +238,18 @@ mod tests {
             (with("mode: 0640"), "line 5, column 11: YAML readers disagree"),
             (with("on_renewal: []"), "line 5, column 17: a command is a list"),
             (with("on_renewal: reload now"), "line 5, column 17: "),
+            (with("permissions: {}"), "line 5, column 18: expected at least one permission"),
+            (with("permissions: {contents: all}"), "line 5, column 18: expected NAME:LEVEL"),
+            (with("permissions: [contents]"), "line 5, column 18: "),
+            (with("repositories: [a]"), "line 5, column 19: repositories narrow an organization's"),
+            (
+                with("repositories: []").replace("octo-org/hello", "octo-org"),
+                "line 5, column 19: expected at least one repository",
+            ),
+            (
+                with("repositories: [other/a]").replace("octo-org/hello", "octo-org"),
+                "line 5, column 19: expected repositories of the scope's owner",
+            ),
             (with("command: [x]"), "line 5, column 5: unknown key"),
             (with("token_file: \"\""), "line 5, column 17: a path is not empty"),
             (format!("server: ftp://a\n{ONE}"), "line 1, column 9: the server is a URL"),

@@ -47,6 +47,9 @@ pub struct Record {
     /// As asked, cut at 256 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub identity: Option<String>,
+    /// As asked, cut at 256 bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cap: Option<String>,
     /// Whether the token's signature was verified. If not, what follows is only claimed.
     pub verified: bool,
     /// `iss`.
@@ -202,6 +205,7 @@ impl Record {
             user_agent: None,
             scope: None,
             identity: None,
+            cap: None,
             verified: false,
             issuer: None,
             subject: None,

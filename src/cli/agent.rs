@@ -10,14 +10,14 @@ use tokio::net::TcpListener;
 
 use super::{
     Exit, block_on, say, serve,
-    workload::{Failure, Needed, Workload, WorkloadArgs, missing, outward},
+    workload::{Failure, NarrowingArgs, Needed, Workload, WorkloadArgs, missing, outward},
 };
 use crate::{
     agent::{Agent, Command, File, FileToken, Mode, Parts, Settings, Token},
     app::metrics_page,
+    client::Target,
     clock::{Clock, SystemClock},
     config::{Environment, Log, Outward},
-    name::Scope,
     telemetry::{self, Metrics},
 };
 
@@ -26,6 +26,8 @@ use crate::{
 pub(super) struct AgentArgs {
     #[command(flatten)]
     workload: WorkloadArgs,
+    #[command(flatten)]
+    less: NarrowingArgs,
     /// The file that holds the token. Its folder must exist.
     #[arg(long, value_name = "PATH")]
     out: Option<PathBuf>,
@@ -36,7 +38,7 @@ pub(super) struct AgentArgs {
     #[arg(
         long,
         value_name = "PATH",
-        conflicts_with_all = ["out", "mode", "server", "scope", "identity", "audience", "source", "token_file", "on_renewal"]
+        conflicts_with_all = ["out", "mode", "server", "scope", "identity", "permissions", "repositories", "audience", "source", "token_file", "on_renewal"]
     )]
     config: Option<PathBuf>,
     /// Serve /livez, /readyz and /metrics at this address, without TLS.
@@ -116,7 +118,8 @@ fn one(
     let command = Some(&args.on_renewal).filter(|words| !words.is_empty());
     let command = command.map(|words| Command::new(words.iter().cloned())).transpose();
     let on_renewal = command.map_err(|error| Failure::Usage(error.to_string()))?;
-    let token = token(&workload, scope, FileOf { out, mode: args.mode, on_renewal });
+    let target = workload.target(scope, &args.less)?;
+    let token = token(&workload, target, FileOf { out, mode: args.mode, on_renewal });
     Ok((workload, vec![token]))
 }
 
@@ -134,19 +137,19 @@ fn several(
         .map_err(|error| wrong(&error))?;
     let mut first = None;
     let mut tokens = Vec::new();
-    for FileToken { scope, identity, out, mode, audience, token_file, on_renewal } in file.tokens {
+    for FileToken { target, out, mode, audience, token_file, on_renewal } in file.tokens {
         let audience = audience.as_ref().or(file.audience.as_ref());
         let asks = WorkloadArgs {
             server: file.server.as_ref().map(ToString::to_string),
             scope: None,
-            identity: Some(identity.to_string()),
+            identity: Some(target.identity().to_string()),
             audience: audience.map(ToString::to_string),
             source: file.source.filter(|_| token_file.is_none()),
             token_file: token_file.or_else(|| file.token_file.clone()),
             ca_file: args.workload.ca_file.clone(),
         };
         let workload = asks.workload(outward, environment)?;
-        tokens.push(token(&workload, scope, FileOf { out, mode, on_renewal }));
+        tokens.push(token(&workload, target, FileOf { out, mode, on_renewal }));
         // They all ask one server.
         first.get_or_insert(workload);
     }
@@ -160,11 +163,10 @@ struct FileOf {
     on_renewal: Option<Command>,
 }
 
-fn token(workload: &Workload, scope: Scope, file: FileOf) -> Token {
+fn token(workload: &Workload, target: Target, file: FileOf) -> Token {
     let FileOf { out, mode, on_renewal } = file;
     Token {
-        scope,
-        identity: workload.identity.clone(),
+        target,
         out,
         mode,
         source: workload.source.clone(),

@@ -15,12 +15,13 @@ use zeroize::Zeroizing;
 
 use super::{
     Exit, block_on, say,
-    workload::{Failure, Needed, Workload, WorkloadArgs, missing, outward, quoted, shown},
+    workload::{
+        Failure, NarrowingArgs, Needed, Workload, WorkloadArgs, missing, outward, quoted, shown,
+    },
 };
 use crate::{
-    client::{Checked, Issued},
+    client::{Checked, Issued, Target},
     config::Environment,
-    name::Scope,
 };
 
 /// In which form a token is printed.
@@ -40,6 +41,8 @@ enum Output {
 pub(super) struct ExchangeArgs {
     #[command(flatten)]
     workload: WorkloadArgs,
+    #[command(flatten)]
+    less: NarrowingArgs,
     /// In which form the token is printed.
     #[arg(long, value_enum, default_value = "token")]
     output: Output,
@@ -91,16 +94,16 @@ async fn run(args: &ExchangeArgs, environment: &Environment) -> Result<Exit, Fai
     let scope = args.workload.scope(environment)?;
     let workload = args.workload.workload(&outward(environment)?, environment)?;
     let scope = scope.ok_or_else(|| missing(&[Needed::Scope]))?;
+    let target = workload.target(scope, &args.less)?;
     if args.check {
-        return check(&workload, &scope, args.output).await;
+        return check(&workload, &target, args.output).await;
     }
-    let issued = workload.exchange(&scope).await?;
+    let issued = workload.exchange(&target).await?;
     Ok(print(&printed(&issued, args.output)))
 }
 
-async fn check(workload: &Workload, scope: &Scope, output: Output) -> Result<Exit, Failure> {
-    let checked =
-        workload.client.check(&workload.token().await?, scope, &workload.identity).await?;
+async fn check(workload: &Workload, target: &Target, output: Output) -> Result<Exit, Failure> {
+    let checked = workload.client.check(&workload.token().await?, target).await?;
     let text = match output {
         Output::Json => format!("{}\n", json_of(&checked)),
         Output::Token | Output::Env => words(&checked),

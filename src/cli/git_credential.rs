@@ -27,10 +27,10 @@ use self::{
 };
 use super::{
     Exit, block_on, say,
-    workload::{Failure, Workload, WorkloadArgs, outward},
+    workload::{Failure, NarrowingArgs, Workload, WorkloadArgs, outward},
 };
 use crate::{
-    client,
+    client::{self, Target},
     clock::{Clock, SystemClock},
     config::{Environment, Outward},
     name::Scope,
@@ -48,6 +48,9 @@ const INSTALLATION_TOKEN: &str = "ghs_";
 pub(super) struct GitCredentialArgs {
     #[command(flatten)]
     workload: WorkloadArgs,
+    /// Ask only for `contents: read`: git does not say whether it is going to read or to write.
+    #[arg(long)]
+    read_only: bool,
     /// The folder in which tokens are kept until they end, as an absolute path [default: octo-sts
     /// in $XDG_RUNTIME_DIR, $XDG_CACHE_HOME or ~/.cache].
     #[arg(long, value_name = "DIR", conflicts_with = "no_cache")]
@@ -85,15 +88,35 @@ async fn run(args: &GitCredentialArgs, environment: &Environment) -> Result<(), 
     if args.operation == "erase" {
         return args.erase(cache, &wanted, &outward).await;
     }
-    let scope = match args.workload.scope(environment)? {
-        Some(scope) => scope,
-        None => wanted.scope().map_err(|text| Failure::Usage(text.to_owned()))?,
-    };
+    let (scope, repository) = args.scope(&wanted, environment)?;
     let workload = args.workload.workload(&outward, environment)?;
-    Credential { cache, workload, scope }.get().await
+    let less = NarrowingArgs {
+        permissions: args.read_only.then(|| "contents:read".to_owned()).into_iter().collect(),
+        repositories: repository.into_iter().collect(),
+    };
+    let target = workload.target(scope, &less)?;
+    Credential { cache, workload, target }.get().await
 }
 
 impl GitCredentialArgs {
+    /// The scope, and for an organization's policy the one repository that git wants to reach, if
+    /// git names it.
+    fn scope(
+        &self,
+        wanted: &Wanted,
+        environment: &Environment,
+    ) -> Result<(Scope, Option<String>), Failure> {
+        let Some(scope) = self.workload.scope(environment)? else {
+            let scope = wanted.scope().map_err(|text| Failure::Usage(text.to_owned()))?;
+            return Ok((scope, None));
+        };
+        let repository = wanted
+            .scope()
+            .ok()
+            .filter(|wanted| scope.repo().is_none() && wanted.owner() == scope.owner());
+        Ok((scope, repository.map(|repository| repository.to_string())))
+    }
+
     /// Where tokens are kept. git runs helpers in the repository's folder, so a relative path would
     /// put tokens there.
     fn folder(&self, environment: &Environment) -> Result<Option<PathBuf>, Failure> {
@@ -155,7 +178,7 @@ fn read() -> Result<Wanted, Failure> {
 struct Credential {
     cache: Option<Cache>,
     workload: Workload,
-    scope: Scope,
+    target: Target,
 }
 
 impl Credential {
@@ -173,7 +196,7 @@ impl Credential {
         {
             return answer(&entry);
         }
-        let issued = self.workload.exchange(&self.scope).await?;
+        let issued = self.workload.exchange(&self.target).await?;
         let entry = Entry { token: issued.token, expires_at: issued.expires_at };
         if let Some(slot) = slot {
             slot.write(&entry);
@@ -187,8 +210,7 @@ impl Credential {
     fn key(&self) -> Key {
         Key::of(&[
             &self.workload.client.server().to_string(),
-            &self.scope.to_string().to_ascii_lowercase(),
-            self.workload.identity.as_str(),
+            &self.target.key(),
             self.workload.audience.as_str(),
             &self.workload.source.mark(),
         ])

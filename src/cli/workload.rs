@@ -8,7 +8,7 @@ use clap::builder::{PossibleValuesParser, TypedValueParser};
 use super::{Exit, say};
 use crate::{
     client::{
-        self, Class, Client, IdentityToken, Issued, Server,
+        self, Class, Client, IdentityToken, Issued, Server, Target,
         ambient::{NoIdentity, Options, Source, SourceKind},
     },
     clock::{Clock, SystemClock},
@@ -42,6 +42,18 @@ pub(super) struct WorkloadArgs {
     /// A file of CA certificates to trust beside the system's; may be repeated.
     #[arg(long, value_name = "PATH")]
     pub(super) ca_file: Vec<PathBuf>,
+}
+
+/// How much of what the policy grants.
+#[derive(Debug, Clone, Default, clap::Args)]
+pub(super) struct NarrowingArgs {
+    /// Ask only for this permission of those that the policy grants; may be repeated.
+    #[arg(long = "permission", value_name = "NAME:LEVEL")]
+    pub(super) permissions: Vec<String>,
+    /// Ask only for this repository of those that an organization's policy covers; may be
+    /// repeated.
+    #[arg(long = "repository", value_name = "REPO")]
+    pub(super) repositories: Vec<String>,
 }
 
 pub(super) fn kinds() -> impl TypedValueParser<Value = SourceKind> {
@@ -248,9 +260,20 @@ impl Workload {
         Ok(self.source.token(self.audience.as_str(), &self.egress, &self.clock).await?)
     }
 
+    /// What to ask for.
+    pub(super) fn target(&self, scope: Scope, less: &NarrowingArgs) -> Result<Target, Failure> {
+        let NarrowingArgs { permissions, repositories } = less;
+        Target::new(scope, self.identity.clone())
+            .narrowed(
+                permissions.iter().map(String::as_str),
+                repositories.iter().map(String::as_str),
+            )
+            .map_err(|error| Failure::Usage(error.to_string()))
+    }
+
     /// A token for GitHub.
-    pub(super) async fn exchange(&self, scope: &Scope) -> Result<Issued, Failure> {
-        Ok(self.client.exchange(&self.token().await?, scope, &self.identity).await?)
+    pub(super) async fn exchange(&self, target: &Target) -> Result<Issued, Failure> {
+        Ok(self.client.exchange(&self.token().await?, target).await?)
     }
 }
 

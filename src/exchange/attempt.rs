@@ -14,7 +14,7 @@ use crate::{
     github::{IssuedToken, MintCalls, Route},
     name::{PolicyName, RequestId, Scope, Subject},
     oidc::{Unverified, VerifiedToken},
-    policy::{Denied, Grant, Permissions, Reach, Repositories},
+    policy::{Allowed, Denied, Narrowing, Permissions, Reach, Repositories},
     reason::{Condition, Reason, Refusal, Workload},
     store::{Found, Located},
     telemetry::{label, metric},
@@ -44,6 +44,8 @@ pub struct ParsedRequest {
     pub scope: Scope,
     /// By which policy.
     pub identity: PolicyName,
+    /// How much of what the policy allows.
+    pub narrowing: Narrowing,
 }
 
 impl ParsedRequest {
@@ -62,6 +64,8 @@ pub struct Attempt {
     pub scope: Option<String>,
     /// The identity's text, for the record.
     pub identity: Option<String>,
+    /// The text of what narrows the permissions, for the record.
+    pub cap: Option<String>,
     /// What the wire made of it.
     pub asked: Result<ParsedRequest, Refusal>,
 }
@@ -161,16 +165,19 @@ impl<'a, P: Purpose> Journal<'a, P> {
         reporter: Option<&'a Reporter>,
         attempt: &Attempt,
     ) -> Self {
-        let Attempt { caller, scope, identity, .. } = attempt;
+        let Attempt { caller, scope, identity, cap, .. } = attempt;
         let id = caller.request_id.to_string();
         let address = caller.address.to_string();
         let mut record = Record::begin(clock.now(), P::OPERATION, id, caller.protocol, address);
         record.user_agent = caller.user_agent.as_deref().map(cut);
         record.scope = scope.as_deref().map(record::name);
         record.identity = identity.as_deref().map(record::name);
+        record.cap = cap.as_deref().map(record::name);
         // A check is not an exchange, and a request without one scope is neither.
         let reporter = reporter.filter(|_| P::OPERATION == Operation::Exchange && scope.is_some());
-        let event = reporter.map(|reporter| (event(&record), reporter));
+        // The Go service's events have one scope; what narrows it is not a scope.
+        let scope = attempt.asked.as_ref().ok().map(|asked| asked.scope.to_string());
+        let event = reporter.map(|reporter| (event(&record, scope), reporter));
         Self {
             event,
             audit,
@@ -255,9 +262,9 @@ impl<'a, P: Purpose> Journal<'a, P> {
     }
 
     /// Notes each condition, satisfied or not.
-    pub(super) fn evaluated(&mut self, outcome: &Result<Grant, Denied>) {
+    pub(super) fn evaluated(&mut self, outcome: &Result<Allowed, Denied>) {
         let conditions = match outcome {
-            Ok(grant) => grant.conditions(),
+            Ok(allowed) => allowed.conditions(),
             Err(denied) => denied.conditions(),
         };
         self.record.hold(conditions);
@@ -378,9 +385,9 @@ impl<P: Purpose> Drop for Journal<'_, P> {
 }
 
 /// What is known of an attempt when it begins.
-fn event(record: &Record) -> ExchangeEvent {
+fn event(record: &Record, scope: Option<String>) -> ExchangeEvent {
     ExchangeEvent {
-        scope: record.scope.clone().unwrap_or_default(),
+        scope: scope.or_else(|| record.scope.clone()).unwrap_or_default(),
         identity: record.identity.clone().unwrap_or_default(),
         user_agent: record.user_agent.clone().unwrap_or_default(),
         time: record.time.clone(),

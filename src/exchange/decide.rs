@@ -20,7 +20,7 @@ use crate::{
     github::{Installation, Scarce},
     name::{AccountId, Owner, PolicyName, Scope, Subject},
     oidc::VerifiedToken,
-    policy::{self, Denied, Grant, TrustedIssuers, Verdict},
+    policy::{self, Allowed, Denied, Grant, TrustedIssuers, Verdict},
     reason::{Reason, Refusal, Workload},
     store::{AsOf, Found, Located, PolicyFile},
     telemetry::{metric, trace},
@@ -123,7 +123,9 @@ impl Exchange {
         let evaluated = evaluated.instrument(debug_span!(trace::EVALUATE)).await?;
         journal.evaluated(&evaluated);
         let grant = evaluated
-            .map_err(|denied| disclosure::mismatch(&denied, audience, workload.clone()))?;
+            .map_err(|denied| disclosure::mismatch(&denied, audience, workload.clone()))?
+            .narrow(&asked.narrowing)
+            .map_err(|exceeds| disclosure::not_covered(&exceeds))?;
         let reached = Facts { repositories: Some(grant.repositories()), ..known };
         self.not_denied(&reached).map_err(|denied| disclosure::denied_by_operator(&denied))?;
         let installation = self.minter(&grant, asked, &subject).await?;
@@ -222,7 +224,7 @@ impl Exchange {
         file: Arc<PolicyFile>,
         token: VerifiedToken,
         scope: &Scope,
-    ) -> Result<Result<Grant, Denied>, Refusal> {
+    ) -> Result<Result<Allowed, Denied>, Refusal> {
         let (cost, owner) = (file.policy.cost(&token), scope.owner().clone());
         let (settings, scope) = (Arc::clone(&self.settings), scope.clone());
         let policy_repo = self.parts.store.policy_repo().clone();

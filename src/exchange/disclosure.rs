@@ -14,7 +14,7 @@ use crate::{
     github,
     name::{Owner, PolicyName, Scope},
     oidc::{self, IssuerKind, VerifiedToken},
-    policy::Denied,
+    policy::{Denied, NotCovered},
     reason::{Condition, Reason, Refusal, Workload},
     store::{self, Found},
 };
@@ -72,6 +72,12 @@ pub(super) fn not_served(owner: &Owner) -> Refusal {
 /// The operator denies it. What the deny file says is for the operator alone.
 pub(super) fn denied_by_operator(denied: &DeniedByOperator) -> Refusal {
     Refusal::new(Reason::DeniedByOperator, "denied by the operator of this server").because(denied)
+}
+
+/// The request asks for more than the policy allows. Its token satisfies the policy, so it could
+/// find out by asking GitHub what its own token may do.
+pub(super) fn not_covered(exceeds: &NotCovered) -> Refusal {
+    Refusal::new(exceeds.reason(), exceeds.to_string())
 }
 
 /// A bucket is empty. The answer is the same for every owner.

@@ -3,10 +3,10 @@
 
 use serde_json::{Map, Value};
 
-use super::{AppPin, Permissions, Policy, PolicyKind, compile::Matcher, hint};
+use super::{Policy, PolicyKind, compile::Matcher, hint, narrow::Allowed};
 use crate::{
     claim,
-    name::{Audience, Issuer, Owner, RepoName, Scope, Subject},
+    name::{Audience, Issuer, RepoName, Scope, Subject},
     oidc::{IssuerKind, VerifiedToken},
     pattern::Pattern,
     reason::{Condition, Reason},
@@ -27,59 +27,6 @@ pub enum Repositories {
     All,
     /// These, at least one.
     These(Vec<RepoName>),
-}
-
-/// What a token may have by a policy that it satisfied. Only evaluation makes one.
-#[derive(Debug, Clone)]
-pub struct Grant {
-    owner: Owner,
-    repositories: Repositories,
-    permissions: Permissions,
-    pin: Option<AppPin>,
-    conditions: Vec<Condition>,
-}
-
-impl Grant {
-    /// Whose installation mints.
-    pub fn owner(&self) -> &Owner {
-        &self.owner
-    }
-
-    /// What the token reaches.
-    pub fn repositories(&self) -> &Repositories {
-        &self.repositories
-    }
-
-    /// What the token may do there; never empty.
-    pub fn permissions(&self) -> &Permissions {
-        &self.permissions
-    }
-
-    /// Which App must mint.
-    pub fn pin(&self) -> Option<&AppPin> {
-        self.pin.as_ref()
-    }
-
-    /// The conditions, all satisfied, in the order of [`Denied::conditions`].
-    pub fn conditions(&self) -> &[Condition] {
-        &self.conditions
-    }
-
-    /// A grant as if evaluated, for unit tests of what comes after.
-    #[cfg(test)]
-    pub(crate) fn for_test(
-        owner: &str,
-        repositories: Repositories,
-        permissions: Permissions,
-    ) -> Self {
-        Self {
-            owner: owner.parse().unwrap(),
-            repositories,
-            permissions,
-            pin: None,
-            conditions: Vec::new(),
-        }
-    }
 }
 
 /// A token does not satisfy a policy.
@@ -159,7 +106,7 @@ impl Policy {
     /// # Errors
     /// [`Denied`] if any condition fails. So does a scope that this policy is not for, which
     /// callers that choose the policy by [`PolicyKind::of`] never see.
-    pub fn evaluate(&self, token: &VerifiedToken, asked: &Context<'_>) -> Result<Grant, Denied> {
+    pub fn evaluate(&self, token: &VerifiedToken, asked: &Context<'_>) -> Result<Allowed, Denied> {
         let mut conditions = self.conditions(&Presented::of(token), asked);
         let Some(repositories) = self.coverage(asked) else {
             conditions.push(unfit_scope());
@@ -168,7 +115,7 @@ impl Policy {
         if conditions.iter().any(|condition| !condition.satisfied) {
             return Err(Denied { conditions });
         }
-        Ok(Grant {
+        Ok(Allowed {
             owner: asked.scope.owner().clone(),
             repositories,
             permissions: self.permissions.clone(),

@@ -58,15 +58,17 @@ fn token(claims: &Map<String, Value>) -> VerifiedToken {
 fn evaluate(policy: &Policy, token: &VerifiedToken, scope: &str) -> Result<Grant, Denied> {
     let (scope, policy_repo): (Scope, RepoName) =
         (scope.parse().unwrap(), ".github".parse().unwrap());
-    policy.evaluate(
-        token,
-        &Context {
-            scope: &scope,
-            domain: "sts.example.com",
-            github_host: "github.com",
-            policy_repo: &policy_repo,
-        },
-    )
+    policy
+        .evaluate(
+            token,
+            &Context {
+                scope: &scope,
+                domain: "sts.example.com",
+                github_host: "github.com",
+                policy_repo: &policy_repo,
+            },
+        )
+        .map(Allowed::whole)
 }
 
 fn kind(scope: &str) -> PolicyKind {

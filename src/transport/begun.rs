@@ -82,7 +82,13 @@ impl Begun {
     }
 
     fn attempt(&self, refusal: Refusal) -> Attempt {
-        Attempt { caller: self.caller.clone(), scope: None, identity: None, asked: Err(refusal) }
+        Attempt {
+            caller: self.caller.clone(),
+            scope: None,
+            identity: None,
+            cap: None,
+            asked: Err(refusal),
+        }
     }
 }
 

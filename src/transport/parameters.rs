@@ -145,10 +145,7 @@ mod tests {
     fn outcome(read: impl FnOnce(&mut Fields)) -> Result<String, Reason> {
         let mut fields = Fields::default();
         read(&mut fields);
-        fields
-            .parse()
-            .map(|(scope, identity)| format!("{scope} {identity}"))
-            .map_err(|refusal| refusal.reason)
+        fields.parse().map(|asked| asked.to_string()).map_err(|refusal| refusal.reason)
     }
 
     fn form(text: &str) -> Result<String, Reason> {

@@ -4,10 +4,13 @@
 //! asked for stands in the audit record, and a fault of the credential is told before one of the
 //! request, whichever was met first.
 
+use std::collections::HashSet;
+
 use crate::{
     exchange::{Attempt, Caller, ParsedRequest},
-    name::{PolicyName, Scope},
+    name::{PolicyName, RepoName, Scope},
     oidc::Unverified,
+    policy::Narrowing,
     proto::{octosts::v1::CheckRequest, oidc::ExchangeRequest},
     reason::{Reason, Refusal},
     transport::reply,
@@ -96,12 +99,12 @@ impl Fields {
     /// What the request is for.
     ///
     /// # Errors
-    /// `REQUEST_INVALID`, `SCOPE_INVALID`, `SCOPES_CONFLICT` or `IDENTITY_INVALID`, in this order.
-    pub(super) fn parse(&self) -> Result<(Scope, PolicyName), Refusal> {
+    /// `REQUEST_INVALID`, `SCOPE_INVALID`, `SCOPES_CONFLICT` or `IDENTITY_INVALID`.
+    pub(super) fn parse(&self) -> Result<Asked, Refusal> {
         if let Some(fault) = &self.fault {
             return Err(fault.clone());
         }
-        let scope = self.scope()?;
+        let (scope, repositories) = self.scope()?;
         let identity = self
             .identity
             .as_deref()
@@ -111,27 +114,56 @@ impl Fields {
                 Refusal::new(Reason::IdentityInvalid, format!("identity is invalid: {error}"))
             })?;
         // Names of another product's capabilities have no colon; they ask for nothing here.
-        if self.cap.iter().any(|cap| cap.contains(':')) {
-            return Err(Refusal::new(
-                Reason::RequestInvalid,
-                "cap entries of the form NAME:LEVEL are not supported",
-            ));
-        }
-        Ok((scope, identity))
+        let permissions = self.cap.iter().map(String::as_str).filter(|cap| cap.contains(':'));
+        let narrowing = Narrowing::new(permissions, repositories).map_err(|error| {
+            Refusal::new(Reason::RequestInvalid, format!("cap or scopes: {error}"))
+        })?;
+        Ok(Asked { scope, identity, narrowing })
     }
 
-    fn scope(&self) -> Result<Scope, Refusal> {
-        let mut scopes = self.scopes();
-        let first = scopes
-            .next()
-            .ok_or_else(|| Refusal::new(Reason::ScopeInvalid, "scope must be provided"))?;
+    /// The one scope, or an owner and the repositories that its policy is narrowed to.
+    fn scope(&self) -> Result<(Scope, Vec<RepoName>), Refusal> {
         // Names compare without ASCII case, so two spellings of one scope are one scope.
-        if scopes.any(|other| !other.eq_ignore_ascii_case(first)) {
-            return Err(Refusal::new(Reason::ScopesConflict, "exactly one scope must be provided"));
+        let (mut distinct, mut seen) = (Vec::new(), HashSet::new());
+        for text in self.scopes() {
+            let scope: Scope = text.parse().map_err(|error| {
+                Refusal::new(Reason::ScopeInvalid, format!("scope is invalid: {error}"))
+            })?;
+            if seen.insert(scope.clone()) {
+                distinct.push(scope);
+            }
         }
-        first.parse().map_err(|error| {
-            Refusal::new(Reason::ScopeInvalid, format!("scope is invalid: {error}"))
-        })
+        let conflict =
+            || Refusal::new(Reason::ScopesConflict, "exactly one scope must be provided");
+        if distinct.len() > 1 {
+            // The owner itself must be named too: nobody gets an organization's policy by accident.
+            let owner = distinct.iter().position(|scope| scope.repo().is_none());
+            let scope = distinct.remove(owner.ok_or_else(conflict)?);
+            let repositories: Option<Vec<_>> = distinct
+                .into_iter()
+                .map(|other| other.repo().filter(|_| other.owner() == scope.owner()).cloned())
+                .collect();
+            return Ok((scope, repositories.ok_or_else(conflict)?));
+        }
+        match distinct.pop() {
+            Some(scope) => Ok((scope, Vec::new())),
+            None => Err(Refusal::new(Reason::ScopeInvalid, "scope must be provided")),
+        }
+    }
+}
+
+/// What a request is for.
+#[derive(Debug)]
+pub(super) struct Asked {
+    scope: Scope,
+    identity: PolicyName,
+    narrowing: Narrowing,
+}
+
+#[cfg(test)]
+impl std::fmt::Display for Asked {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.scope, self.identity)
     }
 }
 
@@ -171,13 +203,14 @@ pub(super) fn attempt(
 ) -> Attempt {
     let given: Vec<&str> = fields.scopes().collect();
     let asked = token.and_then(|token| {
-        let (scope, identity) = fields.parse()?;
-        Ok(ParsedRequest { token, scope, identity })
+        let Asked { scope, identity, narrowing } = fields.parse()?;
+        Ok(ParsedRequest { token, scope, identity, narrowing })
     });
     Attempt {
         caller,
         scope: (!given.is_empty()).then(|| reply::cut(&given.join(","))),
         identity: fields.identity.as_deref().map(reply::cut),
+        cap: (!fields.cap.is_empty()).then(|| reply::cut(&fields.cap.join(","))),
         asked,
     }
 }
@@ -192,7 +225,7 @@ mod tests {
         given.iter().for_each(|(field, value)| fields.put(*field, (*value).to_owned()));
         fields
             .parse()
-            .map(|(s, i)| (s.to_string(), i.to_string()))
+            .map(|asked| (asked.scope.to_string(), asked.identity.to_string()))
             .map_err(|refusal| refusal.reason)
     }
 
@@ -218,10 +251,6 @@ mod tests {
     fn one_distinct_scope_is_required() {
         assert_eq!(
             read(&[(S, "o/r"), (Scopes, "o/s"), (Identity, "i")]),
-            Err(Reason::ScopesConflict)
-        );
-        assert_eq!(
-            read(&[(Scopes, "o/r"), (Scopes, "o"), (Identity, "i")]),
             Err(Reason::ScopesConflict)
         );
         assert_eq!(read(&[(Identity, "i")]), Err(Reason::ScopeInvalid));
@@ -257,16 +286,59 @@ mod tests {
         assert_eq!(read(&given), ok("o", "i"));
     }
 
+    fn narrowed(given: &[(Field, &str)]) -> Result<(String, String, String), Reason> {
+        let mut fields = Fields::default();
+        given.iter().for_each(|(field, value)| fields.put(*field, (*value).to_owned()));
+        let asked = fields.parse().map_err(|refusal| refusal.reason)?;
+        let permissions = asked.narrowing.permissions().iter();
+        let permissions: Vec<_> =
+            permissions.map(|(name, level)| format!("{name}:{}", level.as_str())).collect();
+        let repositories: Vec<_> =
+            asked.narrowing.repositories().iter().map(ToString::to_string).collect();
+        Ok((asked.scope.to_string(), permissions.join(" "), repositories.join(" ")))
+    }
+
     #[test]
     fn only_capabilities_with_a_level_narrow() {
+        let read = |cap: &[&str]| {
+            let caps = cap.iter().map(|cap| (Cap, *cap));
+            let given: Vec<_> = [(S, "o"), (Identity, "i")].into_iter().chain(caps).collect();
+            narrowed(&given).map(|(_, permissions, _)| permissions)
+        };
+        assert_eq!(read(&["groups.list", ""]).as_deref(), Ok(""));
         assert_eq!(
-            read(&[(S, "o"), (Identity, "i"), (Cap, "groups.list"), (Cap, "")]),
-            ok("o", "i")
+            read(&["issues:write", "groups.list", "contents:read", "issues:write"]).as_deref(),
+            Ok("contents:read issues:write")
         );
-        assert_eq!(
-            read(&[(S, "o"), (Identity, "i"), (Cap, "contents:read")]),
-            Err(Reason::RequestInvalid)
-        );
+        for wrong in ["contents:", ":", "contents:all", "contents:read,issues:read"] {
+            assert_eq!(read(&["issues:read", wrong]), Err(Reason::RequestInvalid), "{wrong}");
+        }
+        assert_eq!(read(&["issues:read", "issues:write"]), Err(Reason::RequestInvalid));
+    }
+
+    #[test]
+    fn an_owner_with_repositories_of_its_own_is_one_scope() {
+        let read = |scopes: &[&str]| {
+            let scopes = scopes.iter().map(|scope| (Scopes, *scope));
+            let given: Vec<_> = [(Identity, "i")].into_iter().chain(scopes).collect();
+            narrowed(&given).map(|(scope, _, repositories)| format!("{scope}: {repositories}"))
+        };
+        for (scopes, expected) in [
+            (&["o"][..], Ok("o: ")),
+            (&["o", "O"], Ok("o: ")),
+            (&["o", "o/a"], Ok("o: a")),
+            (&["O/b", "o", "o/a", "o/B"], Ok("o: b a")),
+            (&["o", "o/.github"], Ok("o: .github")),
+            (&["o/a", "o/b"], Err(Reason::ScopesConflict)),
+            (&["o/.github", "o/b"], Err(Reason::ScopesConflict)),
+            (&["o", "p"], Err(Reason::ScopesConflict)),
+            (&["o", "p/a"], Err(Reason::ScopesConflict)),
+            (&["o", "o/a", "p"], Err(Reason::ScopesConflict)),
+            (&["o", "o/a", "p/a"], Err(Reason::ScopesConflict)),
+            (&["o", "o/a/b"], Err(Reason::ScopeInvalid)),
+        ] {
+            assert_eq!(read(scopes), expected.map(ToOwned::to_owned), "{scopes:?}");
+        }
     }
 
     #[test]
@@ -280,8 +352,11 @@ mod tests {
             identity_provider: "p".into(),
             scopes: vec!["O/r".into(), String::new()],
         };
-        let (scope, identity) = Fields::from(message).parse().unwrap();
-        assert_eq!((scope.to_string(), identity.to_string()), ("o/r".into(), "i".into()));
+        let asked = Fields::from(message).parse().unwrap();
+        assert_eq!(
+            (asked.scope.to_string(), asked.identity.to_string()),
+            ("o/r".into(), "i".into())
+        );
     }
 
     #[test]

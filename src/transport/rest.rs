@@ -162,10 +162,7 @@ mod tests {
         }
         let (head, ()) = request.body(()).unwrap().into_parts();
         let fields = fields(&head, Ok(Bytes::from_static(body)));
-        fields
-            .parse()
-            .map(|(scope, identity)| format!("{scope} {identity}"))
-            .map_err(|refusal| refusal.reason)
+        fields.parse().map(|asked| asked.to_string()).map_err(|refusal| refusal.reason)
     }
 
     const FORM: Option<&str> = Some("application/x-www-form-urlencoded");

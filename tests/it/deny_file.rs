@@ -133,6 +133,17 @@ async fn a_key_is_denied_whether_or_not_the_token_names_it() {
     is(&world, at, &unnamed, DENIED, "a token without kid").await;
 }
 
+#[tokio::test]
+async fn a_token_that_is_narrowed_past_the_denied_repository_is_granted() {
+    let (world, _folder) = denying("repository: octo-org/hello").await;
+    let ask = |repository: &str| Ask {
+        scopes: vec![repository.to_owned()],
+        ..Ask::new("octo-org", "all", &world.token(json!({})))
+    };
+    same(&world.client.exchange(&ask("octo-org/other")).await.rest, GRANTED, "other");
+    same(&world.client.exchange(&ask("octo-org/hello")).await.rest, DENIED, "hello");
+}
+
 /// Callers of an unknown issuer must not learn by the answer, or by a fetch, what is denied.
 #[tokio::test]
 async fn an_unknown_issuer_gets_the_one_answer_until_it_is_verified() {

@@ -377,6 +377,7 @@ fn full_record() -> Record {
         &mut record.user_agent,
         &mut record.scope,
         &mut record.identity,
+        &mut record.cap,
         &mut record.issuer,
         &mut record.subject,
         &mut record.jti,

@@ -125,6 +125,26 @@ async fn a_token_for_all_repositories_is_recorded_and_counted() {
     assert!(page.contains("octosts_all_repositories_tokens_total 6"), "{page}");
 }
 
+#[tokio::test]
+async fn the_record_has_what_was_asked_for_and_what_was_given() {
+    let setup = Setup::with_policy(POLICY).await;
+    setup.policy(".github", "ci", POLICY);
+    let world = setup.start().await;
+    let ask = Ask {
+        scopes: vec!["octo-org/other".to_owned()],
+        cap: vec!["issues:read".to_owned(), "groups.list".to_owned()],
+        ..Ask::new("octo-org", "ci", &world.token(json!({})))
+    };
+    assert_eq!(world.client.exchange(&ask).await.rest.code, 0);
+    for record in world.audit.at_least(2).await {
+        assert_eq!(record["scope"], "octo-org,octo-org/other");
+        assert_eq!(record["cap"], "issues:read,groups.list");
+        let permissions = &record["token"]["permissions"];
+        assert_eq!(permissions, &json!({"issues": "read", "metadata": "read"}));
+        assert_eq!(record["token"]["repositories"], json!(["other"]));
+    }
+}
+
 /// Collects the names of spans in their order.
 #[derive(Clone, Default)]
 struct Spans(Arc<Mutex<Vec<&'static str>>>);

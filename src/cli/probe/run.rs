@@ -9,7 +9,7 @@ use super::{
     super::workload::Workload,
     file::{Repository, Test, Verify},
 };
-use crate::client::GitHubApi;
+use crate::client::{GitHubApi, Target};
 
 /// The name of the check run by which Apps are compared.
 const CHECK_RUN: &str = "octo-sts-probe";
@@ -106,7 +106,8 @@ impl Probe<'_> {
         let identity = test.identity.parse().map_err(|error| NoToken::refused(&error))?;
         let token = self.workload.token().await;
         let token = token.map_err(|failure| NoToken::Failed(failure.to_string()))?;
-        let issued = self.workload.client.exchange(&token, &scope, &identity).await;
+        let target = Target::new(scope, identity);
+        let issued = self.workload.client.exchange(&token, &target).await;
         issued.map(|issued| issued.token).map_err(|error| match error.code {
             // Nobody answered, or something broke: that is not a refusal.
             4 | 13 | 14 if error.reason.is_none() => NoToken::Failed(error.to_string()),

@@ -19,7 +19,7 @@ fn token(kind: IssuerKind, subject: &str, audience: Value) -> VerifiedToken {
     )
 }
 
-fn evaluate(policy: &Policy, token: &VerifiedToken, scope: &str) -> Result<Grant, Denied> {
+fn evaluate(policy: &Policy, token: &VerifiedToken, scope: &str) -> Result<Allowed, Denied> {
     let (scope, policy_repo): (Scope, RepoName) =
         (scope.parse().unwrap(), ".github".parse().unwrap());
     policy.evaluate(

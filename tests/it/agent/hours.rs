@@ -5,7 +5,7 @@ use std::{fs, sync::Arc, time::Duration};
 use octo_sts::{
     agent::{Agent, FileError, Parts, Phase, Settings, Status, Token, Watch},
     client::{
-        Client, Server,
+        Client, Server, Target,
         ambient::{Options, Source},
     },
     clock::{Clock, Moment, UnixTime},
@@ -66,8 +66,7 @@ fn agent_by(
     let options = Options { token_file: Some(scene.id_file()), ..Options::default() };
     let source = Source::find(&Environment::default(), &options).unwrap();
     let token = |out: &&str| Token {
-        scope: "octo-org/hello".parse().unwrap(),
-        identity: "ci".parse().unwrap(),
+        target: Target::new("octo-org/hello".parse().unwrap(), "ci".parse().unwrap()),
         out: scene.folder.join(out),
         mode: "600".parse().unwrap(),
         source: source.clone(),

@@ -404,6 +404,11 @@ async fn once_writes_once_and_its_code_tells_why_not() {
     assert!(scene.held().is_some());
     assert_eq!(scene.alive().len(), 1, "it is for others to use");
     let held = scene.held();
+    assert_eq!(
+        run(command(&scene, &["--once", "--permission", "contents:write"])).await.0,
+        Some(77),
+        "more than the policy grants"
+    );
 
     scene.policy(&POLICY.replace("heads/main", "heads/other"));
     scene.clock.advance(Duration::from_secs(0));

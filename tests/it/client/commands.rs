@@ -89,6 +89,63 @@ async fn a_token_is_all_that_stdout_has() {
 }
 
 #[tokio::test]
+async fn a_token_can_be_for_less_than_the_policy_grants() {
+    let setup = Setup::with_policy(POLICY).await;
+    setup.clock.set(SystemClock.now());
+    setup.policy(".github", "ci", POLICY);
+    let world = setup.start().await;
+    let (server, token) = (format!("http://{}", world.address), world.token(json!({})));
+    let environment = variables(&server, &token);
+    let narrowed = async |arguments: &[&str]| {
+        let (code, out, err) = run(&[&["exchange"], arguments].concat(), &environment, "").await;
+        assert_eq!((code, err.as_str(), out.lines().count()), (0, "", 1), "{arguments:?}");
+        let last = world.github.minted().pop().unwrap().body;
+        (last["permissions"].clone(), last["repositories"].clone())
+    };
+    let (all, read) = (json!({"contents": "read", "issues": "write"}), json!({"contents": "read"}));
+    assert_eq!(narrowed(&[]).await, (all.clone(), json!(["hello"])));
+    assert_eq!(
+        narrowed(&["--permission", "contents:read"]).await,
+        (read.clone(), json!(["hello"]))
+    );
+    assert_eq!(
+        narrowed(&["--permission", "issues:read", "--permission", "contents:read"]).await.0,
+        json!({"contents": "read", "issues": "read"})
+    );
+    let organization = ["--scope", "octo-org", "--repository", "hello"];
+    assert_eq!(narrowed(&organization).await, (all, json!(["hello"])));
+    assert_eq!(
+        narrowed(&[
+            "--scope=octo-org",
+            "--repository=octo-org/other",
+            "--permission=contents:read"
+        ])
+        .await,
+        (read, json!(["other"]))
+    );
+
+    let issued = world.issued().len();
+    for (arguments, expected, told) in [
+        (&["--permission", "contents:write"][..], 77, "PERMISSION_REFUSED"),
+        (&["--permission", "packages:read"], 77, "the policy does not grant packages: read"),
+        (&["--permission", "contents"], 64, "expected NAME:LEVEL"),
+        (&["--permission", ""], 64, "expected NAME:LEVEL"),
+        (&["--repository", "hello"], 64, "expected OWNER as the scope"),
+        (&["--scope=octo-org", "--repository=other-org/hello"], 64, "of the scope's owner"),
+        (&["--check", "--permission", "contents:write"], 77, ""),
+    ] {
+        let (code, _, err) = run(&[&["exchange"], arguments].concat(), &environment, "").await;
+        assert_eq!(code, expected, "{arguments:?} {err}");
+        assert!(err.contains(told), "{arguments:?} {err}");
+    }
+    let check = ["exchange", "--check", "--permission", "contents:read"];
+    let (code, out, _) = run(&check, &environment, "").await;
+    assert_eq!(code, 0, "{out}");
+    assert!(out.contains("permissions: contents: read\n"), "{out}");
+    assert_eq!(world.issued().len(), issued, "a refusal and a check mint nothing");
+}
+
+#[tokio::test]
 async fn flags_go_before_variables_and_files_are_read() {
     let world = world().await;
     let server = format!("http://{}", world.address);
@@ -464,6 +521,46 @@ async fn git_is_answered_from_the_cache_until_it_is_refused() {
     assert!(world.issued()[0].revoked);
     assert_ne!(helper.get().await, first);
     assert_eq!(world.issued().len(), 2);
+}
+
+#[tokio::test]
+async fn git_gets_a_token_for_the_repository_in_question_and_no_more() {
+    let setup = Setup::with_policy(POLICY).await;
+    setup.clock.set(SystemClock.now());
+    setup.policy(".github", "ci", POLICY);
+    let world = setup.start().await;
+    let helper = Helper::new(&world, "narrow");
+    let organization = [("STS_SCOPE", "octo-org")];
+    let last = || {
+        let last = world.github.minted().pop().unwrap().body;
+        (last["permissions"].clone(), last["repositories"].clone())
+    };
+    let all = json!({"contents": "read", "issues": "write"});
+    let other = WANTED.replace("hello", "other");
+    let pathless = "protocol=https\nhost=github.com\n\n";
+    let foreign = WANTED.replace("octo-org", "other-org");
+    for (wanted, repositories) in
+        [(WANTED, json!(["hello"])), (&*other, json!(["other"])), (pathless, Value::Null)]
+    {
+        let issued = world.issued().len();
+        for _ in 0..2 {
+            let (code, _, err) = helper.run("get", wanted, &organization).await;
+            assert_eq!(code, 0, "{err}");
+        }
+        assert_eq!(world.issued().len(), issued + 1, "the second is from the cache");
+        assert_eq!(last(), (all.clone(), repositories), "{wanted}");
+    }
+    // A repository of somebody else: as before, the token of the scope that was set.
+    let issued = world.issued().len();
+    assert_eq!(helper.run("get", &foreign, &organization).await.0, 0);
+    assert_eq!(world.issued().len(), issued);
+
+    let mut helper = Helper::new(&world, "read-only");
+    helper.get().await;
+    assert_eq!(last(), (all, json!(["hello"])));
+    helper.arguments.push("--read-only".to_owned());
+    helper.get().await;
+    assert_eq!(last(), (json!({"contents": "read"}), json!(["hello"])), "not the cached one");
 }
 
 /// Everything that changes under which key a token is kept, with and without a path.

@@ -9,7 +9,7 @@ use std::{
 };
 
 use octo_sts::{
-    client::{Class, Client, Error, IdentityToken, Issued, Server, revoke},
+    client::{Class, Client, Error, IdentityToken, Issued, Server, Target, revoke},
     clock::{Clock, ManualClock, SystemClock, UnixTime},
     egress::{Egress, Settings},
 };
@@ -33,10 +33,13 @@ fn identity_token(text: &str) -> IdentityToken {
     IdentityToken::parse(text).unwrap()
 }
 
+fn target(scope: &str, identity: &str) -> Target {
+    Target::new(scope.parse().unwrap(), identity.parse().unwrap())
+}
+
 async fn ask(client: &Client) -> Result<Issued, Error> {
     let token = identity_token(TOKEN);
-    let issued =
-        client.exchange(&token, &"octo-org/hello".parse().unwrap(), &"a/ci".parse().unwrap()).await;
+    let issued = client.exchange(&token, &target("octo-org/hello", "a/ci")).await;
     if let Err(error) = &issued {
         assert!(!format!("{error} {error:?}").contains(TOKEN), "{error:?}");
     }
@@ -287,9 +290,8 @@ async fn a_server_that_cannot_check_says_so() {
         (404, json!({"code": 5, "message": "Not Found", "details": []}).to_string()),
     ] {
         let server = Fake::start(move |_| said(status, body.clone())).await;
-        let (scope, identity) = ("o/r".parse().unwrap(), "ci".parse().unwrap());
-        let error =
-            client(&server.url).check(&identity_token(TOKEN), &scope, &identity).await.unwrap_err();
+        let target = target("o/r", "ci");
+        let error = client(&server.url).check(&identity_token(TOKEN), &target).await.unwrap_err();
         assert_eq!(
             (error.code, error.message.as_str()),
             (12, "this server cannot check without minting")
@@ -301,18 +303,18 @@ async fn a_server_that_cannot_check_says_so() {
 async fn the_product_answers_both_questions() {
     let world = Setup::with_policy(POLICY).await.start().await;
     let client = client(&format!("http://{}", world.address));
-    let (scope, identity) = ("octo-org/hello".parse().unwrap(), "ci".parse().unwrap());
+    let target = target("octo-org/hello", "ci");
     let good = identity_token(&world.token(json!({})));
     let bad = identity_token(&world.token(json!({"sub": "somebody"})));
 
-    let checked = client.check(&good, &scope, &identity).await.unwrap();
+    let checked = client.check(&good, &target).await.unwrap();
     assert!(
         checked.granted && checked.conditions.iter().all(|condition| condition.satisfied),
         "{checked:?}"
     );
     assert_eq!(checked.permissions.get("issues").map(String::as_str), Some("write"));
     assert_eq!(checked.repositories, ["hello"]);
-    let refused = client.check(&bad, &scope, &identity).await.unwrap();
+    let refused = client.check(&bad, &target).await.unwrap();
     assert_eq!((refused.granted, refused.reason.as_deref()), (false, Some("POLICY_MISMATCH")));
     assert!(
         refused
@@ -320,19 +322,19 @@ async fn the_product_answers_both_questions() {
             .iter()
             .any(|condition| condition.field == "subject" && !condition.satisfied)
     );
-    let foreign = client.check(&identity_token(TOKEN), &scope, &identity).await.unwrap_err();
+    let foreign = client.check(&identity_token(TOKEN), &target).await.unwrap_err();
     assert_eq!(
         (foreign.class(), foreign.reason.as_deref()),
         (Class::Refused, Some("TOKEN_CLAIMS_INVALID"))
     );
 
-    let error = client.exchange(&bad, &scope, &identity).await.unwrap_err();
+    let error = client.exchange(&bad, &target).await.unwrap_err();
     assert_eq!((error.reason.as_deref(), error.class()), (Some("POLICY_MISMATCH"), Class::Refused));
     assert!(
         error.request_id.is_some() && error.conditions.iter().any(|condition| !condition.satisfied)
     );
     assert_eq!(world.issued().len(), 0, "nothing was minted so far");
-    let issued = client.exchange(&good, &scope, &identity).await.unwrap();
+    let issued = client.exchange(&good, &target).await.unwrap();
     assert_eq!(issued.expires_at, world.clock.now().plus(Duration::from_secs(3600)));
 
     let api: http::Uri = world.github.url().parse().unwrap();

@@ -22,6 +22,19 @@ struct Case {
     #[serde(default)]
     rest: Vec<Rest>,
     expect: String,
+    /// What GitHub is asked for.
+    #[serde(default = "permissions")]
+    permissions: Value,
+    #[serde(default = "repositories")]
+    repositories: Value,
+}
+
+fn permissions() -> Value {
+    json!({"issues": "write"})
+}
+
+fn repositories() -> Value {
+    json!(["hello"])
 }
 
 /// One header with the token that satisfies every policy of this world.
@@ -168,6 +181,10 @@ async fn requests_are_read_as_the_corpus_says() {
         setup.policy("hello", name, policy);
     }
     setup.policy(".github", "ci", &format!("{policy}repositories: [hello]\n"));
+    let wide = policy.replace("{issues: write}", "{contents: read, issues: write}");
+    setup.policy("hello", "wide", &wide);
+    setup.policy(".github", "wide", &wide);
+    setup.policy(".github", "two", &format!("{wide}repositories: [hello, other]\n"));
     let world = setup.start().await;
     let token = world.token(json!({}));
     let altered = world.token(json!({"iss": "https://nobody.example"}));
@@ -178,7 +195,7 @@ async fn requests_are_read_as_the_corpus_says() {
         for value in &mut case.authorization {
             *value = stand_ins.fill(value);
         }
-        let expected = Expected::new(&case.expect, &json!({"issues": "write"}), &json!(["hello"]));
+        let expected = Expected::new(&case.expect, &case.permissions, &case.repositories);
         run(&mut judge, case, &expected).await;
     }
     judge.finish();

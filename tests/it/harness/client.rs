@@ -18,7 +18,7 @@ use octo_sts::proto::{
     rpc,
 };
 use prost::Message;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tonic::transport::Channel;
 
 /// One question.
@@ -28,6 +28,9 @@ pub struct Ask {
     pub identity: String,
     /// The `authorization` header, if any.
     pub authorization: Option<String>,
+    /// More scopes.
+    pub scopes: Vec<String>,
+    pub cap: Vec<String>,
 }
 
 impl Ask {
@@ -36,6 +39,8 @@ impl Ask {
             scope: scope.into(),
             identity: identity.into(),
             authorization: Some(format!("Bearer {token}")),
+            scopes: Vec::new(),
+            cap: Vec::new(),
         }
     }
 }
@@ -257,6 +262,8 @@ impl Client {
         let message = ExchangeRequest {
             scope: ask.scope.clone(),
             identity: ask.identity.clone(),
+            scopes: ask.scopes.clone(),
+            cap: ask.cap.clone(),
             ..Default::default()
         };
         let mut request = tonic::Request::new(message);
@@ -276,6 +283,8 @@ impl Client {
         let query = form_urlencoded::Serializer::new(String::new())
             .append_pair("scope", &ask.scope)
             .append_pair("identity", &ask.identity)
+            .extend_pairs(ask.scopes.iter().map(|scope| ("scopes", scope)))
+            .extend_pairs(ask.cap.iter().map(|cap| ("cap", cap)))
             .finish();
         let headers: Vec<_> =
             ask.authorization.iter().map(|value| ("authorization", value.as_str())).collect();
@@ -299,8 +308,8 @@ impl Client {
 
     /// Asks over gRPC whether it would be granted.
     pub async fn check_grpc(&self, ask: &Ask) -> Check {
-        let scopes = vec![ask.scope.clone()];
-        let message = CheckRequest { scopes, identity: ask.identity.clone(), ..Default::default() };
+        let Ask { scope, identity, scopes, cap, .. } = ask.clone();
+        let message = CheckRequest { scope, identity, scopes, cap };
         let mut request = tonic::Request::new(message);
         if let Some(value) = &ask.authorization {
             request.metadata_mut().insert("authorization", value.parse().unwrap());
@@ -323,7 +332,9 @@ impl Client {
 
     /// Asks over REST whether it would be granted, by a POST of JSON.
     pub async fn check_rest(&self, ask: &Ask) -> Check {
-        let body = serde_json::json!({"scope": ask.scope, "identity": ask.identity}).to_string();
+        let Ask { scope, identity, scopes, cap, .. } = ask;
+        let body = json!({"scope": scope, "identity": identity, "scopes": scopes, "cap": cap});
+        let body = body.to_string();
         let mut headers = vec![("content-type", "application/json")];
         headers.extend(ask.authorization.iter().map(|value| ("authorization", value.as_str())));
         Check::of_rest(&self.send(Method::POST, "/sts/check", &headers, &body).await)

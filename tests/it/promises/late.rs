@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use octo_sts::{
-    client::{Class, Client, Error, IdentityToken, Server},
+    client::{Class, Client, Error, IdentityToken, Server, Target},
     clock::{Clock, SystemClock},
     egress::{Egress, Settings as EgressSettings},
     emulator::{Fault, RouteKind},
@@ -185,10 +185,8 @@ async fn by_client(world: &World) -> Result<(), Error> {
     let client =
         Client::new(Server::parse(&format!("http://{}", world.address)).unwrap(), &egress, clock);
     let token = IdentityToken::parse(&world.token(json!({}))).unwrap();
-    client
-        .exchange(&token, &"octo-org/hello".parse().unwrap(), &"ci".parse().unwrap())
-        .await
-        .map(drop)
+    let target = Target::new("octo-org/hello".parse().unwrap(), "ci".parse().unwrap());
+    client.exchange(&token, &target).await.map(drop)
 }
 
 #[tokio::test]
