@@ -142,7 +142,7 @@ pub enum Fault {
     #[error("`bearer_token_file` of the issuer cannot be read or has no token")]
     Bearer,
     /// All of it together took too long.
-    #[error("fetching the issuer's discovery document and keys took too long")]
+    #[error("fetching the issuer's discovery document and keys timed out")]
     TooSlow,
     /// The task that fetched or verified ended early.
     #[error("fetching the issuer's keys was interrupted")]

@@ -223,11 +223,12 @@ func TestRefusalsAreTold(t *testing.T) {
 		code          codes.Code
 		reason, line  string
 	}{
-		"two scopes":             {options: but(sts.WithScope(repository, organization)), code: codes.InvalidArgument, reason: "SCOPES_CONFLICT", line: "400 Bad Request"},
+		"two scopes":             {options: but(sts.WithScope(repository, "octo-org/other")), code: codes.InvalidArgument, reason: "SCOPES_CONFLICT", line: "400 Bad Request"},
 		"no scope":               {options: good[1:], code: codes.InvalidArgument, reason: "SCOPE_INVALID", line: "400 Bad Request"},
 		"a scope that is none":   {options: but(sts.WithScope("a/b/c")), code: codes.InvalidArgument, reason: "SCOPE_INVALID", line: "400 Bad Request"},
 		"no identity":            {options: good[:1], code: codes.InvalidArgument, reason: "IDENTITY_INVALID", line: "400 Bad Request"},
-		"a capability and level": {options: but(sts.WithCapabilities("administration:write")), code: codes.InvalidArgument, reason: "REQUEST_INVALID", line: "400 Bad Request"},
+		"a capability and level": {options: but(sts.WithCapabilities("administration:write")), code: codes.PermissionDenied, reason: "PERMISSION_REFUSED", line: "403 Forbidden"},
+		"a capability, no level": {options: but(sts.WithCapabilities("issues:")), code: codes.InvalidArgument, reason: "REQUEST_INVALID", line: "400 Bad Request"},
 		"another policy":         {options: but(sts.WithIdentity("bar")), code: codes.NotFound, reason: "POLICY_NOT_FOUND", line: "404 Not Found"},
 		"another owner":          {options: but(sts.WithScope("nobody/hello")), code: codes.NotFound, reason: "NOT_INSTALLED", line: "404 Not Found"},
 		"another subject":        {options: good, claims: "sub=someone-else", code: codes.PermissionDenied, reason: "POLICY_MISMATCH", line: "403 Forbidden"},
