@@ -180,6 +180,7 @@ fn exchange_settings(config: &Config) -> Option<exchange::Settings> {
         admission: config.rates,
         refusal_step: config.refusal_step,
         owners: config.policies.owners.clone(),
+        replay: config.tokens.replay,
         ..exchange::Settings::new(domain, config.github.host.clone())
     })
 }

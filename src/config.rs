@@ -19,7 +19,7 @@ use crate::{
     egress::Origin,
     github::Routing,
     name::{Audience, Issuer, Owner, RepoName},
-    oidc::{IssuersFile, ListedIssuers},
+    oidc::{IssuersFile, ListedIssuers, Replay},
     telemetry::{LogFilter, LogFormat},
     transport::TlsFiles,
     webhook,
@@ -170,6 +170,8 @@ pub struct Tokens {
     pub max_bytes: usize,
     /// How far `nbf` and `iat` may lie in the future.
     pub leeway: Duration,
+    /// What happens when a token is exchanged a second time.
+    pub replay: Replay,
 }
 
 /// Whose documents and keys may be fetched from private addresses.

@@ -33,9 +33,10 @@ use crate::{
     deny_file::Denials,
     github::{self, GitHub, Installation, IssuedToken, MintCalls},
     name::Owner,
-    oidc::{Oidc, Unverified},
+    oidc::{Oidc, Replay, Unverified},
     policy::Repositories,
     reason::{Reason, Refusal},
+    replay::{Claim, NotClaimed, Uses},
     store::Store,
     telemetry::trace,
 };
@@ -65,6 +66,8 @@ pub struct Settings {
     /// `STS_UNVERIFIED_REFUSAL_STEP`: a refusal that depends on what exists is sent at the next
     /// whole step after its request arrived. Zero delays nothing.
     pub refusal_step: Duration,
+    /// `STS_REPLAY`: what happens when a token is exchanged a second time.
+    pub replay: Replay,
 }
 
 impl Settings {
@@ -72,7 +75,8 @@ impl Settings {
     pub fn new(domain: String, github_host: String) -> Self {
         let (deadline, refusal_step) = (Duration::from_millis(14_500), Duration::from_secs(1));
         let admission = admission::Settings::default();
-        Self { domain, github_host, owners: None, deadline, admission, refusal_step }
+        let replay = Replay::Off;
+        Self { domain, github_host, owners: None, deadline, admission, refusal_step, replay }
     }
 }
 
@@ -110,6 +114,7 @@ pub struct Exchange {
     admission: Admission,
     refusal_steps: RefusalSteps,
     cpu: CpuLimiter,
+    uses: Uses,
 }
 
 impl Exchange {
@@ -123,6 +128,7 @@ impl Exchange {
             admission,
             refusal_steps,
             cpu: CpuLimiter::new(EXPENSIVE_MATCHING),
+            uses: Uses::default(),
         }
     }
 
@@ -152,14 +158,18 @@ impl Exchange {
     pub async fn exchange(&self, attempt: Attempt) -> Result<IssuedToken, Refusal> {
         let mut journal = self.journal::<Issuing>(&attempt);
         let calls = journal.mint_calls();
+        let mut claim = None;
         let outcome = self
             .within_deadline(&attempt, async |asked| {
                 let mut account =
                     self.admission.open(attempt.caller.address, &asked.scope, &asked.identity);
                 // Again, if the owner's name changed hands since the policy was read, GitHub announced
                 // a change to it, or the operator changed what is denied.
-                for _ in 0..MAX_DECISIONS {
+                for n in 0..MAX_DECISIONS {
                     let decision = self.decide(asked, &mut account, &mut journal).await?;
+                    if n == 0 {
+                        claim = self.claim(asked, &decision, &mut journal)?;
+                    }
                     let minted = self.mint(asked, decision, &calls);
                     if let Some(token) = minted.instrument(debug_span!(trace::MINT)).await? {
                         account.granted();
@@ -172,7 +182,34 @@ impl Exchange {
                     .retry_after(Duration::from_secs(1)))
             })
             .await;
+        // After the deadline a call may still begin.
+        let is_certain = |refusal: &Refusal| refusal.reason != Reason::Deadline;
+        if let Some(claim) = claim
+            && outcome.as_ref().is_err_and(is_certain)
+            && calls.minted_nothing()
+        {
+            claim.release();
+        }
         journal.close(outcome)
+    }
+
+    /// Claims the use of the token, if there is replay protection.
+    fn claim(
+        &self,
+        asked: &ParsedRequest,
+        decision: &Decision<Issuing>,
+        journal: &mut Journal<'_, Issuing>,
+    ) -> Result<Option<Claim>, Refusal> {
+        let Some(used) = decision.used() else { return Ok(None) };
+        let claimed = self.uses.claim(used, asked.scope.owner(), self.parts.clock.now());
+        if matches!(claimed, Err(NotClaimed::Replayed)) {
+            journal.replayed();
+        }
+        match claimed {
+            Ok(claim) => Ok(Some(claim)),
+            Err(_) if used.protection == Replay::Warn => Ok(None),
+            Err(why) => Err(disclosure::not_claimed(why)),
+        }
     }
 
     /// Whether an exchange would end with a token now. It goes the same way, costs the same, and is

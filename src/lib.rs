@@ -13,7 +13,7 @@
 //! unknown, the organization's list and the policy must first admit it in [`policy::gate`], before
 //! anything is fetched from an address that an unverified token names. [`admission`] decides what
 //! all of this may cost before an attempt is authorized, and [`deny_file`] what the operator denies
-//! for now. [`store`] finds the list and the policy in repositories. [`policy`] evaluates every
+//! for now; [`replay`] remembers tokens that may be used once. [`store`] finds the list and the policy in repositories. [`policy`] evaluates every
 //! condition, and returns a [`policy::Grant`], or a [`policy::Denied`] that can explain itself.
 //! [`github`] mints exactly what was granted, and returns a [`github::IssuedToken`] only if
 //! GitHub's reply is not wider. [`audit`] records every attempt.
@@ -53,6 +53,7 @@ pub mod audit;
 pub mod events;
 pub mod admission;
 pub mod deny_file;
+pub mod replay;
 pub mod exchange;
 pub mod webhook;
 pub mod transport;

@@ -31,11 +31,12 @@ use tokio::sync::Semaphore;
 
 pub use self::{
     admitted::AdmittedBounds,
-    claims::{IssuerKind, VerifiedToken},
+    claims::{EXPIRY_LEEWAY, IssuerKind, VerifiedToken},
     diagnose::{Diagnosis, UsableKeys},
     error::{Error, Fault, Unexpected, Unfit},
     issuers::{Admission, BUILT_IN},
     issuers_file::{IssuersFile, ListedIssuers, Pod},
+    rules::Replay,
     token::Unverified,
 };
 use self::{

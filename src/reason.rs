@@ -41,6 +41,7 @@ reasons! {
     TokenExpired = "TOKEN_EXPIRED",
     TokenNotYetValid = "TOKEN_NOT_YET_VALID",
     TokenClaimsInvalid = "TOKEN_CLAIMS_INVALID",
+    TokenReplayed = "TOKEN_REPLAYED",
     IssuerNotTrusted = "ISSUER_NOT_TRUSTED",
     NoApp = "NO_APP",
     NotInstalled = "NOT_INSTALLED",

@@ -73,6 +73,9 @@ pub struct Record {
     /// Each condition of the policy, as it was held against the token.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<ConditionRecord>,
+    /// The token was exchanged before.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub replayed: bool,
     /// Calls to mint that GitHub may have seen.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub mint_calls: Option<u32>,
@@ -214,6 +217,7 @@ impl Record {
             policy: None,
             trusted_issuers: None,
             conditions: Vec::new(),
+            replayed: false,
             mint_calls: None,
             may_have_minted: false,
             token: None,

@@ -19,7 +19,7 @@ use crate::{
     admission::{self, Rate},
     deny_file::{Denials, DenyFile},
     github::Routing,
-    oidc::Pod,
+    oidc::{Pod, Replay},
     webhook::{self, SecretName, SecretSource},
 };
 
@@ -310,12 +310,14 @@ fn tokens(reader: &mut Reader<'_>, max_bytes: Option<usize>) -> Option<Tokens> {
     let leeway = reader.required(&var::STS_CLOCK_LEEWAY, |text| {
         value::duration(text, Duration::ZERO..=5 * MINUTE)
     });
+    let replay = reader.required(&var::STS_REPLAY, |text| value::word(text, Replay::NAMES));
     Some(Tokens {
         issuers: issuers?.unwrap_or_default(),
         issuers_file: file?,
         private_networks: private?.unwrap_or(PrivateNetworks::No),
         max_bytes: max_bytes?,
         leeway: leeway?,
+        replay: replay?,
     })
 }
 

@@ -209,6 +209,7 @@ const CASES: Cases = &[
             ("-1", "must be a whole number from 0 to 16"),
         ],
     ),
+    ("STS_REPLAY", &["off", "warn", "enforce"], &[("on", "must be off or warn or enforce")]),
     ("STS_REQUIRE_REPOSITORIES", &["true", "false", "1"], &[("yes", "must be true or false")]),
     (
         "STS_OWNERS",

@@ -106,6 +106,7 @@ variables! {
     STS_SHUTDOWN_TIMEOUT = "25s", Own, "How long everything may take after SIGTERM; from `1s` to `10m`.";
     STS_DRAIN_DELAY = "0s", Own, "How long new connections are still served after SIGTERM, until load balancers notice; at most half of the shutdown timeout.";
     STS_CLOCK_LEEWAY = "60s", Own, "How far issuers' clocks may be off when `nbf` and `iat` are checked; at most `5m`.";
+    STS_REPLAY = "off", Own, "Whether a token may be [exchanged more than once](operations.md#replay-protection): `off` (it may), `warn` (it may, and is recorded), `enforce` (it may not).";
     STS_POLICY_TTL = "60s", Own, "How long a policy is used before GitHub is called to see whether it changed; at most `1h`.";
     STS_POLICY_STALE = "5m", Own, "How long after GitHub last confirmed it a policy is still used while GitHub cannot be reached; at most `1h`.";
     STS_RATE_ADDRESS_PER_MINUTE = "60", Own, "Rate limit for each client address (IPv6: each /64; each /48 has thirty times as much), per minute: tokens of unknown issuers that turn out not to be valid.";

@@ -261,6 +261,12 @@ impl<'a, P: Purpose> Journal<'a, P> {
         }
     }
 
+    /// Notes that the token was exchanged before.
+    pub(super) fn replayed(&mut self) {
+        metrics::counter!(metric::REPLAYS).increment(1);
+        self.record.replayed = true;
+    }
+
     /// Notes each condition, satisfied or not.
     pub(super) fn evaluated(&mut self, outcome: &Result<Allowed, Denied>) {
         let conditions = match outcome {

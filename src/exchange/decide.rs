@@ -19,9 +19,10 @@ use crate::{
     deny_file::{DeniedByOperator, DenyList, Facts, PolicyAt},
     github::{Installation, Scarce},
     name::{AccountId, Owner, PolicyName, Scope, Subject},
-    oidc::VerifiedToken,
+    oidc::{Replay, VerifiedToken},
     policy::{self, Allowed, Denied, Grant, TrustedIssuers, Verdict},
     reason::{Reason, Refusal, Workload},
+    replay::TokenUse,
     store::{AsOf, Found, Located, PolicyFile},
     telemetry::{metric, trace},
 };
@@ -33,6 +34,7 @@ pub(super) struct Decision<P> {
     subject: Subject,
     policy: PolicyProof,
     denials: Arc<DenyList>,
+    used: Option<TokenUse>,
     audience: Audience,
     workload: Option<Workload>,
     recorded: Recorded<P>,
@@ -62,6 +64,11 @@ pub(super) struct Authorized {
 }
 
 impl Decision<Issuing> {
+    /// The use of the token that must be claimed first, if there is replay protection.
+    pub(super) fn used(&self) -> Option<&TokenUse> {
+        self.used.as_ref()
+    }
+
     /// Gives out what a mint needs.
     pub(super) fn authorized(self) -> Authorized {
         let Self { grant, installation, subject, policy, denials, recorded, .. } = self;
@@ -94,6 +101,7 @@ impl Exchange {
         let identified = self.identify(asked, account, journal);
         let (token, passed) = identified.instrument(debug_span!(trace::IDENTIFY)).await?;
         let recorded = journal.verified(&token).await?;
+        let used = self.token_use(asked, &token);
         let (subject, key_id) = (token.subject().clone(), token.key_id().map(str::to_owned));
         let known = Facts {
             key_id: key_id.as_deref(),
@@ -131,7 +139,23 @@ impl Exchange {
         let installation = self.minter(&grant, asked, &subject).await?;
         let (account, proven_at) = (located.account, located.proven_at);
         let policy = PolicyProof { account, proven_at, as_of };
-        Ok(Decision { grant, installation, subject, policy, denials, audience, workload, recorded })
+        Ok(Decision {
+            grant,
+            installation,
+            subject,
+            policy,
+            denials,
+            used,
+            audience,
+            workload,
+            recorded,
+        })
+    }
+
+    /// The use of the token, if there is replay protection for its issuer.
+    fn token_use(&self, asked: &ParsedRequest, token: &VerifiedToken) -> Option<TokenUse> {
+        let protection = token.replay().unwrap_or(self.settings.replay);
+        (protection != Replay::Off).then(|| TokenUse::of(&asked.token, token, protection))
     }
 
     /// Whether the deny file says nothing against an attempt, as far as it is known.

@@ -16,6 +16,7 @@ use crate::{
     oidc::{self, IssuerKind, VerifiedToken},
     policy::{Denied, NotCovered},
     reason::{Condition, Reason, Refusal, Workload},
+    replay::NotClaimed,
     store::{self, Found},
 };
 
@@ -72,6 +73,16 @@ pub(super) fn not_served(owner: &Owner) -> Refusal {
 /// The operator denies it. What the deny file says is for the operator alone.
 pub(super) fn denied_by_operator(denied: &DeniedByOperator) -> Refusal {
     Refusal::new(Reason::DeniedByOperator, "denied by the operator of this server").because(denied)
+}
+
+/// The token's use cannot be claimed.
+pub(super) fn not_claimed(why: NotClaimed) -> Refusal {
+    match why {
+        NotClaimed::Replayed => Refusal::new(Reason::TokenReplayed, why.to_string()),
+        NotClaimed::Full => {
+            too_many(Empty(Duration::from_secs(60))).because("replay protection has no more memory")
+        }
+    }
 }
 
 /// The request asks for more than the policy allows. Its token satisfies the policy, so it could

@@ -27,6 +27,7 @@ struct Counts {
     made: AtomicU32,
     /// Calls in flight included: nobody knows yet.
     unknown: AtomicU32,
+    minted: AtomicU32,
 }
 
 impl MintCalls {
@@ -38,6 +39,11 @@ impl MintCalls {
     /// Whether GitHub may have minted a token that neither the caller nor this server has.
     pub fn may_have_minted(&self) -> bool {
         self.0.unknown.load(Ordering::SeqCst) > 0
+    }
+
+    /// Whether it is certain that GitHub has minted nothing so far.
+    pub fn minted_nothing(&self) -> bool {
+        !self.may_have_minted() && self.0.minted.load(Ordering::SeqCst) == 0
     }
 
     /// Whether another call may be made.
@@ -69,14 +75,17 @@ pub(super) struct CallInFlight<'a>(&'a MintCalls);
 
 impl CallInFlight<'_> {
     pub(super) fn end(self, outcome: &Result<ApiReply, Failure>) {
-        let Counts { made, unknown } = self.0.0.as_ref();
+        let Counts { made, unknown, minted } = self.0.0.as_ref();
         match outcome {
             Err(Failure::NotSent(_)) => {
                 made.fetch_sub(1, Ordering::SeqCst);
                 unknown.fetch_sub(1, Ordering::SeqCst);
             }
             // The reply has the token, or its reader reports the loss.
-            Ok(_) => _ = unknown.fetch_sub(1, Ordering::SeqCst),
+            Ok(_) => {
+                minted.fetch_add(1, Ordering::SeqCst);
+                unknown.fetch_sub(1, Ordering::SeqCst);
+            }
             Err(Failure::Answered(answer)) if created_nothing(answer.status) => {
                 unknown.fetch_sub(1, Ordering::SeqCst);
             }

@@ -11,7 +11,7 @@ use super::{
     error::Error,
     json::{self, NotAnObject},
     keys::Signed,
-    rules::{Life, Rules},
+    rules::{Life, Replay, Rules},
 };
 use crate::{
     clock::UnixTime,
@@ -20,7 +20,7 @@ use crate::{
 };
 
 /// How long after `exp` a token is still taken.
-const EXPIRY_LEEWAY: Duration = Duration::from_secs(30);
+pub const EXPIRY_LEEWAY: Duration = Duration::from_secs(30);
 
 /// No name of Kubernetes is longer (a DNS subdomain, RFC 1123).
 const LONGEST_NAME: usize = 253;
@@ -76,6 +76,7 @@ pub struct VerifiedToken {
     audiences: Vec<Audience>,
     claims: Map<String, Value>,
     expires_at: UnixTime,
+    replay: Option<Replay>,
 }
 
 impl VerifiedToken {
@@ -113,6 +114,7 @@ impl VerifiedToken {
             audiences,
             claims,
             expires_at: life.expires_at,
+            replay: demands.rules.replay,
         })
     }
 
@@ -154,6 +156,11 @@ impl VerifiedToken {
     /// `exp`
     pub fn expires_at(&self) -> UnixTime {
         self.expires_at
+    }
+
+    /// What the operator says of a second use of this issuer's tokens.
+    pub fn replay(&self) -> Option<Replay> {
+        self.replay
     }
 
     /// `jti`, if it is a string.
@@ -200,6 +207,7 @@ impl VerifiedToken {
                 claims.get("exp").and_then(Value::as_i64).unwrap_or(i64::MAX / 2_000_000),
             ),
             claims,
+            replay: None,
         }
     }
 }

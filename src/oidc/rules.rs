@@ -10,6 +10,24 @@ use crate::{
     clock::{UnixTime, in_words},
 };
 
+/// What happens when a token is exchanged a second time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Replay {
+    /// It is exchanged again.
+    #[default]
+    Off,
+    /// It is exchanged again, and the record says so.
+    Warn,
+    /// It is refused.
+    Enforce,
+}
+
+impl Replay {
+    /// All of them, by name.
+    pub const NAMES: &[(&str, Self)] =
+        &[("off", Self::Off), ("warn", Self::Warn), ("enforce", Self::Enforce)];
+}
+
 /// The rules of one entry of the issuers file. None are the default.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Rules {
@@ -23,6 +41,8 @@ pub(super) struct Rules {
     pub(super) require_jti: bool,
     /// Claims that must be there, by name or path.
     pub(super) require_claims: Vec<String>,
+    /// What happens when a token is exchanged a second time, if it is not what happens to others.
+    pub(super) replay: Option<Replay>,
 }
 
 /// The times of a token that was signed, as far as it has them.

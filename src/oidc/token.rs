@@ -96,6 +96,11 @@ impl Unverified {
         &self.parts.payload
     }
 
+    /// What was signed: header and payload, as they are.
+    pub fn signed_text(&self) -> &str {
+        self.signed_and_signature().0
+    }
+
     /// What was signed, and the signature in base64.
     pub(super) fn signed_and_signature(&self) -> (&str, &str) {
         self.parts.token.expose_secret().rsplit_once('.').unwrap_or_default()

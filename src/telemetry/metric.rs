@@ -53,6 +53,8 @@ pub const DENY_FILE_OK: &str = "octosts_deny_file_ok";
 pub const DENY_ENTRIES: &str = "octosts_deny_file_entries";
 /// Counter: attempts that the deny file refused.
 pub const DENIALS: &str = "octosts_operator_denials_total";
+/// Counter: exchanges with a token that was exchanged before.
+pub const REPLAYS: &str = "octosts_replayed_tokens_total";
 /// Gauge: audit records that wait to be written.
 pub const AUDIT_QUEUE_DEPTH: &str = "octosts_audit_queue_depth";
 /// Counter: attempts that ended without a place in the audit queue.

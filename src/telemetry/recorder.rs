@@ -65,6 +65,7 @@ const COUNTERS: &[(&str, &str)] = &[
     (metric::GITHUB_REQUESTS, "Calls to GitHub, by kind and status"),
     (metric::GITHUB_REVOCATIONS, "Tokens given back to GitHub, by outcome"),
     (metric::ISSUER_FETCHES, "Fetches from issuers, by outcome"),
+    (metric::REPLAYS, "Exchanges with a token that was exchanged before, refused or not"),
     (metric::DENIALS, "Attempts that the deny file refused"),
     (metric::AUDIT_UNRECORDED, "Attempts without a place in the audit queue"),
     (

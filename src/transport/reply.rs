@@ -49,6 +49,7 @@ const fn wire(reason: Reason) -> (Code, StatusCode) {
         | R::TokenExpired
         | R::TokenNotYetValid
         | R::TokenClaimsInvalid
+        | R::TokenReplayed
         | R::IssuerNotTrusted => (Code::Unauthenticated, StatusCode::UNAUTHORIZED),
         R::PolicyMismatch
         | R::IssuerNotPermitted

@@ -366,6 +366,7 @@ fn full_record() -> Record {
         repositories: Some(vec!["x".into()]),
     });
     record.trusted_issuers = Some("x");
+    record.replayed = true;
     record.minting(1, true);
     record.kubernetes = Some(Workload {
         namespace: "x".into(),

@@ -180,6 +180,22 @@ async fn keys_behind_authentication_and_a_ca_of_its_own_are_fetched_by_the_entry
 }
 
 #[tokio::test]
+async fn an_issuer_can_have_its_own_replay_protection() {
+    let folder = Folder::new();
+    folder.file("keys.json", JWKS);
+    let entry =
+        "issuers: [{issuer: 'https://127.0.0.1:6444', jwks_file: keys.json, replay: enforce}]\n";
+    let setup = setup(&folder, entry).await;
+    setup.clock.set(UnixTime::from_secs(RECORDED));
+    setup.policy("hello", "builder", POLICY);
+    let world = setup.start().await;
+    let ask = Ask::new("octo-org/hello", "builder", &recorded(POD_BOUND));
+    assert_eq!(world.client.rest(&ask).await.reason, "");
+    assert_eq!(world.client.grpc(&ask).await.reason, "TOKEN_REPLAYED");
+    assert_eq!(world.issued().len(), 1);
+}
+
+#[tokio::test]
 async fn a_token_without_a_pod_is_refused_where_the_entry_asks_for_one_and_says_so() {
     let folder = Folder::new();
     folder.file("keys.json", JWKS);

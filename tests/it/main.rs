@@ -32,6 +32,7 @@ mod operator;
 mod policy_checks;
 mod policy_command;
 mod promises;
+mod replay;
 mod secrets;
 mod seeds;
 mod serve;

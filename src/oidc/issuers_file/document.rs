@@ -8,7 +8,10 @@ use serde_json::Value;
 use super::Rules;
 use crate::{
     clock::parse_duration,
-    oidc::algorithm::{self, Algorithm},
+    oidc::{
+        Replay,
+        algorithm::{self, Algorithm},
+    },
     yaml::{At, Invalid, Mark, present},
 };
 
@@ -62,6 +65,8 @@ pub(super) struct Item {
     require_jti: Option<bool>,
     #[serde(default, deserialize_with = "present")]
     require_claims: Option<At<Vec<At<String>>>>,
+    #[serde(default, deserialize_with = "present")]
+    replay: Option<At<String>>,
 }
 
 impl Item {
@@ -78,6 +83,7 @@ impl Item {
                 .map(claims)
                 .transpose()?
                 .unwrap_or_default(),
+            replay: self.replay.as_ref().map(replay).transpose()?,
         })
     }
 
@@ -97,6 +103,13 @@ impl Item {
         ];
         refuse_any(&reach, rule)
     }
+}
+
+fn replay(word: &At<String>) -> Result<Replay, Invalid> {
+    let known = Replay::NAMES.iter().find(|(name, _)| *name == word.value);
+    known
+        .map(|(_, replay)| *replay)
+        .ok_or_else(|| word.refuse("expected \"off\" (in quotes), warn or enforce"))
 }
 
 fn mark<T>(key: &Option<At<T>>) -> Option<Mark> {

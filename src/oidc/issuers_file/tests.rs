@@ -6,8 +6,8 @@ use rcgen::{CertifiedKey, generate_simple_self_signed};
 
 use super::*;
 use crate::{
-    oidc::algorithm::Algorithm,
     oidc::tests::fixture::{KEYS, b64},
+    oidc::{Replay, algorithm::Algorithm},
     tests::Folder,
 };
 
@@ -65,6 +65,7 @@ fn an_entry_has_every_field_of_the_contract() {
     max_age: 10m
     require_jti: false
     require_claims: [kubernetes.io/pod]
+    replay: warn
   - in_cluster: true
 only_listed: false
 ",
@@ -82,6 +83,7 @@ only_listed: false
         max_age: Some(Duration::from_secs(600)),
         require_jti: false,
         require_claims: vec!["kubernetes.io/pod".into()],
+        replay: Some(Replay::Warn),
     };
     assert_eq!(*entry.rules, rules);
     assert_eq!(own.issuer.as_str(), "https://kubernetes.default.svc.cluster.local");
@@ -211,6 +213,7 @@ fn mistakes_are_told_where_they_stand_and_never_repeat_the_file() {
         (entry("max_lifetime: 9000h"), "a duration such as"),
         (entry("max_age: -1h"), "a duration such as"),
         (entry("require_jti: 1"), "a boolean is expected here"),
+        (entry("replay: once"), "line 3, column 13: expected \"off\" (in quotes), warn or enforce"),
         (entry("require_claims: []"), "1 to 64 names"),
         (entry("require_claims: ['']"), "the name of a claim"),
         (entry("require_claims: a"), "line 3"),
