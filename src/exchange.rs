@@ -107,6 +107,10 @@ pub enum Checked {
     Refused(Refusal),
 }
 
+/// Proof that the token may be used: its use is claimed, or there is no replay protection that
+/// refuses it. Nothing is minted without.
+struct Claimed(Option<Claim>);
+
 /// The core: what both wires call.
 pub struct Exchange {
     settings: Arc<Settings>,
@@ -158,19 +162,20 @@ impl Exchange {
     pub async fn exchange(&self, attempt: Attempt) -> Result<IssuedToken, Refusal> {
         let mut journal = self.journal::<Issuing>(&attempt);
         let calls = journal.mint_calls();
-        let mut claim = None;
+        let mut claimed = None;
         let outcome = self
             .within_deadline(&attempt, async |asked| {
                 let mut account =
                     self.admission.open(attempt.caller.address, &asked.scope, &asked.identity);
                 // Again, if the owner's name changed hands since the policy was read, GitHub announced
                 // a change to it, or the operator changed what is denied.
-                for n in 0..MAX_DECISIONS {
+                for _ in 0..MAX_DECISIONS {
                     let decision = self.decide(asked, &mut account, &mut journal).await?;
-                    if n == 0 {
-                        claim = self.claim(asked, &decision, &mut journal)?;
-                    }
-                    let minted = self.mint(asked, decision, &calls);
+                    let claimed = match &claimed {
+                        Some(claimed) => claimed,
+                        None => claimed.insert(self.claim(asked, &decision, &mut journal)?),
+                    };
+                    let minted = self.mint(asked, decision.authorized(claimed), &calls);
                     if let Some(token) = minted.instrument(debug_span!(trace::MINT)).await? {
                         account.granted();
                         self.refresh_in_background(asked);
@@ -184,7 +189,7 @@ impl Exchange {
             .await;
         // After the deadline a call may still begin.
         let is_certain = |refusal: &Refusal| refusal.reason != Reason::Deadline;
-        if let Some(claim) = claim
+        if let Some(Claimed(Some(claim))) = claimed
             && outcome.as_ref().is_err_and(is_certain)
             && calls.minted_nothing()
         {
@@ -199,15 +204,15 @@ impl Exchange {
         asked: &ParsedRequest,
         decision: &Decision<Issuing>,
         journal: &mut Journal<'_, Issuing>,
-    ) -> Result<Option<Claim>, Refusal> {
-        let Some(used) = decision.used() else { return Ok(None) };
+    ) -> Result<Claimed, Refusal> {
+        let Some(used) = decision.used() else { return Ok(Claimed(None)) };
         let claimed = self.uses.claim(used, asked.scope.owner(), self.parts.clock.now());
         if matches!(claimed, Err(NotClaimed::Replayed)) {
             journal.replayed();
         }
         match claimed {
-            Ok(claim) => Ok(Some(claim)),
-            Err(_) if used.protection == Replay::Warn => Ok(None),
+            Ok(claim) => Ok(Claimed(Some(claim))),
+            Err(_) if used.protection == Replay::Warn => Ok(Claimed(None)),
             Err(why) => Err(disclosure::not_claimed(why)),
         }
     }
@@ -288,10 +293,9 @@ impl Exchange {
     async fn mint(
         &self,
         asked: &ParsedRequest,
-        decision: Decision<Issuing>,
+        authorized: Authorized,
         calls: &MintCalls,
     ) -> Result<Option<IssuedToken>, Refusal> {
-        let authorized = decision.authorized();
         let grant = &authorized.grant;
         let is_bound = github::is_bound_to_one_app(grant.permissions());
         let mut installation = authorized.installation.clone();

@@ -13,10 +13,11 @@
 //! unknown, the organization's list and the policy must first admit it in [`policy::gate`], before
 //! anything is fetched from an address that an unverified token names. [`admission`] decides what
 //! all of this may cost before an attempt is authorized, and [`deny_file`] what the operator denies
-//! for now; [`replay`] remembers tokens that may be used once. [`store`] finds the list and the policy in repositories. [`policy`] evaluates every
-//! condition, and returns a [`policy::Grant`], or a [`policy::Denied`] that can explain itself.
-//! [`github`] mints exactly what was granted, and returns a [`github::IssuedToken`] only if
-//! GitHub's reply is not wider. [`audit`] records every attempt.
+//! for now. [`store`] finds the list and the policy in repositories. [`policy`] evaluates every
+//! condition, and returns a [`policy::Allowed`], or a [`policy::Denied`] that can explain itself;
+//! what was asked for of the former is a [`policy::Grant`]. [`replay`] remembers tokens that may be
+//! exchanged once. [`github`] mints exactly what was granted, and returns a
+//! [`github::IssuedToken`] only if GitHub's reply is not wider. [`audit`] records every attempt.
 //!
 //! Each of these types has private fields and is created only in the file that performs its check,
 //! so code that skips a check does not compile. Each module has its own error type, which maps to a

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tracing::{Instrument, debug_span};
 
 use super::{
-    Exchange, Settings,
+    Claimed, Exchange, Settings,
     attempt::{Checking, Issuing, Journal, ParsedRequest, Purpose, Recorded, Terms},
     disclosure::{self, Audience},
 };
@@ -70,7 +70,7 @@ impl Decision<Issuing> {
     }
 
     /// Gives out what a mint needs.
-    pub(super) fn authorized(self) -> Authorized {
+    pub(super) fn authorized(self, _claimed: &Claimed) -> Authorized {
         let Self { grant, installation, subject, policy, denials, recorded, .. } = self;
         Authorized { grant, installation, subject, policy, denials, _recorded: recorded }
     }
