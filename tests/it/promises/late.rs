@@ -23,7 +23,7 @@ async fn warm_with_deadline(deadline: Duration) -> World {
     let mut setup = setup().await;
     setup.exchange().deadline = deadline;
     // Other calls would have given up long before.
-    setup.settings.github.try_timeout = Duration::from_millis(300);
+    setup.settings.github.try_timeout = Duration::from_secs(1);
     let world = setup.start().await;
     same(&once(&world).await, super::GRANTED);
     world
@@ -57,7 +57,7 @@ async fn an_answer_that_comes_late_but_within_the_deadline_is_the_one_token() {
         world.github.fault(fault);
         let caller = asking(&world);
         until("the mint is under way", || mints(&world) == 1).await;
-        tokio::time::sleep(Duration::from_millis(600)).await;
+        tokio::time::sleep(Duration::from_millis(1_500)).await;
         world.github.release();
         same(&caller.await.unwrap(), super::GRANTED);
         assert_eq!((mints(&world), alive(&world), world.issued().len()), (1, 1, 2));
@@ -68,7 +68,7 @@ async fn an_answer_that_comes_late_but_within_the_deadline_is_the_one_token() {
 #[tokio::test]
 async fn an_answer_after_the_deadline_is_revoked_and_was_not_repeated() {
     for fault in [mint().stall(), mint().stall().after_effect()] {
-        let world = warm_with_deadline(Duration::from_secs(1)).await;
+        let world = warm_with_deadline(Duration::from_secs(2)).await;
         world.github.fault(fault);
         let outcome = world.usual().await;
         assert_eq!((outcome.rest.code, outcome.reason()), (4, "DEADLINE"));
