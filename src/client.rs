@@ -146,10 +146,10 @@ impl Client {
         &self.server
     }
 
-    /// Exchanges `token` for a GitHub token for `target`. After a failed connection and 502 to 504 there are two more attempts, unless the server asks for a
-    /// longer wait than two seconds. Nothing is repeated that may have led to a token: not an
-    /// exchange of which the server says so, and not a request whose connection broke after it
-    /// was sent.
+    /// Exchanges `token` for a GitHub token for `target`. After a failed connection and 502 to 504
+    /// there are two more attempts, unless the server asks for a longer wait than two seconds.
+    /// Nothing is repeated that may have led to a token: not an exchange of which the server says
+    /// so, and not a request whose connection broke after it was sent.
     ///
     /// # Errors
     /// A refusal as the server words it, or why there is no answer.

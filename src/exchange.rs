@@ -167,8 +167,8 @@ impl Exchange {
             .within_deadline(&attempt, async |asked| {
                 let mut account =
                     self.admission.open(attempt.caller.address, &asked.scope, &asked.identity);
-                // Again, if the owner's name changed hands since the policy was read, GitHub announced
-                // a change to it, or the operator changed what is denied.
+                // Again, if the owner's name changed hands since the policy was read, GitHub
+                // announced a change to it, or the operator changed what is denied.
                 for _ in 0..MAX_DECISIONS {
                     let decision = self.decide(asked, &mut account, &mut journal).await?;
                     let claimed = match &claimed {
@@ -288,8 +288,8 @@ impl Exchange {
 
     /// Mints by a decision. If the chosen App cannot mint for a reason of its own, and nothing was
     /// minted, the next App of the pool does, unless the token is bound to one App. `None`: the
-    /// owner's name belongs to another account now, a change was announced, or the deny file changed,
-    /// and the decision is void.
+    /// owner's name belongs to another account now, a change was announced, or the deny file
+    /// changed, and the decision is void.
     async fn mint(
         &self,
         asked: &ParsedRequest,

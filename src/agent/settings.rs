@@ -125,10 +125,9 @@ fn token(entry: &Entry, folder: &Path) -> Result<FileToken, Invalid> {
 fn target(entry: &Entry) -> Result<Target, Invalid> {
     let mut target =
         Target::new(parsed(&entry.scope, str::parse)?, parsed(&entry.identity, str::parse)?);
-    // One after the other, so that an error has its place.
     if let Some(list) = &entry.repositories {
         let names = list.value.iter().map(String::as_str);
-        target = target.narrowed([], names).map_err(|error| list.refuse(error.to_string()))?;
+        target = target.with_repositories(names).map_err(|error| list.refuse(error.to_string()))?;
         if list.value.is_empty() {
             return Err(list.refuse("expected at least one repository"));
         }
@@ -224,7 +223,8 @@ mod tests {
         let text = ONE.replace("octo-org/hello", "octo-org").replace("out: hello", less);
         let file = parse(&format!("{text}    out: hello\n")).unwrap();
         let expected = Target::new("octo-org".parse().unwrap(), "ci".parse().unwrap())
-            .narrowed(["contents:read", "issues:write"], ["a", "b"]);
+            .with_repositories(["a", "b"])
+            .and_then(|target| target.with_permissions(["contents:read", "issues:write"]));
         assert_eq!(Ok(&file.tokens[0].target), expected.as_ref());
     }
 

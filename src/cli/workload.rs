@@ -264,10 +264,8 @@ impl Workload {
     pub(super) fn target(&self, scope: Scope, less: &NarrowingArgs) -> Result<Target, Failure> {
         let NarrowingArgs { permissions, repositories } = less;
         Target::new(scope, self.identity.clone())
-            .narrowed(
-                permissions.iter().map(String::as_str),
-                repositories.iter().map(String::as_str),
-            )
+            .with_repositories(repositories.iter().map(String::as_str))
+            .and_then(|target| target.with_permissions(permissions.iter().map(String::as_str)))
             .map_err(|error| Failure::Usage(error.to_string()))
     }
 

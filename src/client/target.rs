@@ -36,14 +36,13 @@ impl Target {
         Self { scope, identity, narrowing: Narrowing::default() }
     }
 
-    /// The same, for less: permissions as `NAME:LEVEL`, repositories as `REPO` or `OWNER/REPO`.
-    /// An empty list narrows nothing.
+    /// The same for these repositories only, each `REPO` or `OWNER/REPO`. An empty list narrows
+    /// nothing.
     ///
     /// # Errors
     /// The first mistake.
-    pub fn narrowed<'a>(
+    pub fn with_repositories<'a>(
         self,
-        permissions: impl IntoIterator<Item = &'a str>,
         repositories: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self, TargetError> {
         let own = |text: &str| -> Result<RepoName, TargetError> {
@@ -59,11 +58,11 @@ impl Target {
             }
         };
         let repositories: Vec<_> = repositories.into_iter().map(own).collect::<Result<_, _>>()?;
-        let narrowing = Narrowing::new(permissions, repositories)?;
+        let narrowing = self.narrowing.clone().with_repositories(repositories)?;
         Ok(Self { narrowing, ..self })
     }
 
-    /// The same repositories, for less: permissions as `NAME:LEVEL`.
+    /// The same for these permissions only, each `NAME:LEVEL`. An empty list narrows nothing.
     ///
     /// # Errors
     /// The first mistake.
@@ -71,8 +70,7 @@ impl Target {
         self,
         permissions: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self, TargetError> {
-        let repositories = self.narrowing.repositories().to_vec();
-        Ok(Self { narrowing: Narrowing::new(permissions, repositories)?, ..self })
+        Ok(Self { narrowing: self.narrowing.with_permissions(permissions)?, ..self })
     }
 
     /// What the token is for.
@@ -94,9 +92,7 @@ impl Target {
         for name in self.narrowing.repositories() {
             query.append_pair("scopes", &format!("{}/{name}", self.scope.owner()));
         }
-        for (name, level) in self.narrowing.permissions() {
-            query.append_pair("cap", &format!("{name}:{}", level.as_str()));
-        }
+        query.extend_pairs(self.narrowing.permissions().map(|entry| ("cap", entry)));
         query.finish()
     }
 
@@ -105,9 +101,7 @@ impl Target {
         let names = self.narrowing.repositories().iter().map(|name| name.as_str());
         let mut names: Vec<_> = names.map(str::to_ascii_lowercase).collect();
         names.sort_unstable();
-        let permissions = self.narrowing.permissions().iter();
-        let permissions: Vec<_> =
-            permissions.map(|(name, level)| format!("{name}:{}", level.as_str())).collect();
+        let permissions: Vec<_> = self.narrowing.permissions().collect();
         let scope = self.scope.to_string().to_ascii_lowercase();
         format!("{scope} {} {} {}", self.identity.as_str(), names.join(","), permissions.join(","))
     }
@@ -121,10 +115,18 @@ mod tests {
         Target::new(scope.parse().unwrap(), "ci".parse().unwrap())
     }
 
+    fn narrowed<'a>(
+        scope: &str,
+        permissions: impl IntoIterator<Item = &'a str>,
+        repositories: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Target, TargetError> {
+        target(scope).with_repositories(repositories)?.with_permissions(permissions)
+    }
+
     #[test]
     fn a_query_says_what_is_asked_for() {
         assert_eq!(target("o/r").query(), "scope=o%2Fr&identity=ci");
-        let narrowed = target("o").narrowed(["contents:read", "issues:write"], ["a", "O/b", "A"]);
+        let narrowed = narrowed("o", ["contents:read", "issues:write"], ["a", "O/b", "A"]);
         assert_eq!(
             narrowed.unwrap().query(),
             "scope=o&identity=ci&scopes=o%2Fa&scopes=o%2Fb&cap=contents%3Aread&cap=issues%3Awrite"
@@ -133,16 +135,15 @@ mod tests {
 
     #[test]
     fn only_an_owners_scope_is_narrowed_to_its_own_repositories() {
-        let narrowed = |scope: &str, repository: &'static str| {
-            target(scope).narrowed([], [repository]).map(drop)
-        };
+        let narrowed =
+            |scope: &str, repository: &str| target(scope).with_repositories([repository]).map(drop);
         assert_eq!(narrowed("o", "a"), Ok(()));
         assert_eq!(narrowed("o/r", "r"), Err(TargetError::Repository));
         assert_eq!(narrowed("o", "p/a"), Err(TargetError::Owner));
         assert!(matches!(narrowed("o", "o/a/b"), Err(TargetError::Name(_))));
         assert!(matches!(narrowed("o", ""), Err(TargetError::Name(_))));
         assert!(matches!(
-            target("o/r").narrowed(["contents"], []),
+            target("o/r").with_permissions(["contents"]),
             Err(TargetError::Narrowing(NarrowingError::Permission))
         ));
     }
@@ -152,7 +153,7 @@ mod tests {
         let key = |permissions: &[&'static str], repositories: &[&'static str]| {
             let (permissions, repositories) =
                 (permissions.iter().copied(), repositories.iter().copied());
-            target("o").narrowed(permissions, repositories).unwrap().key()
+            narrowed("o", permissions, repositories).unwrap().key()
         };
         assert_eq!(
             key(&["a:read", "b:read"], &["x", "Y"]),

@@ -102,14 +102,14 @@ impl Exchange {
         let (token, passed) = identified.instrument(debug_span!(trace::IDENTIFY)).await?;
         let recorded = journal.verified(&token).await?;
         let used = self.token_use(asked, &token);
-        let (subject, key_id) = (token.subject().clone(), token.key_id().map(str::to_owned));
+        let (subject, key_id) = (token.subject().clone(), token.key_id().cloned());
         let known = Facts {
             key_id: key_id.as_deref(),
             subject: Some(&subject),
             policy: Some(self.policy_at(asked)),
             ..Facts::of(&asked.token)
         };
-        self.not_denied(&known).map_err(|denied| disclosure::denied_by_operator(&denied))?;
+        self.not_denied(&denials, &known).map_err(disclosure::denied_by_operator)?;
         self.served(asked.scope.owner())?;
         let (list, located) = match passed {
             Some(passed) => (passed.list, Some(passed.located)),
@@ -133,9 +133,9 @@ impl Exchange {
         let grant = evaluated
             .map_err(|denied| disclosure::mismatch(&denied, audience, workload.clone()))?
             .narrow(&asked.narrowing)
-            .map_err(|exceeds| disclosure::not_covered(&exceeds))?;
+            .map_err(disclosure::not_covered)?;
         let reached = Facts { repositories: Some(grant.repositories()), ..known };
-        self.not_denied(&reached).map_err(|denied| disclosure::denied_by_operator(&denied))?;
+        self.not_denied(&denials, &reached).map_err(disclosure::denied_by_operator)?;
         let installation = self.minter(&grant, asked, &subject).await?;
         let (account, proven_at) = (located.account, located.proven_at);
         let policy = PolicyProof { account, proven_at, as_of };
@@ -158,9 +158,12 @@ impl Exchange {
         (protection != Replay::Off).then(|| TokenUse::of(&asked.token, token, protection))
     }
 
-    /// Whether the deny file says nothing against an attempt, as far as it is known.
-    pub(super) fn not_denied(&self, facts: &Facts<'_>) -> Result<(), DeniedByOperator> {
-        let denials = self.parts.denials.current();
+    /// Whether a deny list says nothing against an attempt, as far as it is known.
+    pub(super) fn not_denied(
+        &self,
+        denials: &DenyList,
+        facts: &Facts<'_>,
+    ) -> Result<(), DeniedByOperator> {
         denials.check(facts, self.parts.clock.now()).inspect_err(|_| {
             metrics::counter!(metric::DENIALS).increment(1);
         })

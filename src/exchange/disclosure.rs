@@ -71,7 +71,7 @@ pub(super) fn not_served(owner: &Owner) -> Refusal {
 }
 
 /// The operator denies it. What the deny file says is for the operator alone.
-pub(super) fn denied_by_operator(denied: &DeniedByOperator) -> Refusal {
+pub(super) fn denied_by_operator(denied: DeniedByOperator) -> Refusal {
     Refusal::new(Reason::DeniedByOperator, "denied by the operator of this server").because(denied)
 }
 
@@ -87,7 +87,7 @@ pub(super) fn not_claimed(why: NotClaimed) -> Refusal {
 
 /// The request asks for more than the policy allows. Its token satisfies the policy, so it could
 /// find out by asking GitHub what its own token may do.
-pub(super) fn not_covered(exceeds: &NotCovered) -> Refusal {
+pub(super) fn not_covered(exceeds: NotCovered) -> Refusal {
     Refusal::new(exceeds.reason(), exceeds.to_string())
 }
 

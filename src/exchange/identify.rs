@@ -40,7 +40,8 @@ impl Exchange {
         let oidc = &self.parts.oidc;
         let known = oidc.known(&asked.token).map_err(|error| disclosure::oidc(&error))?;
         let (token, passed) = if let Some(admission) = known {
-            self.not_denied(&Facts::of(&asked.token)).map_err(disclosure::not_trusted)?;
+            self.not_denied(&self.parts.denials.current(), &Facts::of(&asked.token))
+                .map_err(disclosure::not_trusted)?;
             let verified = oidc.verify(&asked.token, &admission).await;
             (verified.map_err(|error| disclosure::oidc(&error))?, None)
         } else {
@@ -91,7 +92,7 @@ impl Exchange {
             |refusal: Refusal| disclosure::not_trusted(refusal.cause.unwrap_or_default());
         self.served(asked.scope.owner()).map_err(not_served)?;
         let known = Facts { policy: Some(self.policy_at(asked)), ..Facts::of(&asked.token) };
-        self.not_denied(&known).map_err(disclosure::not_trusted)?;
+        self.not_denied(&self.parts.denials.current(), &known).map_err(disclosure::not_trusted)?;
         match &cached {
             Some(token) if is_proven => {
                 account.identified(token.issuer(), token.subject());

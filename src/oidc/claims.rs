@@ -3,7 +3,7 @@
 //! The times are ours, not the JWT library's: it leaves `nbf` and `iat` alone, takes claims of the
 //! wrong type for absent ones, and reads a clock that cannot be set.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Map, Value};
 
@@ -70,7 +70,7 @@ pub(super) struct Demands<'a> {
 #[derive(Debug, Clone)]
 pub struct VerifiedToken {
     issuer: Issuer,
-    key_id: Option<Box<str>>,
+    key_id: Option<Arc<str>>,
     origin: TokenOrigin,
     subject: Subject,
     audiences: Vec<Audience>,
@@ -108,7 +108,7 @@ impl VerifiedToken {
         demands.rules.check(token.algorithm(), &claims, life).map_err(Error::Unfit)?;
         Ok(Self {
             issuer: token.issuer().clone(),
-            key_id: signed.key_id().map(Box::from),
+            key_id: signed.key_id().cloned(),
             origin,
             subject,
             audiences,
@@ -124,8 +124,8 @@ impl VerifiedToken {
     }
 
     /// The id of the key that signed, if its issuer gives it one.
-    pub fn key_id(&self) -> Option<&str> {
-        self.key_id.as_deref()
+    pub fn key_id(&self) -> Option<&Arc<str>> {
+        self.key_id.as_ref()
     }
 
     /// How the issuer came to be trusted to sign.

@@ -5,7 +5,7 @@
 //! one: one that cannot be used does not affect the others. Its id is kept: a token that names it
 //! gets a final answer and is no reason to fetch the keys again.
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use aws_lc_rs::signature::{ECDSA_P521_SHA512_FIXED, UnparsedPublicKey};
 use base64::{Engine, engine::general_purpose::URL_SAFE_NO_PAD};
@@ -36,7 +36,7 @@ pub(super) struct KeySet {
 #[derive(Debug)]
 pub(super) struct Signed {
     token: Unverified,
-    key_id: Option<Box<str>>,
+    key_id: Option<Arc<str>>,
 }
 
 impl Signed {
@@ -46,8 +46,8 @@ impl Signed {
     }
 
     /// The id of the key that signed, as its issuer publishes it. A token need not name one.
-    pub(super) fn key_id(&self) -> Option<&str> {
-        self.key_id.as_deref()
+    pub(super) fn key_id(&self) -> Option<&Arc<str>> {
+        self.key_id.as_ref()
     }
 }
 
@@ -104,10 +104,12 @@ impl KeySet {
     /// What the set holds in memory, in bytes; an upper bound.
     pub(super) fn size(&self) -> usize {
         let text = |text: &str| text.len() + ALLOCATION;
+        // An `Arc` counts its owners beside the text.
+        let shared = |shared: &Arc<str>| text(shared) + 2 * size_of::<usize>();
         let keys = self
             .keys
             .iter()
-            .map(|key| key.id.as_deref().map_or(0, text) + key.bits / 4 + 2 * ALLOCATION);
+            .map(|key| key.id.as_ref().map_or(0, shared) + key.bits / 4 + 2 * ALLOCATION);
         let unusable = self.unusable.iter().map(|id| text(id));
         let tables = self.keys.capacity() * size_of::<Key>()
             + self.unusable.capacity() * size_of::<Box<str>>();
@@ -229,7 +231,7 @@ impl<'de> Deserialize<'de> for Keys {
 /// A key that can verify signatures.
 #[derive(Debug)]
 pub(super) struct Key {
-    pub(super) id: Option<Box<str>>,
+    pub(super) id: Option<Arc<str>>,
     pub(super) family: Family,
     pub(super) algorithm: Option<Algorithm>,
     /// `exp`, which no standard gives to keys but some publishers do.

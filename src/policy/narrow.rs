@@ -41,42 +41,53 @@ pub enum NarrowingError {
 }
 
 impl Narrowing {
-    /// Narrows to permissions as `NAME:LEVEL` and to repositories of the scope's owner. An empty
-    /// list narrows nothing; what is named twice counts once.
+    /// Narrows to these permissions, each `NAME:LEVEL`. An empty list narrows nothing; what is
+    /// named twice counts once.
     ///
     /// # Errors
     /// The first mistake.
-    pub fn new<'a>(
-        permissions: impl IntoIterator<Item = &'a str>,
-        repositories: impl IntoIterator<Item = RepoName>,
+    pub fn with_permissions<'a>(
+        self,
+        entries: impl IntoIterator<Item = &'a str>,
     ) -> Result<Self, NarrowingError> {
-        let mut narrowing = Self::default();
-        for entry in permissions {
+        let mut permissions = Permissions::new();
+        for entry in entries {
             let (name, level) = entry.split_once(':').ok_or(NarrowingError::Permission)?;
             let level = Level::parse(level).ok_or(NarrowingError::Permission)?;
             if name.len() > MAX_NAME || !permission::is_name(name) {
                 return Err(NarrowingError::Permission);
             }
-            let before = narrowing.permissions.insert(name.to_owned(), level);
+            let before = permissions.insert(name.to_owned(), level);
             if before.is_some_and(|before| before != level) {
                 return Err(NarrowingError::Levels);
             }
         }
-        let mut named = HashSet::new();
-        narrowing
-            .repositories
-            .extend(repositories.into_iter().filter(|repository| named.insert(repository.clone())));
-        if narrowing.permissions.len() > MAX_PERMISSIONS
-            || narrowing.repositories.len() > MAX_REPOSITORIES
-        {
+        if permissions.len() > MAX_PERMISSIONS {
             return Err(NarrowingError::TooMany);
         }
-        Ok(narrowing)
+        Ok(Self { permissions, ..self })
     }
 
-    /// The permissions asked for; empty for all.
-    pub fn permissions(&self) -> &Permissions {
-        &self.permissions
+    /// Narrows to these repositories of the scope's owner. An empty list narrows nothing; what is
+    /// named twice counts once.
+    ///
+    /// # Errors
+    /// There are too many.
+    pub fn with_repositories(
+        self,
+        mut repositories: Vec<RepoName>,
+    ) -> Result<Self, NarrowingError> {
+        let mut named = HashSet::new();
+        repositories.retain(|repository| named.insert(repository.clone()));
+        if repositories.len() > MAX_REPOSITORIES {
+            return Err(NarrowingError::TooMany);
+        }
+        Ok(Self { repositories, ..self })
+    }
+
+    /// The permissions asked for, as `NAME:LEVEL`; none for all.
+    pub fn permissions(&self) -> impl Iterator<Item = String> {
+        self.permissions.iter().map(|(name, level)| format!("{name}:{}", level.as_str()))
     }
 
     /// The repositories asked for; empty for all.
@@ -277,8 +288,9 @@ mod tests {
     }
 
     fn asked(permissions: &[&str], repositories: &[&str]) -> Narrowing {
-        let repositories = repositories.iter().map(|name| name.parse().unwrap());
-        Narrowing::new(permissions.iter().copied(), repositories).unwrap()
+        let repositories = repositories.iter().map(|name| name.parse().unwrap()).collect();
+        let all = Narrowing::default().with_permissions(permissions.iter().copied());
+        all.and_then(|narrowing| narrowing.with_repositories(repositories)).unwrap()
     }
 
     /// Permissions and repositories of a grant as texts, or why there is none.
@@ -343,6 +355,9 @@ mod tests {
     #[test]
     fn what_is_no_permission_with_a_level_is_refused() {
         use NarrowingError::{Levels, Permission, TooMany};
+        let permissions = |entries: &[&str]| {
+            Narrowing::default().with_permissions(entries.iter().copied()).map(drop)
+        };
         for (entries, expected) in [
             (&["contents"][..], Permission),
             (&["contents:"], Permission),
@@ -355,16 +370,20 @@ mod tests {
             (&["pull-requests:read"], Permission),
             (&["contents:read", "contents:write"], Levels),
         ] {
-            assert_eq!(Narrowing::new(entries.iter().copied(), []), Err(expected), "{entries:?}");
+            assert_eq!(permissions(entries), Err(expected), "{entries:?}");
         }
         let long = format!("{}:read", "a".repeat(65));
-        assert_eq!(Narrowing::new([long.as_str()], []), Err(Permission));
+        assert_eq!(permissions(&[&long]), Err(Permission));
         let many: Vec<_> = (0..101).map(|n| format!("p{n}:read")).collect();
-        assert_eq!(Narrowing::new(many.iter().map(String::as_str), []), Err(TooMany));
-        assert!(Narrowing::new(many[1..].iter().map(String::as_str), []).is_ok());
-        let names = |n| (0..n).map(|n| format!("r{n}").parse().unwrap());
-        assert_eq!(Narrowing::new([], names(501)), Err(TooMany));
-        assert!(Narrowing::new([], names(500)).is_ok());
+        let many: Vec<_> = many.iter().map(String::as_str).collect();
+        assert_eq!(permissions(&many), Err(TooMany));
+        assert_eq!(permissions(&many[1..]), Ok(()));
+        let repositories = |n| {
+            let names = (0..n).map(|n| format!("r{n}").parse().unwrap()).collect();
+            Narrowing::default().with_repositories(names).map(drop)
+        };
+        assert_eq!(repositories(501), Err(TooMany));
+        assert_eq!(repositories(500), Ok(()));
     }
 
     proptest! {

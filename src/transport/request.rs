@@ -115,9 +115,12 @@ impl Fields {
             })?;
         // Names of another product's capabilities have no colon; they ask for nothing here.
         let permissions = self.cap.iter().map(String::as_str).filter(|cap| cap.contains(':'));
-        let narrowing = Narrowing::new(permissions, repositories).map_err(|error| {
-            Refusal::new(Reason::RequestInvalid, format!("cap or scopes: {error}"))
-        })?;
+        let narrowing = Narrowing::default()
+            .with_permissions(permissions)
+            .and_then(|narrowing| narrowing.with_repositories(repositories))
+            .map_err(|error| {
+                Refusal::new(Reason::RequestInvalid, format!("cap or scopes: {error}"))
+            })?;
         Ok(Asked { scope, identity, narrowing })
     }
 
@@ -290,9 +293,7 @@ mod tests {
         let mut fields = Fields::default();
         given.iter().for_each(|(field, value)| fields.put(*field, (*value).to_owned()));
         let asked = fields.parse().map_err(|refusal| refusal.reason)?;
-        let permissions = asked.narrowing.permissions().iter();
-        let permissions: Vec<_> =
-            permissions.map(|(name, level)| format!("{name}:{}", level.as_str())).collect();
+        let permissions: Vec<_> = asked.narrowing.permissions().collect();
         let repositories: Vec<_> =
             asked.narrowing.repositories().iter().map(ToString::to_string).collect();
         Ok((asked.scope.to_string(), permissions.join(" "), repositories.join(" ")))

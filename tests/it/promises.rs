@@ -6,6 +6,7 @@
 mod attempts;
 mod budgets;
 mod caches;
+mod deny_file;
 mod github_down;
 mod hangup;
 mod hostile_policy;
@@ -17,6 +18,7 @@ mod list;
 mod pools;
 mod refusals;
 mod renames;
+mod replay;
 mod retries;
 mod shutdown;
 mod signer;

@@ -13,11 +13,19 @@ use serde_json::{Value, json};
 use super::fake::{Fake, NO_TOKENS, TOKEN, said};
 use crate::harness::{DOMAIN, POLICY, Setup, World, process};
 
-/// A world in our time, since processes read the machine's clock.
+/// A world in our time, since processes read the machine's clock. The organization has the policy
+/// too.
 async fn world() -> World {
     let setup = Setup::with_policy(POLICY).await;
     setup.clock.set(SystemClock.now());
+    setup.policy(".github", "ci", POLICY);
     setup.start().await
+}
+
+/// Permissions and repositories that GitHub was asked for last.
+fn asked_last(world: &World) -> (Value, Value) {
+    let last = world.github.minted().pop().unwrap().body;
+    (last["permissions"].clone(), last["repositories"].clone())
 }
 
 /// A folder of this test's own, empty at first.
@@ -90,17 +98,13 @@ async fn a_token_is_all_that_stdout_has() {
 
 #[tokio::test]
 async fn a_token_can_be_for_less_than_the_policy_grants() {
-    let setup = Setup::with_policy(POLICY).await;
-    setup.clock.set(SystemClock.now());
-    setup.policy(".github", "ci", POLICY);
-    let world = setup.start().await;
+    let world = world().await;
     let (server, token) = (format!("http://{}", world.address), world.token(json!({})));
     let environment = variables(&server, &token);
     let narrowed = async |arguments: &[&str]| {
         let (code, out, err) = run(&[&["exchange"], arguments].concat(), &environment, "").await;
         assert_eq!((code, err.as_str(), out.lines().count()), (0, "", 1), "{arguments:?}");
-        let last = world.github.minted().pop().unwrap().body;
-        (last["permissions"].clone(), last["repositories"].clone())
+        asked_last(&world)
     };
     let (all, read) = (json!({"contents": "read", "issues": "write"}), json!({"contents": "read"}));
     assert_eq!(narrowed(&[]).await, (all.clone(), json!(["hello"])));
@@ -525,16 +529,9 @@ async fn git_is_answered_from_the_cache_until_it_is_refused() {
 
 #[tokio::test]
 async fn git_gets_a_token_for_the_repository_in_question_and_no_more() {
-    let setup = Setup::with_policy(POLICY).await;
-    setup.clock.set(SystemClock.now());
-    setup.policy(".github", "ci", POLICY);
-    let world = setup.start().await;
+    let world = world().await;
     let helper = Helper::new(&world, "narrow");
     let organization = [("STS_SCOPE", "octo-org")];
-    let last = || {
-        let last = world.github.minted().pop().unwrap().body;
-        (last["permissions"].clone(), last["repositories"].clone())
-    };
     let all = json!({"contents": "read", "issues": "write"});
     let other = WANTED.replace("hello", "other");
     let pathless = "protocol=https\nhost=github.com\n\n";
@@ -548,7 +545,7 @@ async fn git_gets_a_token_for_the_repository_in_question_and_no_more() {
             assert_eq!(code, 0, "{err}");
         }
         assert_eq!(world.issued().len(), issued + 1, "the second is from the cache");
-        assert_eq!(last(), (all.clone(), repositories), "{wanted}");
+        assert_eq!(asked_last(&world), (all.clone(), repositories), "{wanted}");
     }
     // A repository of somebody else: as before, the token of the scope that was set.
     let issued = world.issued().len();
@@ -557,10 +554,14 @@ async fn git_gets_a_token_for_the_repository_in_question_and_no_more() {
 
     let mut helper = Helper::new(&world, "read-only");
     helper.get().await;
-    assert_eq!(last(), (all, json!(["hello"])));
+    assert_eq!(asked_last(&world), (all, json!(["hello"])));
     helper.arguments.push("--read-only".to_owned());
     helper.get().await;
-    assert_eq!(last(), (json!({"contents": "read"}), json!(["hello"])), "not the cached one");
+    assert_eq!(
+        asked_last(&world),
+        (json!({"contents": "read"}), json!(["hello"])),
+        "not the cached one"
+    );
 }
 
 /// Everything that changes under which key a token is kept, with and without a path.

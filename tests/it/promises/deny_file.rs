@@ -10,12 +10,12 @@ use octo_sts::{
 };
 use serde_json::{Value, json};
 
+use super::{GRANTED, asking, count, once, until};
 use crate::harness::{Answer, Ask, DOMAIN, Folder, POLICY, Setup, World};
 
 const MESSAGE: &str = "denied by the operator of this server";
 const DENIED: (i32, &str) = (7, "DENIED_BY_OPERATOR");
 const NOT_TRUSTED: (i32, &str) = (16, "ISSUER_NOT_TRUSTED");
-const GRANTED: (i32, &str) = (0, "");
 
 /// Denials by a file in this folder, whose entries these are, each in braces without its reason.
 fn denials(folder: &Folder, entries: &[&str]) -> Denials {
@@ -179,7 +179,7 @@ async fn the_operators_reason_is_in_the_record_and_in_the_metric() {
     let (recorder, metrics) = Metrics::recorder().unwrap();
     let _counting = metrics::set_default_local_recorder(&recorder);
     let (world, _folder) = denying("owner: octo-org").await;
-    same(&usual(&world).await, DENIED, "owner");
+    same(&once(&world).await, DENIED, "owner");
     let record: Value = world.audit.find(|record| record["reason"] == "DENIED_BY_OPERATOR").await;
     assert_eq!(record["cause"], "denied by the entry at line 2 of the deny file: OUR-REASON");
     assert_eq!(record["subject"], "repo:octo-org/hello:ref:refs/heads/main");
@@ -188,15 +188,11 @@ async fn the_operators_reason_is_in_the_record_and_in_the_metric() {
     assert!(page.contains("octosts_deny_file_entries 1"), "{page}");
 }
 
-async fn usual(world: &World) -> Answer {
-    world.client.rest(&Ask::new("octo-org/hello", "ci", &world.token(json!({})))).await
-}
-
 /// Lets half a second pass, until the usual exchange has this outcome.
 async fn until_denied(world: &World, expected: (i32, &str)) {
     for _ in 0..500 {
         world.clock.advance(Duration::from_millis(500));
-        let answer = usual(world).await;
+        let answer = once(world).await;
         if (answer.code, answer.reason.as_str()) == expected {
             return;
         }
@@ -209,7 +205,7 @@ async fn a_changed_file_is_in_force_and_an_error_lifts_nothing() {
     let (recorder, metrics) = Metrics::recorder().unwrap();
     let _counting = metrics::set_default_local_recorder(&recorder);
     let (world, folder) = denying("owner: another").await;
-    same(&usual(&world).await, GRANTED, "before");
+    same(&once(&world).await, GRANTED, "before");
     write(&folder, &["owner: octo-org"]);
     until_denied(&world, DENIED).await;
     let path = folder.path().join("deny.yaml");
@@ -219,25 +215,21 @@ async fn a_changed_file_is_in_force_and_an_error_lifts_nothing() {
         &|| drop(folder.file("deny.yaml", "deny:\n  - {owner: another")),
         &|| drop(folder.file("deny.yaml", "deny:\n  - {owners: another, reason: x}\n")),
     ];
+    let denied_until = async |gauge: &str| {
+        for _ in 0..500 {
+            world.clock.advance(Duration::from_millis(500));
+            same(&once(&world).await, DENIED, gauge);
+            if metrics.render().contains(gauge) {
+                return;
+            }
+        }
+        panic!("never: {gauge}");
+    };
     for damage in broken {
         damage();
-        for _ in 0..500 {
-            world.clock.advance(Duration::from_millis(500));
-            same(&usual(&world).await, DENIED, "while the file has an error");
-            if metrics.render().contains("octosts_deny_file_ok 0") {
-                break;
-            }
-        }
-        assert!(metrics.render().contains("octosts_deny_file_ok 0"));
+        denied_until("octosts_deny_file_ok 0").await;
         write(&folder, &["owner: octo-org"]);
-        for _ in 0..500 {
-            world.clock.advance(Duration::from_millis(500));
-            same(&usual(&world).await, DENIED, "the same again");
-            if metrics.render().contains("octosts_deny_file_ok 1") {
-                break;
-            }
-        }
-        assert!(metrics.render().contains("octosts_deny_file_ok 1"));
+        denied_until("octosts_deny_file_ok 1").await;
     }
     write(&folder, &[]);
     until_denied(&world, GRANTED).await;
@@ -252,29 +244,20 @@ async fn an_exchange_in_flight_is_denied() {
         let (recorder, metrics) = Metrics::recorder().unwrap();
         let _counting = metrics::set_default_local_recorder(&recorder);
         let (world, folder) = denying("owner: another").await;
-        same(&usual(&world).await, GRANTED, "before");
+        same(&once(&world).await, GRANTED, "before");
         world.github.fault(fault);
-        let mints = world.github.calls().of(RouteKind::Mint);
-        let (client, ask) =
-            (world.client.clone(), Ask::new("octo-org/hello", "ci", &world.token(json!({}))));
-        let caller = tokio::spawn(async move { client.rest(&ask).await });
-        let wait = async |is_so: &dyn Fn() -> bool| {
-            let polling = async {
-                while !is_so() {
-                    tokio::time::sleep(Duration::from_millis(2)).await;
-                }
-            };
-            tokio::time::timeout(Duration::from_secs(10), polling).await.unwrap();
-        };
-        wait(&|| world.github.calls().of(RouteKind::Mint) > mints).await;
+        let mints = count(&world, RouteKind::Mint);
+        let caller = asking(&world);
+        until("the mint is under way", || count(&world, RouteKind::Mint) > mints).await;
         write(&folder, &["owner: another", "owner: octo-org"]);
-        wait(&|| {
+        until("the changed file is in force", || {
             world.clock.advance(Duration::from_millis(1));
             metrics.render().contains("octosts_deny_file_entries 2")
         })
         .await;
         world.github.release();
         same(&caller.await.unwrap(), DENIED, "in flight");
-        wait(&|| world.issued().iter().skip(1).all(|token| token.revoked)).await;
+        let alive = || world.issued().iter().skip(1).any(|token| !token.revoked);
+        until("its token is revoked", || !alive()).await;
     }
 }

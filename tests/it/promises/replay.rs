@@ -1,8 +1,6 @@
 //! Replay protection: a token is exchanged once, on either wire, and what fails before a mint uses
 //! nothing up.
 
-use std::time::Duration;
-
 use octo_sts::{
     clock::Clock,
     emulator::{Fault, RouteKind},
@@ -11,21 +9,15 @@ use octo_sts::{
 };
 use serde_json::{Value, json};
 
-use crate::harness::{Answer, Ask, POLICY, Setup, World};
+use super::{GRANTED, pass, same, setup};
+use crate::harness::{Ask, World};
 
 const REPLAYED: (i32, &str) = (16, "TOKEN_REPLAYED");
-const GRANTED: (i32, &str) = (0, "");
 
 async fn protected(replay: Replay) -> World {
-    let mut setup = Setup::with_policy(POLICY).await;
-    setup.settings.github.first_backoff = Duration::from_millis(1);
+    let mut setup = setup().await;
     setup.exchange().replay = replay;
     setup.start().await
-}
-
-#[track_caller]
-fn same(answer: &Answer, expected: (i32, &str)) {
-    assert_eq!((answer.code, answer.reason.as_str()), expected, "{}", answer.message);
 }
 
 fn usual(token: &str) -> Ask {
@@ -96,7 +88,7 @@ async fn a_token_is_remembered_as_long_as_it_is_accepted() {
     let ask = usual(&world.token(json!({"exp": world.clock.now().as_secs() + 60})));
     same(&world.client.rest(&ask).await, GRANTED);
     for (seconds, expected) in [(60, REPLAYED), (29, REPLAYED), (2, (16, "TOKEN_EXPIRED"))] {
-        world.clock.advance(Duration::from_secs(seconds));
+        pass(&world, seconds);
         same(&world.client.rest(&ask).await, expected);
     }
 }
